@@ -1,0 +1,1 @@
+"""cardionets_core."""

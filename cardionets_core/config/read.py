@@ -1,0 +1,141 @@
+"""The only door for YAML: a file becomes a strict, frozen document or one error that lists every fault.
+
+Comes in: the path of a study, site or scenario document. Goes out: a pydantic model. Does not open
+any path that the document names.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cardionets_core.errors import ConfigError
+
+MAXIMUM_BYTES = 1_000_000
+
+
+class Document(BaseModel):
+    """Base of every configuration model: strict, frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice (YAML would silently keep the last)."""
+
+
+def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} stands twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The mapping, made of plain Python values only.
+
+    Raises:
+        ConfigError: the file is absent, too large, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAXIMUM_BYTES:
+            raise ConfigError(f"{path.name} has {size} bytes; no document is that large", where=str(path))
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no file {path}", where=str(path), remedy="check the path, or write the file first"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", where=str(path)) from error
+    try:
+        # _StrictLoader is a SafeLoader: it builds plain values only.
+        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(
+            f"not valid YAML: {problem}", where=f"{path}{line}", remedy="mend that line"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError("the document is not a mapping of keys to values", where=str(path))
+    return content
+
+
+def parse_document(model: type[DocumentT], content: dict[str, Any], *, where: str) -> DocumentT:
+    """Check a mapping against a model, and tell every fault at once.
+
+    Raises:
+        ConfigError: lists each wrong key with its place and what is expected there.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        faults = [_fault(model, item) for item in error.errors()]
+        raise ConfigError(
+            f"{len(faults)} fault(s) in the document:\n" + "\n".join(f"  - {fault}" for fault in faults),
+            where=where,
+            remedy="mend the keys named above; unknown keys are refused",
+        ) from None
+
+
+def read_document(model: type[DocumentT], path: Path) -> DocumentT:
+    """Read and check one document; see ``read_mapping`` and ``parse_document``."""
+    return parse_document(model, read_mapping(path), where=str(path))
+
+
+def _fault(model: type[BaseModel], item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(item["loc"][-1]), list(_all_field_names(model)), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{key}: unknown key{hint}"
+    if item["type"] == "missing":
+        return f"{key}: is missing"
+    given = item.get("input")
+    shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+    return f"{key}: {item['msg']}{shown}"
+
+
+def _all_field_names(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
+    seen = seen or set()
+    if model in seen:
+        return set()
+    seen.add(model)
+    names: set[str] = set()
+    for name, field in model.model_fields.items():
+        names.add(name)
+        for candidate in _models_in(field.annotation):
+            names |= _all_field_names(candidate, seen)
+    return names
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found: list[type[BaseModel]] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found.extend(_models_in(argument))
+    return found

@@ -1,0 +1,142 @@
+"""The study: what the coordinator asks for. It travels as JSON, with its SHA-256 digest, in every order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from cardionets_core.config.read import Document, parse_document, read_document
+from cardionets_core.errors import ConfigError, OrderRefusedError
+
+Scalar = bool | int | float | str
+
+
+class Sites(Document):
+    """Which sites take part in a round, and how long the server waits for them."""
+
+    minimum: int = Field(default=2, ge=1, description="fewest sites whose replies make a round")
+    deadline_s: float = Field(default=3600.0, gt=0)
+    attempts: int = Field(default=2, ge=1, le=10, description="how often a round is tried before the study pauses")
+
+
+class Optimiser(Document):
+    """One optimiser and its schedule by global progress; see SCIENCE section 4."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float | None = Field(default=None, gt=0, description="absolute learning rate")
+    blr: float | None = Field(default=None, gt=0, description="base rate: lr = blr * batch_size / 256")
+    minimum_lr: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.0, ge=0, description="in the phase's local unit: epochs or steps")
+    clip_norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Optimiser:
+        if (self.lr is None) == (self.blr is None):
+            raise ValueError("give exactly one of lr and blr")
+        return self
+
+
+class Phase(Document):
+    """One stretch of the study: a task, trained for some rounds."""
+
+    task: str
+    rounds: int = Field(ge=1, le=100_000)
+    local_epochs: float | None = Field(default=None, gt=0)
+    local_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimiser: Optimiser | None = None
+    options: dict[str, Scalar] = Field(default_factory=dict, description="options of the task's loss")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Phase:
+        if self.local_epochs is not None and self.local_steps is not None:
+            raise ValueError("give only one of local_epochs and local_steps")
+        if self.optimiser is not None and self.local_epochs is None and self.local_steps is None:
+            raise ValueError("a trained phase needs local_epochs or local_steps")
+        return self
+
+
+class Aggregation(Document):
+    """How the replies of a round become the next model."""
+
+    strategy: str = "fedavg"
+    options: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Privacy(Document):
+    """The privacy mechanism; ``none`` is the only one that this version offers."""
+
+    mechanism: Literal["none"] = "none"
+
+
+class Evaluation(Document):
+    """When and how the sites measure the global model on their held-out patients."""
+
+    every_rounds: int = Field(default=1, ge=1)
+    bootstrap_replicates: int = Field(default=1000, ge=50, le=10_000)
+
+
+class ReplyBounds(Document):
+    """What the server accepts in a reply at most."""
+
+    maximum_samples: int = Field(default=10_000_000, ge=1)
+    maximum_update_norm: float | None = Field(default=None, gt=0, description="L2 norm of a module's change")
+
+
+class Study(Document):
+    """A whole study. Tasks, strategies and presets are names, resolved by the registries that own them."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    preset: str = "nano"
+    sites: Sites = Sites()
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    aggregation: Aggregation = Aggregation()
+    privacy: Privacy = Privacy()
+    evaluation: Evaluation = Evaluation()
+    reply_bounds: ReplyBounds = ReplyBounds()
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no blanks. Equal studies give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def read_study(path: Path) -> Study:
+    """Read ``study.yaml``.
+
+    Raises:
+        ConfigError: every fault of the document at once.
+    """
+    return read_document(Study, path)
+
+
+def study_from_json(text: str, *, digest: str) -> Study:
+    """Rebuild the study that came with an order, and check that it is the one that the digest names.
+
+    Raises:
+        OrderRefusedError: the text is not a study, or not that study.
+    """
+    try:
+        content: Any = json.loads(text)
+        if not isinstance(content, dict):
+            raise ConfigError("not a mapping")
+        study = parse_document(Study, content, where="order")
+    except (json.JSONDecodeError, ConfigError) as error:
+        raise OrderRefusedError("the order carries no readable study", where="order") from error
+    if study.digest != digest:
+        raise OrderRefusedError("the order's study does not have the digest that the order names", where="order")
+    return study

@@ -1,0 +1,239 @@
+"""The one exception tree of CardioNets.
+
+Every error that a person can meet tells *what* happened, *where* (a file and key, or a step of the
+walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its text never leaves a site.
+
+    CardioNetsError                 exit 1
+    ├── UsageError                  exit 2   usage
+    ├── ConfigError                 exit 3   config-invalid
+    │   └── UnknownNameError                 unknown-name
+    ├── DataError                   exit 4   data
+    │   ├── FolderMissingError               folder-missing
+    │   ├── SourceInvalidError               source-invalid
+    │   ├── TooFewPatientsError              too-few-patients
+    │   ├── CacheStaleError                  cache-stale
+    │   ├── CacheForeignError                cache-foreign
+    │   └── RecordRefused                    record-refused   (carries a reason of REFUSAL_REASONS)
+    ├── PrivacyError                exit 5   privacy
+    │   ├── PhaseNotPermittedError           phase-not-permitted
+    │   └── DisclosureRefusedError           disclosure-refused
+    ├── PeerError                   exit 6   peer
+    │   ├── OrderRefusedError                order-refused
+    │   ├── FormatTooNewError                format-too-new
+    │   ├── FrozenModuleMissingError         frozen-module-missing
+    │   ├── ReplyRefusedError                reply-refused
+    │   ├── QuorumNotMetError                quorum-not-met
+    │   └── NonFiniteLossError               non-finite-loss
+    └── CheckpointError             exit 7   checkpoint
+
+This module imports nothing of the project and does no input or output.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+REFUSAL_REASONS: dict[str, str] = {
+    "ecg-unreadable": "the file could not be parsed in its declared format",
+    "ecg-file-missing": "the table or header names a file that is not there",
+    "ecg-truncated": "the file ends before the samples that its header promises",
+    "ecg-wrong-structure": "the file is of the format but not a resting 12-lead ECG",
+    "ecg-too-large": "the file is larger than any resting ECG can be",
+    "ecg-lead-missing": "a precordial lead, or more limb leads than Einthoven's identities can restore, is absent",
+    "ecg-rate-too-low": "the sampling rate is under 100 Hz",
+    "ecg-too-short": "the recording is shorter than 5 s",
+    "ecg-flat": "six or more leads are flat or missing",
+    "ecg-nan": "more than half of the leads are mostly missing samples",
+    "ecg-amplitude": "the amplitude is not that of an ECG in mV: the gain or unit is wrong",
+    "ecg-lead-swap": "the limb leads contradict Einthoven's identities",
+    "cine-unreadable": "the file could not be parsed in its declared format",
+    "cine-file-missing": "the table names a file that is not there",
+    "cine-too-large": "the file or archive is larger than any cine can be",
+    "cine-no-view": "the study holds no four-chamber cine",
+    "cine-frames": "the cine has too few or too many frames to be resampled",
+    "cine-spacing": "the pixel spacing is absent or implausible",
+    "cine-flat": "the cine has no contrast or no motion",
+    "withdrawn": "the participant has withdrawn",
+}
+
+
+class CardioNetsError(Exception):
+    """Base of all errors that the project raises on purpose.
+
+    Args:
+        what: what happened, in one plain sentence.
+        where: the file and key, or the step, in which it happened.
+        remedy: what the reader can do about it.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"  where: {self.where}")
+        if self.remedy:
+            parts.append(f"  to do: {self.remedy}")
+        return "\n".join(parts)
+
+
+class UsageError(CardioNetsError):
+    """The command line asks for something that cannot be done."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(CardioNetsError):
+    """A study, site or scenario document is wrong."""
+
+    code = "config-invalid"
+    exit_code = 3
+
+
+class UnknownNameError(ConfigError):
+    """A document names a task, source, strategy or preset that does not exist."""
+
+    code = "unknown-name"
+
+
+class DataError(CardioNetsError):
+    """A site's data cannot serve."""
+
+    code = "data"
+    exit_code = 4
+
+
+class FolderMissingError(DataError):
+    """A folder or file that the site's document names is not there or not readable."""
+
+    code = "folder-missing"
+
+
+class SourceInvalidError(DataError):
+    """The files are there, but the layout is not the one that the source reads."""
+
+    code = "source-invalid"
+
+
+class TooFewPatientsError(DataError):
+    """The site has fewer patients than its own policy or the study asks for."""
+
+    code = "too-few-patients"
+
+
+class CacheStaleError(DataError):
+    """The cache was made from other data, code or settings."""
+
+    code = "cache-stale"
+
+
+class CacheForeignError(DataError):
+    """The cache belongs to another site or is torn."""
+
+    code = "cache-foreign"
+
+
+class RecordRefused(DataError):  # noqa: N818 - a refusal is the house's word for it
+    """One record cannot be used; it is counted under ``reason`` and never listed off-site.
+
+    Args:
+        reason: a key of ``REFUSAL_REASONS``.
+        what: detail for the site's own screen; never sent.
+        where: the file, for the site's own screen; never sent.
+    """
+
+    code = "record-refused"
+
+    def __init__(self, reason: str, what: str = "", *, where: str = "") -> None:
+        if reason not in REFUSAL_REASONS:
+            raise KeyError(f"unknown refusal reason {reason!r}")
+        super().__init__(what or REFUSAL_REASONS[reason], where=where)
+        self.reason = reason
+
+
+class PrivacyError(CardioNetsError):
+    """Something would leave the site that may not."""
+
+    code = "privacy"
+    exit_code = 5
+
+
+class PhaseNotPermittedError(PrivacyError):
+    """The site's policy does not permit this phase, or these many rounds or bytes."""
+
+    code = "phase-not-permitted"
+
+
+class DisclosureRefusedError(PrivacyError):
+    """The gate stopped a reply: it would disclose more than the site permits."""
+
+    code = "disclosure-refused"
+
+
+class PeerError(CardioNetsError):
+    """The other side of the wire sent something wrong, or nothing."""
+
+    code = "peer"
+    exit_code = 6
+
+
+class OrderRefusedError(PeerError):
+    """An order does not fit the study that it names."""
+
+    code = "order-refused"
+
+
+class FormatTooNewError(PeerError):
+    """The other side speaks a newer format of the exchange."""
+
+    code = "format-too-new"
+
+
+class FrozenModuleMissingError(PeerError):
+    """The site does not hold a frozen module that the phase reads."""
+
+    code = "frozen-module-missing"
+
+
+class ReplyRefusedError(PeerError):
+    """A reply's names, shapes, dtype, values or counts are wrong."""
+
+    code = "reply-refused"
+
+
+class QuorumNotMetError(PeerError):
+    """Fewer sites answered than the study asks for."""
+
+    code = "quorum-not-met"
+
+
+class NonFiniteLossError(PeerError):
+    """Local training reached a loss that is not a number."""
+
+    code = "non-finite-loss"
+
+
+class CheckpointError(CardioNetsError):
+    """A checkpoint is torn, or belongs to another study."""
+
+    code = "checkpoint"
+    exit_code = 7
+
+
+def error_codes() -> dict[str, type[CardioNetsError]]:
+    """Every code of the tree with its class; codes are never reused."""
+    found: dict[str, type[CardioNetsError]] = {}
+    queue: list[type[CardioNetsError]] = [CardioNetsError]
+    while queue:
+        cls = queue.pop()
+        found[cls.code] = cls
+        queue.extend(cls.__subclasses__())
+    return found
