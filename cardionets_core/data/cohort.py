@@ -1,0 +1,194 @@
+"""An opened cache: what training and evaluation see of a site (between steps 4 and 5 of the walk).
+
+Comes in: packed arrays (memory maps or plain arrays) and the columns of the manifest. Goes out: rows of a
+split, and batches of those rows. No identifier is left here: a person is a number.
+
+Legend: R rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes, D diseases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn.functional import adaptive_avg_pool3d
+
+from cardionets_core.data.batches import Batch
+from cardionets_core.data.records import LEADS
+from cardionets_core.data.windows import InputShape, evaluation_starts, standardise
+
+ECG_RATE_HZ = 250.0
+ECG_MV_PER_COUNT = 0.001
+CINE_FRAMES = 50
+CINE_PIXELS = 96
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cohort:
+    """Everything of one site that may be trained on.
+
+    A row is one recording: an ECG with the cine of the same visit (if there is one), or a cine alone.
+
+    Attributes:
+        site: name of the site.
+        digest: SHA-256 of the cache's manifest; two caches with one digest hold the same bytes.
+        ecg_counts: int16, flat; record i is ``[L, ecg_samples[i]]``, stored at ``L * ecg_offsets[i]``.
+        ecg_offsets: int64 [records], in samples.
+        ecg_samples: int64 [records].
+        cines: uint8 [cines, 50, 96, 96].
+        row_patient: int64 [R].
+        row_split: int8 [R], index into ``SPLITS``.
+        row_ecg: int64 [R], index of the record, or -1.
+        row_cine: int64 [R], index of the cine, or -1.
+        phenotypes: float32 [R, K], NaN where missing.
+        diseases: float32 [R, D], NaN where not assessed.
+        refusals: reason of refusal to number of records, for the report.
+    """
+
+    site: str
+    digest: str
+    ecg_counts: np.ndarray
+    ecg_offsets: np.ndarray
+    ecg_samples: np.ndarray
+    cines: np.ndarray
+    row_patient: np.ndarray
+    row_split: np.ndarray
+    row_ecg: np.ndarray
+    row_cine: np.ndarray
+    phenotypes: np.ndarray
+    diseases: np.ndarray
+    refusals: dict[str, int] = field(default_factory=dict)
+    _resampled: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+
+    def rows(self, needs: frozenset[str], split: Split, shape: InputShape) -> np.ndarray:
+        """Rows of a split that hold all that is needed.
+
+        Args:
+            needs: any of ``ecg``, ``cine``, ``phenotypes``. Without ``ecg``, each cine appears once.
+            split: ``train``, ``validation`` or ``test``.
+            shape: recordings shorter than its window are left out.
+
+        Returns:
+            int64, ascending.
+        """
+        keep = self.row_split == SPLITS.index(split)
+        if "ecg" in needs:
+            keep &= self.row_ecg >= 0
+            if len(self.ecg_samples):
+                keep &= np.where(
+                    self.row_ecg >= 0, self.ecg_samples[np.maximum(self.row_ecg, 0)] >= shape.ecg_samples, False
+                )
+        if "cine" in needs:
+            keep &= self.row_cine >= 0
+        if "phenotypes" in needs:
+            keep &= ~np.isnan(self.phenotypes).all(axis=1)
+        rows = np.flatnonzero(keep)
+        if "ecg" not in needs and "cine" in needs:
+            _, first = np.unique(self.row_cine[rows], return_index=True)
+            rows = rows[np.sort(first)]
+        return rows
+
+    def patients(self, rows: np.ndarray) -> int:
+        """Number of different people among the rows."""
+        return len(np.unique(self.row_patient[rows]))
+
+    def batch(
+        self,
+        rows: np.ndarray,
+        *,
+        keys: frozenset[str],
+        shape: InputShape,
+        generator: np.random.Generator | None = None,
+        window: int | None = None,
+    ) -> Batch:
+        """Tensors of some rows.
+
+        Args:
+            rows: int64 [B]; B = 0 is legal.
+            keys: what to load: any of ``ecg``, ``cine``, ``phenotypes``.
+            shape: sizes of the tensors.
+            generator: draws a uniform random window for each ECG (training).
+            window: index of the evaluation window (0 to 2); a recording with fewer gives its last.
+                Exactly one of ``generator`` and ``window`` is needed where ``ecg`` is asked for.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        ecg = cine = phenotypes = None
+        if "ecg" in keys:
+            if (generator is None) == (window is None):
+                raise ValueError("an ECG batch needs exactly one of generator and window")
+            windows = np.empty((len(rows), len(LEADS), shape.ecg_samples), dtype=np.float32)
+            for place, record in enumerate(self.row_ecg[rows]):
+                samples = int(self.ecg_samples[record])
+                if generator is not None:
+                    start = int(generator.integers(0, samples - shape.ecg_samples + 1))
+                else:
+                    starts = evaluation_starts(samples, shape.ecg_samples)
+                    start = starts[min(window or 0, len(starts) - 1)]
+                windows[place] = standardise(self.ecg_mv(int(record), start, shape.ecg_samples))
+            ecg = torch.from_numpy(windows)
+        if "cine" in keys:
+            cine = torch.from_numpy(self._cines(shape)[self.row_cine[rows]].astype(np.float32) / 127.5 - 1.0)
+        if "phenotypes" in keys:
+            phenotypes = torch.from_numpy(self.phenotypes[rows].astype(np.float32))
+        patient = torch.from_numpy(self.row_patient[rows].astype(np.int64))
+        return Batch(patient_B=patient, ecg_BLT=ecg, cine_BFYX=cine, phenotypes_BK=phenotypes)
+
+    def ecg_mv(self, record: int, start: int = 0, samples: int | None = None) -> np.ndarray:
+        """Float32 [L, T] in mV at 250 Hz: the filtered recording, or a window of it."""
+        total = int(self.ecg_samples[record])
+        begin = len(LEADS) * int(self.ecg_offsets[record])
+        counts = self.ecg_counts[begin : begin + len(LEADS) * total].reshape(len(LEADS), total)
+        stop = total if samples is None else start + samples
+        return counts[:, start:stop].astype(np.float32) * np.float32(ECG_MV_PER_COUNT)
+
+    def _cines(self, shape: InputShape) -> np.ndarray:
+        """Cines at the preset's size: the area mean over the same field of view."""
+        frames, pixels = shape.cine_frames, shape.cine_pixels
+        if (frames, pixels) == (CINE_FRAMES, CINE_PIXELS):
+            return self.cines
+        key = (frames, pixels)
+        if key not in self._resampled:
+            small = np.empty((len(self.cines), frames, pixels, pixels), dtype=np.float32)
+            for index in range(len(self.cines)):
+                stack = torch.from_numpy(np.array(self.cines[index], dtype=np.float32))[None]
+                small[index] = adaptive_avg_pool3d(stack, (frames, pixels, pixels))[0].numpy()
+            self._resampled[key] = small
+        return self._resampled[key]
+
+
+def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
+    """One cohort of all rows of several, in their order, each person kept apart and in the same split."""
+    ecg_shift = np.cumsum([0] + [int(c.ecg_samples.sum()) for c in cohorts])
+    record_shift = np.cumsum([0] + [len(c.ecg_samples) for c in cohorts])
+    cine_shift = np.cumsum([0] + [len(c.cines) for c in cohorts])
+    patient_shift = np.cumsum([0] + [int(c.row_patient.max(initial=-1)) + 1 for c in cohorts])
+
+    def shifted(name: str, shifts: np.ndarray) -> np.ndarray:
+        parts = [getattr(c, name) for c in cohorts]
+        return np.concatenate([np.where(p >= 0, p + s, -1) for p, s in zip(parts, shifts, strict=False)])
+
+    refusals: dict[str, int] = {}
+    for cohort in cohorts:
+        for reason, count in cohort.refusals.items():
+            refusals[reason] = refusals.get(reason, 0) + count
+    return Cohort(
+        site=site,
+        digest="+".join(c.digest for c in cohorts),
+        ecg_counts=np.concatenate([np.asarray(c.ecg_counts) for c in cohorts]),
+        ecg_offsets=shifted("ecg_offsets", ecg_shift),
+        ecg_samples=np.concatenate([c.ecg_samples for c in cohorts]),
+        cines=np.concatenate([np.asarray(c.cines) for c in cohorts]),
+        row_patient=shifted("row_patient", patient_shift),
+        row_split=np.concatenate([c.row_split for c in cohorts]),
+        row_ecg=shifted("row_ecg", record_shift),
+        row_cine=shifted("row_cine", cine_shift),
+        phenotypes=np.concatenate([c.phenotypes for c in cohorts]),
+        diseases=np.concatenate([c.diseases for c in cohorts]),
+        refusals=refusals,
+    )
