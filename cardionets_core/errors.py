@@ -10,6 +10,7 @@ walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its tex
     ├── DataError                   exit 4   data
     │   ├── FolderMissingError               folder-missing
     │   ├── SourceInvalidError               source-invalid
+    │   ├── ModalityMissingError             modality-missing
     │   ├── TooFewPatientsError              too-few-patients
     │   ├── CacheStaleError                  cache-stale
     │   ├── CacheForeignError                cache-foreign
@@ -54,6 +55,7 @@ REFUSAL_REASONS: dict[str, str] = {
     "cine-spacing": "the pixel spacing is absent or implausible",
     "cine-flat": "the cine has no contrast or no motion",
     "withdrawn": "the participant has withdrawn",
+    "reader-failed": "a reader failed in a way that it should not have: please report it",
 }
 
 
@@ -121,6 +123,12 @@ class SourceInvalidError(DataError):
     """The files are there, but the layout is not the one that the source reads."""
 
     code = "source-invalid"
+
+
+class ModalityMissingError(DataError):
+    """The site holds no records of a kind that the phase needs."""
+
+    code = "modality-missing"
 
 
 class TooFewPatientsError(DataError):

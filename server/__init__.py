@@ -1,1 +1,1 @@
-"""server."""
+"""The coordinator's side: orders out, replies in, the next model, and what people read about it."""

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool3d
 
 from cardionets_core.data.batches import Batch
-from cardionets_core.data.records import LEADS
+from cardionets_core.data.records import DISEASES, LEADS
 from cardionets_core.data.windows import InputShape, evaluation_starts, standardise
 
 ECG_RATE_HZ = 250.0
@@ -82,7 +82,9 @@ class Cohort:
             keep &= self.row_ecg >= 0
             if len(self.ecg_samples):
                 keep &= np.where(
-                    self.row_ecg >= 0, self.ecg_samples[np.maximum(self.row_ecg, 0)] >= shape.ecg_samples, False
+                    self.row_ecg >= 0,
+                    self.ecg_samples[np.maximum(self.row_ecg, 0)] >= shape.ecg_samples,
+                    False,
                 )
         if "cine" in needs:
             keep &= self.row_cine >= 0
@@ -160,6 +162,25 @@ class Cohort:
                 small[index] = adaptive_avg_pool3d(stack, (frames, pixels, pixels))[0].numpy()
             self._resampled[key] = small
         return self._resampled[key]
+
+
+def empty_cohort(*, site: str, phenotypes: int) -> Cohort:
+    """A cohort of nobody; ``phenotypes`` is the number of columns."""
+    none = np.zeros(0, dtype=np.int64)
+    return Cohort(
+        site=site,
+        digest="",
+        ecg_counts=np.zeros(0, dtype=np.int16),
+        ecg_offsets=none,
+        ecg_samples=none,
+        cines=np.zeros((0, CINE_FRAMES, CINE_PIXELS, CINE_PIXELS), dtype=np.uint8),
+        row_patient=none,
+        row_split=none.astype(np.int8),
+        row_ecg=none,
+        row_cine=none,
+        phenotypes=np.zeros((0, phenotypes), dtype=np.float32),
+        diseases=np.zeros((0, len(DISEASES)), dtype=np.float32),
+    )
 
 
 def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:

@@ -1,1 +1,32 @@
-"""tasks."""
+"""Tasks: what can be a phase of a study. A new task is one class and one line here."""
+
+from collections.abc import Mapping
+
+from cardionets_core.errors import UnknownNameError
+from cardionets_core.tasks.align import Align
+from cardionets_core.tasks.base import ClosedFormTask, GradientTask, Scalar, Task, TaskLoss
+from cardionets_core.tasks.masked_autoencoders import CmrMaskedAutoencoder, EcgMaskedAutoencoder
+from cardionets_core.tasks.probe import Probe
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (EcgMaskedAutoencoder, CmrMaskedAutoencoder, Align, Probe)
+}
+
+
+def make_task(name: str, options: Mapping[str, Scalar]) -> Task:
+    """The task of a phase.
+
+    Raises:
+        UnknownNameError: there is no such task.
+        ConfigError: an option is unknown or wrong.
+    """
+    if name not in TASKS:
+        raise UnknownNameError(
+            f"there is no task {name!r}",
+            where="study: phases: task",
+            remedy=f"use one of: {', '.join(TASKS)}",
+        )
+    return TASKS[name](options)
+
+
+__all__ = ["TASKS", "ClosedFormTask", "GradientTask", "Scalar", "Task", "TaskLoss", "make_task"]

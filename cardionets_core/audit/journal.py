@@ -1,0 +1,87 @@
+"""A hash-chained, append-only journal of JSON lines, flushed to disk line by line.
+
+Each line holds the SHA-256 of the line before it, so a line that is changed, removed or moved breaks the
+chain (``verify``). The journal names rounds, digests, counts and bytes; never a patient, path or value.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cardionets_core.errors import DataError
+
+GENESIS = "0" * 64
+
+
+def append(path: Path, event: str, facts: Mapping[str, str | int | float]) -> str:
+    """Append one line and wait until the disk has it.
+
+    Args:
+        path: the journal; made with its folder if absent.
+        event: kebab-case name of what happened.
+        facts: scalars.
+
+    Returns:
+        The hash of the new line, the chain's new end.
+
+    Raises:
+        DataError: the journal's last line is torn; nothing is written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        number, previous = _end(handle.seek(0, os.SEEK_END), path)
+        body = {"number": number, "time_s": round(time.time(), 3), "event": event, **facts, "previous": previous}
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        handle.write(f"{digest} {text}\n".encode())
+        handle.flush()
+        os.fsync(handle.fileno())
+    return digest
+
+
+def verify(path: Path) -> int:
+    """Check the whole chain.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        DataError: names the first line that does not fit.
+    """
+    previous = GENESIS
+    number = 0
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        digest, _, text = line.partition(" ")
+        body = json.loads(text) if hashlib.sha256(text.encode()).hexdigest() == digest else {}
+        if body.get("previous") != previous or body.get("number") != number:
+            raise DataError(
+                f"line {number} does not continue the chain",
+                where=f"{path}:{number}",
+                remedy="keep the file for inspection; start a new journal in another folder",
+            )
+        previous = digest
+    return number
+
+
+def _end(size: int, path: Path) -> tuple[int, str]:
+    """Number of the next line and hash of the last one."""
+    if size == 0:
+        return 1, GENESIS
+    with path.open("rb") as handle:
+        handle.seek(max(0, size - 65_536))
+        tail = handle.read()
+    if not tail.endswith(b"\n"):
+        raise DataError(
+            "the journal's last line is torn",
+            where=str(path),
+            remedy="keep the file for inspection; move it away to start a new journal",
+        )
+    digest, _, text = tail.splitlines()[-1].decode().partition(" ")
+    return int(json.loads(text)["number"]) + 1, digest

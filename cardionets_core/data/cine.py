@@ -1,0 +1,122 @@
+"""Four-chamber cines: one spacing, 50 frames, 96 x 96 pixels, uint8 (SCIENCE section 3, CMR steps 2 to 6).
+
+Step 2 of the walk. Comes in: a reader's stack. Goes out: what the cache holds. There is no mask at a site,
+so the window follows the centroid of the temporal standard deviation. All steps but the last are linear, so
+only the pixels of the window are resampled; the weights are sparse, so the bytes do not depend on the
+number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from cardionets_core.data.records import CineStack
+from cardionets_core.errors import RecordRefused
+
+SPACING_MM = 1.8269
+FRAMES = 50
+PIXELS = 96
+FRAME_LIMITS = (20, 60)
+SPACING_LIMITS_MM = (0.3, 5.0)
+PERCENTILES = (0.5, 99.5)
+MINIMUM_FIELD_MM = 80.0
+
+
+def prepare_cine(stack: CineStack) -> np.ndarray:
+    """Resample, crop and scale one cine.
+
+    Args:
+        stack: [F, Y, X] with its spacing.
+
+    Returns:
+        Uint8 [50, 96, 96]; pixels outside the image are 0.
+
+    Raises:
+        RecordRefused: ``cine-frames``, ``cine-spacing``, ``cine-unreadable`` (not finite) or ``cine-flat``.
+    """
+    frames, rows, columns = stack.pixels.shape
+    if not FRAME_LIMITS[0] <= frames <= FRAME_LIMITS[1]:
+        raise RecordRefused("cine-frames", f"{frames} frames")
+    if not all(SPACING_LIMITS_MM[0] <= spacing <= SPACING_LIMITS_MM[1] for spacing in stack.spacing_mm):
+        raise RecordRefused("cine-spacing", f"{stack.spacing_mm} mm")
+    field_mm = min(rows * stack.spacing_mm[0], columns * stack.spacing_mm[1])
+    if field_mm < MINIMUM_FIELD_MM:
+        raise RecordRefused("cine-spacing", f"the image is only {field_mm:.0f} mm wide")
+    pixels = np.ascontiguousarray(stack.pixels, dtype=np.float32)
+    if not np.isfinite(pixels).all() or float(np.abs(pixels).max()) > 1e12:
+        raise RecordRefused("cine-unreadable", "a pixel is not a finite number")
+    centre = motion_centroid(pixels)
+    weights_y, inside_y = window_weights(rows, spacing_mm=stack.spacing_mm[0], centre=centre[0])
+    weights_x, inside_x = window_weights(columns, spacing_mm=stack.spacing_mm[1], centre=centre[1])
+    # [Y, F X] -> [96, F X], then [X, F 96] -> [96, F 96].
+    by_row = weights_y @ pixels.transpose(1, 0, 2).reshape(rows, frames * columns)
+    by_row = by_row.reshape(PIXELS, frames, columns).transpose(2, 1, 0).reshape(columns, frames * PIXELS)
+    window = (weights_x @ by_row).reshape(PIXELS, frames, PIXELS).transpose(1, 2, 0)
+    return _to_uint8(resample_time(window), inside=inside_y[:, None] & inside_x[None, :])
+
+
+def motion_centroid(pixels: np.ndarray) -> tuple[float, float]:
+    """Centroid (row, column) of the temporal standard deviation, in pixels of the image.
+
+    Raises:
+        RecordRefused: ``cine-flat``, nothing moves.
+    """
+    deviation = pixels.std(axis=0, dtype=np.float32).astype(np.float64)
+    scale = float(np.abs(pixels).max())
+    total = float(deviation.sum())
+    if total <= 1e-6 * max(scale, 1e-30) * deviation.size:
+        raise RecordRefused("cine-flat", "no pixel changes over time")
+    rows = float(deviation.sum(axis=1) @ np.arange(deviation.shape[0])) / total
+    columns = float(deviation.sum(axis=0) @ np.arange(deviation.shape[1])) / total
+    return rows, columns
+
+
+def window_weights(size: int, *, spacing_mm: float, centre: float) -> tuple[csr_array, np.ndarray]:
+    """Weights that take one axis of the image to the 96 pixels of the window at 1.8269 mm.
+
+    Linear interpolation between pixel centres; where the image shrinks, the triangle widens by the same
+    factor, which keeps finer detail from folding back. The window is centred and then moved inside the
+    image; an image smaller than it is padded on both sides.
+
+    Args:
+        size: pixels of the axis.
+        spacing_mm: between them.
+        centre: where the window should lie, in pixels of the image.
+
+    Returns:
+        Float32 sparse [96, size], and bool [96], which rows lie in the image.
+    """
+    step = SPACING_MM / spacing_mm
+    resampled = max(1, round(size / step))
+    free = resampled - PIXELS
+    wanted = round((centre + 0.5) / step - 0.5 - (PIXELS - 1) / 2)
+    start = min(max(wanted, 0), free) if free >= 0 else -((-free) // 2)
+    places = np.arange(start, start + PIXELS)
+    inside = (places >= 0) & (places < resampled)
+    middle = (places + 0.5) * step - 0.5
+    reach = max(step, 1.0)
+    distance = np.abs(np.arange(size)[None, :] - np.clip(middle, 0, size - 1)[:, None])
+    weights = np.clip(1.0 - distance / reach, 0.0, None) * inside[:, None]
+    sums = weights.sum(axis=1, keepdims=True)
+    weights = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+    return csr_array(weights.astype(np.float32)), inside
+
+
+def resample_time(window: np.ndarray) -> np.ndarray:
+    """Cyclic linear interpolation of [F, Y, X] to 50 frames: after the last frame comes the first."""
+    frames = len(window)
+    if frames == FRAMES:
+        return window
+    position = np.arange(FRAMES) * (frames / FRAMES)
+    before = np.floor(position).astype(np.int64)
+    share = (position - before).astype(np.float32)[:, None, None]
+    return window[before] * (1 - share) + window[(before + 1) % frames] * share
+
+
+def _to_uint8(window: np.ndarray, *, inside: np.ndarray) -> np.ndarray:
+    low, high = (float(value) for value in np.percentile(window[:, inside], PERCENTILES))
+    if high - low <= 1e-6 * max(abs(low), abs(high), 1e-30):
+        raise RecordRefused("cine-flat", "the window has no contrast")
+    scaled = np.clip((window - np.float32(low)) * np.float32(255.0 / (high - low)), 0, 255)
+    return np.ascontiguousarray(np.where(inside, np.rint(scaled), 0).astype(np.uint8))

@@ -1,0 +1,90 @@
+"""What every source offers (step 2 of the walk)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Protocol
+
+from cardionets_core.data.records import CineStack, EcgRecord, Person, Recording
+from cardionets_core.errors import FolderMissingError
+
+
+class Source(Protocol):
+    """A data adapter: from folders and tables to recordings.
+
+    It is made from its part of ``site.yaml`` alone and opens files only when asked, so that it can be sent
+    to a worker process for the price of its paths.
+
+    Attributes:
+        refusals: reason to number of recordings that ``recordings`` left out, ``withdrawn`` for one.
+    """
+
+    refusals: Counter[str]
+
+    def recordings(self) -> list[Recording]:
+        """Everything that may be read, withdrawals removed.
+
+        Raises:
+            FolderMissingError: a path of the document is not there; names the key.
+            SourceInvalidError: the layout is not the one that this source reads.
+        """
+        ...
+
+    def read(self, recording: Recording) -> EcgRecord | CineStack:
+        """Read one recording.
+
+        Raises:
+            RecordRefused: with its reason.
+        """
+        ...
+
+    def person(self, patient: str, visit: str) -> Person:
+        """What the tables say of one visit; an empty ``Person`` where they say nothing."""
+        ...
+
+    def files(self) -> list[tuple[str, Path]]:
+        """(name relative to its folder, path) of every file whose change makes a cache stale."""
+        ...
+
+
+def require_folder(path: Path, *, key: str) -> Path:
+    """The path, if it is a folder.
+
+    Raises:
+        FolderMissingError: names the key of the document.
+    """
+    if not path.is_dir():
+        raise FolderMissingError(
+            f"there is no folder {path}",
+            where=f"site.yaml: {key}",
+            remedy="mend the path, or mount the folder",
+        )
+    return path
+
+
+def require_file(path: Path, *, key: str) -> Path:
+    """The path, if it is a file.
+
+    Raises:
+        FolderMissingError: names the key of the document.
+    """
+    if not path.is_file():
+        raise FolderMissingError(
+            f"there is no file {path}", where=f"site.yaml: {key}", remedy="mend the path, or mount its folder"
+        )
+    return path
+
+
+def beside(path: Path, name: str) -> Path | None:
+    """The file that a table names inside a folder; None where the name is empty or leads out of it."""
+    parts = Path(name).parts
+    if not name or "\0" in name or Path(name).is_absolute() or ".." in parts:
+        return None
+    return path / name
+
+
+def wfdb_companions(header: Path) -> list[Path]:
+    """The header and the signal files beside it, as far as they are there."""
+    found = [header] if header.is_file() else []
+    return found + [path for suffix in (".dat", ".mat") if (path := header.with_suffix(suffix)).is_file()]

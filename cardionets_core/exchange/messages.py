@@ -1,0 +1,258 @@
+"""Orders and replies as frozen dataclasses, and as an envelope of scalars and arrays.
+
+Steps 0, 8 and 10 of the walk. ``Envelope`` is the only thing that an app needs to translate into Flower's
+records. Reading an envelope is strict: a field that is missing or of the wrong type is an error, never a
+default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from cardionets_core.errors import FormatTooNewError, OrderRefusedError, PeerError, ReplyRefusedError
+from cardionets_core.exchange.tensors import Layout
+
+FORMAT_VERSION = 1
+
+Scalar = str | int | float
+Kind = Literal["census", "train", "evaluate"]
+KINDS: tuple[Kind, ...] = ("census", "train", "evaluate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What lies in a Flower message: named scalars and named arrays."""
+
+    fields: Mapping[str, Scalar]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays; the scalars are small."""
+        return sum(value.nbytes for value in self.arrays.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundName:
+    """Names a round once and for all.
+
+    Attributes:
+        study_digest: SHA-256 of the study.
+        phase: index in the study's list of phases, from 0.
+        round: number of the round in its phase, from 1; 0 for a census.
+        attempt: from 1.
+    """
+
+    study_digest: str
+    phase: int
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedModule:
+    """A module's tensors on the wire: ``values`` is flat float32, laid out as ``layout`` says."""
+
+    layout: Layout
+    values: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the coordinator asks of a site.
+
+    Attributes:
+        kind: ``census`` (what could you serve), ``train`` or ``evaluate``.
+        name: the round.
+        study_json: the whole study.
+        modules: global tensors of the modules that the phase trains.
+        frozen: name to digest of the modules that the phase only reads.
+        frozen_modules: tensors of those of them that the site does not hold yet.
+        split: which held-out patients an ``evaluate`` order measures.
+    """
+
+    kind: Kind
+    name: RoundName
+    study_json: str
+    modules: Mapping[str, PackedModule] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    frozen_modules: Mapping[str, PackedModule] = field(default_factory=dict)
+    split: Literal["validation", "test"] = "validation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What leaves a site.
+
+    Attributes:
+        site: the site's name.
+        name: the round that it answers.
+        code: empty if all went well, else the code of a refusal; then nothing else is filled.
+        modules: tensors of the modules that were trained here; a module that was not is absent.
+        samples: module to the number of samples that produced its gradient.
+        sums: float64 arrays that may be added over sites.
+        values: other scalars, such as the mean loss.
+        facts: JSON text of a census.
+    """
+
+    site: str
+    name: RoundName
+    code: str = ""
+    modules: Mapping[str, PackedModule] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
+    sums: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+    facts: str = ""
+
+
+def order_to_envelope(order: Order) -> Envelope:
+    """Lay an order out for the wire."""
+    fields: dict[str, Scalar] = {**_name_fields(order.name), "kind": order.kind, "split": order.split}
+    fields["study"] = order.study_json
+    arrays: dict[str, np.ndarray] = {}
+    _put_modules(fields, arrays, "module", order.modules)
+    _put_modules(fields, arrays, "frozen", order.frozen_modules)
+    fields.update({f"digest/{name}": digest for name, digest in order.frozen.items()})
+    return Envelope(fields=fields, arrays=arrays)
+
+
+def order_from_envelope(envelope: Envelope) -> Order:
+    """Read an order.
+
+    Raises:
+        FormatTooNewError: the coordinator speaks a newer format.
+        OrderRefusedError: a field is missing or wrong.
+    """
+    try:
+        name = _read_name(envelope.fields)
+        kind = _text(envelope.fields, "kind")
+        split = _text(envelope.fields, "split")
+        if kind not in KINDS or split not in ("validation", "test"):
+            raise OrderRefusedError("the order is of an unknown kind or split", where="order")
+        return Order(
+            kind=kind,
+            name=name,
+            study_json=_text(envelope.fields, "study"),
+            modules=_take_modules(envelope, "module"),
+            frozen={
+                key.removeprefix("digest/"): _text(envelope.fields, key)
+                for key in envelope.fields
+                if key.startswith("digest/")
+            },
+            frozen_modules=_take_modules(envelope, "frozen"),
+            split=split,  # type: ignore[arg-type]
+        )
+    except FormatTooNewError:
+        raise
+    except PeerError as error:
+        raise OrderRefusedError(error.what, where="order") from error
+
+
+def reply_to_envelope(reply: Reply) -> Envelope:
+    """Lay a reply out for the wire."""
+    fields: dict[str, Scalar] = {**_name_fields(reply.name), "site": reply.site, "code": reply.code}
+    fields["facts"] = reply.facts
+    arrays: dict[str, np.ndarray] = {}
+    _put_modules(fields, arrays, "module", reply.modules)
+    fields.update({f"samples/{name}": int(count) for name, count in reply.samples.items()})
+    fields.update({f"value/{name}": float(value) for name, value in reply.values.items()})
+    arrays.update({f"sum/{name}": np.asarray(value, dtype=np.float64) for name, value in reply.sums.items()})
+    return Envelope(fields=fields, arrays=arrays)
+
+
+def reply_from_envelope(envelope: Envelope) -> Reply:
+    """Read a reply; its tensors and counts are judged later, by the server's reply checks.
+
+    Raises:
+        ReplyRefusedError: a field is missing or of the wrong type.
+    """
+    try:
+        fields = envelope.fields
+        return Reply(
+            site=_text(fields, "site"),
+            name=_read_name(fields),
+            code=_text(fields, "code"),
+            modules=_take_modules(envelope, "module"),
+            samples={
+                key.removeprefix("samples/"): _whole(fields, key) for key in fields if key.startswith("samples/")
+            },
+            sums={
+                key.removeprefix("sum/"): value
+                for key, value in envelope.arrays.items()
+                if key.startswith("sum/")
+            },
+            values={
+                key.removeprefix("value/"): _number(fields, key) for key in fields if key.startswith("value/")
+            },
+            facts=_text(fields, "facts"),
+        )
+    except PeerError as error:
+        raise ReplyRefusedError(error.what, where="reply") from error
+
+
+def _name_fields(name: RoundName) -> dict[str, Scalar]:
+    return {
+        "format": FORMAT_VERSION,
+        "study-digest": name.study_digest,
+        "phase": name.phase,
+        "round": name.round,
+        "attempt": name.attempt,
+    }
+
+
+def _read_name(fields: Mapping[str, Scalar]) -> RoundName:
+    version = _whole(fields, "format")
+    if version > FORMAT_VERSION:
+        raise FormatTooNewError(
+            f"the other side speaks format {version}, this side reads up to {FORMAT_VERSION}",
+            where="exchange",
+            remedy="upgrade CardioNets on this side",
+        )
+    return RoundName(
+        study_digest=_text(fields, "study-digest"),
+        phase=_whole(fields, "phase"),
+        round=_whole(fields, "round"),
+        attempt=_whole(fields, "attempt"),
+    )
+
+
+def _put_modules(
+    fields: dict[str, Scalar], arrays: dict[str, np.ndarray], prefix: str, modules: Mapping[str, PackedModule]
+) -> None:
+    for name, module in modules.items():
+        fields[f"layout/{prefix}/{name}"] = module.layout.to_json()
+        arrays[f"{prefix}/{name}"] = module.values
+
+
+def _take_modules(envelope: Envelope, prefix: str) -> dict[str, PackedModule]:
+    found: dict[str, PackedModule] = {}
+    for key, values in envelope.arrays.items():
+        if key.startswith(f"{prefix}/"):
+            layout = Layout.from_json(_text(envelope.fields, f"layout/{key}"))
+            found[key.removeprefix(f"{prefix}/")] = PackedModule(layout=layout, values=values)
+    return found
+
+
+def _text(fields: Mapping[str, Scalar], key: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str):
+        raise PeerError(f"the field {key} is missing or not text", where="exchange")
+    return value
+
+
+def _whole(fields: Mapping[str, Scalar], key: str) -> int:
+    value = fields.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PeerError(f"the field {key} is missing or not a whole number", where="exchange")
+    return value
+
+
+def _number(fields: Mapping[str, Scalar], key: str) -> float:
+    value = fields.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PeerError(f"the field {key} is missing or not a number", where="exchange")
+    return float(value)

@@ -1,0 +1,80 @@
+"""The ECG encoder E: a transformer over the patches of all leads (SCIENCE section 2; after ST-MEM).
+
+Comes in: standardised windows. Goes out: a feature of each window, or tokens of the visible patches.
+
+Legend: B rows, L leads, T samples, P patches of a lead, V visible patches of a lead, S samples of a patch,
+D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cardionets_core.models.masking import gather_patches
+from cardionets_core.models.patches import patchify_ecg
+from cardionets_core.models.positions import sincos_1d, with_zero_rows
+from cardionets_core.models.transformer import make_blocks
+
+EPSILON = 1e-5
+
+
+class EcgEncoder(nn.Module):
+    """Each lead is a sequence SEP, patches, SEP; all leads attend to each other.
+
+    Args:
+        leads: L.
+        patch: samples of a patch.
+        patches: P of the full window; shorter windows are legal.
+        width: D.
+        depth: number of blocks.
+        heads: heads of each block.
+    """
+
+    def __init__(self, *, leads: int, patch: int, patches: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.patches = patches
+        self.embed = nn.Sequential(
+            nn.LayerNorm(patch, eps=EPSILON), nn.Linear(patch, width), nn.LayerNorm(width, eps=EPSILON)
+        )
+        self.position = nn.Parameter(with_zero_rows(sincos_1d(patches, width), before=1, after=1))
+        self.separator = nn.Parameter(torch.zeros(width))
+        self.lead = nn.Parameter(torch.zeros(leads, width))
+        self.blocks = make_blocks(width, depth=depth, heads=heads, epsilon=EPSILON)
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+
+    def forward(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
+        """Feature of each window: the normalised mean over leads and patches, ``[B, D]``."""
+        return self.norm(self.tokens(ecg_BLT).mean(dim=(1, 2)))
+
+    def tokens(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
+        """Tokens of all patches after the last block, without SEP, not normalised: ``[B, L, P, D]``."""
+        patches_BLPS = patchify_ecg(ecg_BLT, self.patch)
+        count = patches_BLPS.shape[2]
+        if not 0 < count <= self.patches:
+            raise ValueError(f"{count} patches in a lead; the encoder takes 1 to {self.patches}")
+        embedded = self.embed(patches_BLPS) + self.position[1 : count + 1]
+        return self._transform(embedded)[:, :, 1:-1]
+
+    def visible_tokens(self, ecg_BLT: torch.Tensor, visible_BLV: torch.Tensor) -> torch.Tensor:
+        """Tokens of the visible patches alone, each normalised; the rest of the window is never read.
+
+        Args:
+            ecg_BLT: windows.
+            visible_BLV: int64, indices of the visible patches of each lead.
+
+        Returns:
+            ``[B, L, V + 2, D]``: SEP, the visible patches in the order of the indices, SEP.
+        """
+        patches_BLVS = gather_patches(patchify_ecg(ecg_BLT, self.patch), visible_BLV)
+        embedded = self.embed(patches_BLVS) + self.position[visible_BLV + 1]
+        return self.norm(self._transform(embedded))
+
+    def _transform(self, embedded_BLVD: torch.Tensor) -> torch.Tensor:
+        """Add SEP and lead vectors and run the blocks over all leads together: ``[B, L, V + 2, D]``."""
+        batch, leads, _, width = embedded_BLVD.shape
+        left = (self.separator + self.position[0]).expand(batch, leads, 1, width)
+        right = (self.separator + self.position[-1]).expand(batch, leads, 1, width)
+        tokens = torch.cat([left, embedded_BLVD, right], dim=2) + self.lead[:, None, :]
+        return self.blocks(tokens.flatten(1, 2)).unflatten(1, (leads, -1))

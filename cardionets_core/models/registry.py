@@ -1,0 +1,103 @@
+"""Every named module of the product model, and how it is built: the same seed gives the same weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from cardionets_core.errors import UnknownNameError
+from cardionets_core.models.cmr_encoder import CmrEncoder
+from cardionets_core.models.ecg_encoder import EcgEncoder
+from cardionets_core.models.heads import make_phenotype_probe, make_projection
+from cardionets_core.models.mae_decoders import CmrDecoder, EcgDecoder
+from cardionets_core.models.presets import LEADS, PHENOTYPES, Preset, get_preset
+from cardionets_core.models.transformer import initialise
+
+
+def _ecg_encoder(preset: Preset) -> nn.Module:
+    size = preset.ecg_encoder
+    return EcgEncoder(
+        leads=LEADS,
+        patch=preset.ecg_patch,
+        patches=preset.ecg_patches,
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+    )
+
+
+def _ecg_decoder(preset: Preset) -> nn.Module:
+    size = preset.ecg_decoder
+    return EcgDecoder(
+        patch=preset.ecg_patch,
+        patches=preset.ecg_patches,
+        encoder_width=preset.ecg_encoder.width,
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+    )
+
+
+def _cmr_encoder(preset: Preset) -> nn.Module:
+    size = preset.cmr_encoder
+    return CmrEncoder(
+        frames=preset.cine_frames,
+        pixels=preset.cine_pixels,
+        patch=preset.cine_patch,
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+    )
+
+
+def _cmr_decoder(preset: Preset) -> nn.Module:
+    size = preset.cmr_decoder
+    return CmrDecoder(
+        patch=preset.cine_patch,
+        frames=preset.cine_frames,
+        side=preset.cine_side,
+        encoder_width=preset.cmr_encoder.width,
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+    )
+
+
+MODULES: dict[str, Callable[[Preset], nn.Module]] = {
+    "ecg_encoder": _ecg_encoder,
+    "ecg_decoder": _ecg_decoder,
+    "cmr_encoder": _cmr_encoder,
+    "cmr_decoder": _cmr_decoder,
+    "ecg_projection": lambda preset: make_projection(preset.ecg_encoder.width, preset.projection),
+    "cmr_projection": lambda preset: make_projection(preset.cmr_encoder.width, preset.projection),
+    "phenotype_probe": lambda preset: make_phenotype_probe(preset.ecg_encoder.width, PHENOTYPES),
+}
+
+
+def build_module(name: str, preset: str, *, seed: int, device: str | torch.device = "cpu") -> nn.Module:
+    """Build one module with weights that depend on its name, its preset and the seed alone.
+
+    Args:
+        name: a key of ``MODULES``.
+        preset: a key of ``PRESETS``.
+        seed: any non-negative integer; torch's global generator is neither read nor changed.
+        device: where the module goes; ``meta`` gives shapes without values.
+
+    Raises:
+        UnknownNameError: no such module or preset.
+    """
+    if name not in MODULES:
+        raise UnknownNameError(f"there is no module {name!r}", remedy=f"use one of: {', '.join(MODULES)}")
+    sizes = get_preset(preset)
+    target = torch.device(device)
+    # torch draws default weights while it constructs; the fork keeps that from the caller's generator.
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if target.type == "meta" else "cpu"):
+        module = MODULES[name](sizes)
+    if target.type == "meta":
+        return module
+    digest = hashlib.sha256(f"{name}/{seed}".encode()).digest()
+    initialise(module, torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
+    return module.to(target)

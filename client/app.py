@@ -1,0 +1,135 @@
+"""The ClientApp: Flower's messages in and out (steps 0 and 10 of the walk).
+
+The only place on the client that speaks Flower. An exception that left this module would travel to the
+coordinator as its full text, so nothing leaves but a reply or a code; the text goes to the site's own log.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from cardionets_core.errors import CardioNetsError, ConfigError, OrderRefusedError
+from cardionets_core.exchange.messages import (
+    Envelope,
+    Order,
+    Reply,
+    RoundName,
+    order_from_envelope,
+    reply_to_envelope,
+)
+
+LOG = "client.log"
+
+
+def make_app(locate: Callable[[Context], Path]) -> ClientApp:
+    """A ClientApp that serves the site whose document ``locate`` finds."""
+    client_app = ClientApp()
+
+    @client_app.query("census")
+    def census(message: Message, context: Context) -> Message:
+        return _handle(message, context, locate)
+
+    @client_app.train()
+    def train(message: Message, context: Context) -> Message:
+        return _handle(message, context, locate)
+
+    @client_app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return _handle(message, context, locate)
+
+    return client_app
+
+
+def site_path(context: Context) -> Path:
+    """Where this node's ``site.yaml`` lies.
+
+    A SuperNode names it in its node config (``site-config``). Flower's simulation only numbers its nodes:
+    there, the run config's ``hospitals`` folder holds one folder a site, taken in the order of their names.
+
+    Raises:
+        ConfigError: neither is given, or there are fewer hospitals than nodes.
+    """
+    if "site-config" in context.node_config:
+        return Path(str(context.node_config["site-config"]))
+    hospitals, partition = context.run_config.get("hospitals"), context.node_config.get("partition-id")
+    if not hospitals or partition is None:
+        raise ConfigError(
+            "this node was given no site document",
+            where="node config: site-config",
+            remedy="start the SuperNode with --node-config 'site-config=\"/path/site.yaml\"'",
+        )
+    found = sorted(Path(str(hospitals)).glob("*/site.yaml"))
+    if int(partition) >= len(found):
+        raise ConfigError(
+            f"there are {len(found)} hospitals in the folder, but this is node {partition}",
+            where="run config: hospitals",
+            remedy="start as many SuperNodes as there are hospitals",
+        )
+    return found[int(partition)]
+
+
+def _handle(message: Message, context: Context, locate: Callable[[Context], Path]) -> Message:
+    path: Path | None = None
+    name = RoundName(study_digest="", phase=0, round=0, attempt=0)
+    try:
+        # Imported here: a broken installation must also end as a code, not as a traceback on the wire.
+        from client.round import answer
+
+        path = locate(context)
+        order = _order(message)
+        name = order.name
+        reply = answer(order, site_path=path)
+    except CardioNetsError as error:
+        _log(path, str(error))
+        reply = Reply(site=_site_name(path), name=name, code=error.code)
+    except Exception:  # whatever it is, only its code may leave
+        _log(path, traceback.format_exc())
+        reply = Reply(site=_site_name(path), name=name, code=CardioNetsError.code)
+    envelope = reply_to_envelope(reply)
+    arrays = ArrayRecord({key: Array(np.ascontiguousarray(value)) for key, value in envelope.arrays.items()})
+    content = RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
+    return Message(content, reply_to=message)
+
+
+def _order(message: Message) -> Order:
+    try:
+        records = message.content
+        fields = dict(records.config_records["fields"])
+        arrays = {key: array.numpy() for key, array in records.array_records["arrays"].items()}
+    except Exception as error:  # the content is a stranger's; whatever is wrong with it, it is refused
+        raise OrderRefusedError("the order's records cannot be read", where="order") from error
+    return order_from_envelope(Envelope(fields=fields, arrays=arrays))  # type: ignore[arg-type]
+
+
+def _site_name(path: Path | None) -> str:
+    """The site's name even where its document is broken: then that of its folder."""
+    if path is None:
+        return ""
+    try:
+        from cardionets_core.config.site import read_site
+
+        return read_site(path).site
+    except CardioNetsError:
+        return path.resolve().parent.name
+
+
+def _log(path: Path | None, text: str) -> None:
+    """Keep the text on the site, beside its document; it never travels."""
+    if path is None or not path.parent.is_dir():
+        logging.getLogger("cardionets.client").error("the order was refused before a site was found")
+        return
+    handler = logging.FileHandler(path.parent / LOG, encoding="utf-8")
+    record = logging.LogRecord("cardionets.client", logging.ERROR, "", 0, text, None, None)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.emit(record)
+    handler.close()
+
+
+app = make_app(site_path)

@@ -1,0 +1,87 @@
+"""The gate: the last place before a reply leaves the building (step 9 of the walk).
+
+It bounds and counts what leaves and writes a journal line with its digest and bytes. It trusts nobody above
+it: a reply that names another module, holds a value that is not finite, stands for too few patients or is
+too large is stopped with a code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from cardionets_core.audit import journal
+from cardionets_core.config.site import SiteConfig
+from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
+from cardionets_core.exchange.messages import Envelope, Order, Reply, reply_to_envelope
+
+JOURNAL = "journal.jsonl"
+
+
+def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, trains: Iterable[str]) -> Reply:
+    """Let a reply out, or stop it.
+
+    Args:
+        reply: what the site wants to answer.
+        order: what was asked.
+        config: what the site permits.
+        patients: people behind the reply's updates and sums; 0 for a census.
+        trains: modules that may leave in this phase.
+
+    Returns:
+        The same reply, after its journal line is on disk.
+
+    Raises:
+        DisclosureRefusedError: the reply would disclose more than the site permits.
+        TooFewPatientsError: too few people stand behind it.
+    """
+    policy = config.policy
+    if order.kind != "census":
+        fewest = policy.minimum_patients if order.kind == "train" else policy.minimum_cell
+        if patients < fewest:
+            raise TooFewPatientsError(
+                f"{patients} patients stand behind this reply; the policy asks for {fewest}", where="gate"
+            )
+    strangers = sorted(set(reply.modules) - set(trains))
+    if strangers or (reply.modules and order.kind != "train"):
+        raise DisclosureRefusedError(f"modules {strangers} may not leave in this phase", where="gate")
+    if reply.facts and order.kind != "census":
+        raise DisclosureRefusedError("only a census may carry facts", where="gate")
+    envelope = reply_to_envelope(reply)
+    for name, value in envelope.arrays.items():
+        if not np.isfinite(value).all():
+            raise DisclosureRefusedError(f"{name} holds values that are not finite", where="gate")
+    if envelope.nbytes > policy.maximum_reply_bytes:
+        raise DisclosureRefusedError(
+            f"the reply has {envelope.nbytes} bytes; the policy allows {policy.maximum_reply_bytes}",
+            where="site.yaml: policy.maximum_reply_bytes",
+        )
+    journal.append(
+        config.folders.state / JOURNAL,
+        "reply-left",
+        {
+            "kind": order.kind,
+            "study": order.name.study_digest,
+            "phase": order.name.phase,
+            "round": order.name.round,
+            "attempt": order.name.attempt,
+            "bytes": envelope.nbytes,
+            "digest": _digest(envelope),
+            "patients": patients,
+            "modules": ",".join(sorted(reply.modules)),
+            "sums": len(reply.sums),
+        },
+    )
+    return reply
+
+
+def _digest(envelope: Envelope) -> str:
+    state = hashlib.sha256()
+    for name, scalar in sorted(envelope.fields.items()):
+        state.update(f"{name}={scalar!r}\n".encode())
+    for name, value in sorted(envelope.arrays.items()):
+        state.update(f"{name}:{value.dtype}:{value.shape}\n".encode())
+        state.update(np.ascontiguousarray(value).data)
+    return state.hexdigest()

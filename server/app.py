@@ -1,0 +1,114 @@
+"""The ServerApp: reads the run config, runs the study, writes the run folder.
+
+The run config holds a few scalars only: ``study`` (a YAML file, or the name of one in ``server/studies``),
+``out`` (the run folder), ``hospitals`` (for clients in simulation) and ``track``. All else is the study's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from cardionets_core.config.study import Study, read_study
+from cardionets_core.errors import CardioNetsError, ConfigError
+from server.checkpoints import export_model
+from server.progress import Progress, line, silent
+from server.report import result_of
+from server.rounds import SiteLink
+from server.study_run import StudyRun
+
+RESULT = "result.json"
+
+
+def run_study(
+    grid: Grid, study: Study, *, folder: Path, progress: Progress = silent, track: bool = True
+) -> dict[str, Any]:
+    """Run or resume a study and write its run folder.
+
+    Args:
+        grid: Flower's grid.
+        study: what to run.
+        folder: receives ``checkpoints``, ``model``, ``result.json`` and ``mlflow.db``.
+        progress: called for every event.
+        track: whether to write the MLflow store.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        CardioNetsError: the study could not go on; ``result.json`` then says ``paused`` and why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(study.to_json() + "\n", encoding="utf-8")
+    run = StudyRun(study, link=SiteLink(grid), folder=folder, progress=progress)
+    try:
+        checkpoint = run.run()
+    except CardioNetsError as error:
+        checkpoint_or_none = run.checkpoints.latest()
+        content = result_of(study, run.members.facts, checkpoint_or_none, error=error)
+        write_json(folder / RESULT, content)
+        raise
+    export_model(checkpoint, folder / "model")
+    content = result_of(study, run.members.facts, checkpoint)
+    write_json(folder / RESULT, content)
+    if track:
+        from server.tracking import track_result
+
+        content["tracking"] = track_result(content, store=folder / "mlflow.db", artefacts=folder / "mlflow")
+        write_json(folder / RESULT, content)
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file in one step, so that a reader never sees half of it."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as handle:
+        json.dump(content, handle, indent=2, sort_keys=True, allow_nan=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(path)
+
+
+def find_study(name_or_path: str) -> Path:
+    """A study document by path, or by name among those that come with the server.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    shipped = Path(__file__).parent / "studies"
+    for candidate in (Path(name_or_path), shipped / f"{name_or_path}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise ConfigError(
+        f"there is no study {name_or_path!r}",
+        where="run config: study",
+        remedy=f"give the path of a study.yaml, or one of: {names}",
+    )
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Flower's entry point; progress goes to the log as plain lines."""
+    from flwr.common.logger import log
+
+    study = read_study(find_study(str(context.run_config.get("study", ""))))
+    out = str(context.run_config.get("out", ""))
+    if not out:
+        raise ConfigError("the run has no folder", where="run config: out", remedy="give -c 'out=\"/path\"'")
+    run_study(
+        grid,
+        study,
+        folder=Path(out),
+        progress=lambda event: log(20, line(event)),
+        track=bool(context.run_config.get("track", True)),
+    )

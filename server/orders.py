@@ -1,0 +1,70 @@
+"""Builds the orders of a round: the study, the phase's modules, and the frozen ones that a site lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cardionets_core.exchange.messages import Order, PackedModule, RoundName
+from cardionets_core.tasks import Task
+from server.checkpoints import Checkpoint
+
+
+def round_orders(
+    kind: Literal["train", "evaluate"],
+    name: RoundName,
+    *,
+    study_json: str,
+    task: Task,
+    checkpoint: Checkpoint,
+    holds: Mapping[int, set[str]],
+    files: Mapping[str, Path] | None = None,
+    split: Literal["validation", "test"] = "validation",
+) -> dict[int, Order]:
+    """One order a node; nodes that lack the same frozen modules share one order object.
+
+    Args:
+        kind: what to do.
+        name: the round.
+        study_json: the whole study.
+        task: of the phase.
+        checkpoint: the model.
+        holds: node to the digests that it holds; says who is asked.
+        files: newer files of some modules than the checkpoint's.
+        split: which held-out patients to measure.
+    """
+
+    def packed(module: str) -> PackedModule:
+        path = (files or {}).get(module) or checkpoint.path(module)
+        return PackedModule(layout=checkpoint.layouts[module], values=np.fromfile(path, dtype="<f4"))
+
+    modules = {module: packed(module) for module in task.trains}
+    frozen = {module: checkpoint.digests[module] for module in task.reads}
+    shared: dict[frozenset[str], Order] = {}
+    orders: dict[int, Order] = {}
+    for node, held in holds.items():
+        missing = frozenset(module for module, digest in frozen.items() if digest not in held)
+        if missing not in shared:
+            shared[missing] = Order(
+                kind=kind,
+                name=name,
+                study_json=study_json,
+                modules=modules,
+                frozen=frozen,
+                frozen_modules={module: packed(module) for module in sorted(missing)},
+                split=split,
+            )
+        orders[node] = shared[missing]
+    return orders
+
+
+def order_bytes(orders: Mapping[int, Order]) -> int:
+    """Bytes of all tensors that go out, counted once a site."""
+    total = 0
+    for order in orders.values():
+        packed = (*order.modules.values(), *order.frozen_modules.values())
+        total += sum(module.values.nbytes for module in packed)
+    return total

@@ -1,0 +1,61 @@
+"""What the coordinator sees while a study runs: events, and how they read as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something happened in a study.
+
+    Attributes:
+        kind: ``census``, ``trained``, ``left-out``, ``round`` or ``paused``.
+        task: name of the phase's task.
+        phase: number of the phase, from 1, of ``phases``.
+        round: number of the round, from 1, of ``rounds``.
+        site: the site, or empty.
+        text: what there is to say: counts, a code, metrics.
+        loss: mean local loss, or None.
+        left_s: seconds that the study will still take, if that can be guessed yet.
+    """
+
+    kind: str
+    task: str
+    phase: int
+    phases: int
+    round: int
+    rounds: int
+    site: str = ""
+    text: str = ""
+    loss: float | None = None
+    left_s: float | None = None
+
+
+Progress = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Progress that nobody watches."""
+
+
+def line(event: Event) -> str:
+    """One plain line of an event."""
+    parts = [f"phase {event.phase}/{event.phases} {event.task}"]
+    if event.round:
+        parts.append(f"round {event.round}/{event.rounds}")
+    if event.site:
+        parts.append(event.site)
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.4f}")
+    if event.text:
+        parts.append(event.text)
+    if event.left_s is not None:
+        parts.append(f"about {_duration(event.left_s)} left")
+    return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds + 0.5)
+    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60:02d} s"

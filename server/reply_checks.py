@@ -1,0 +1,135 @@
+"""What a reply must be before it may touch the model (step 11 of the walk).
+
+Bare Flower averages a NaN, a wrong shape or a claimed count of 10^12 without a word; here such a site is
+left out of the round, named and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from cardionets_core.config.study import ReplyBounds
+from cardionets_core.errors import ReplyRefusedError
+from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.exchange.tensors import Layout
+
+CHUNK_VALUES = 1 << 20
+# FedAvg's products stay exact in float64 below this; no study has more samples in a round.
+COUNT_LIMIT = 2**29 - 1
+COUNT_NAMES = frozenset({"n", "nj", "n_rows", "n_patients"})
+
+
+def check_reply(
+    reply: Reply,
+    *,
+    order: Order,
+    site: str,
+    layouts: Mapping[str, Layout],
+    bounds: ReplyBounds,
+) -> None:
+    """Judge a reply to a training order.
+
+    Args:
+        reply: the reply, without a refusal code.
+        order: the order that it answers.
+        site: the name under which the sender is known.
+        layouts: the modules that the phase trains.
+        bounds: the study's limits.
+
+    Raises:
+        ReplyRefusedError: says what is wrong, with the module and tensor.
+    """
+    check_sender(reply, order=order, site=site)
+    unexpected = sorted(set(reply.modules) - set(layouts))
+    if unexpected:
+        raise _refused(site, f"it sent modules that the phase does not train: {', '.join(unexpected)}")
+    if set(reply.samples) != set(reply.modules):
+        raise _refused(site, "its sample counts do not name the modules that it sent")
+    for name, module in reply.modules.items():
+        _check_count(site, name, reply.samples[name], min(bounds.maximum_samples, COUNT_LIMIT))
+        _check_layout(site, name, module.layout, layouts[name])
+        if module.values.dtype != np.float32 or module.values.shape != (layouts[name].size,):
+            raise _refused(
+                site,
+                f"module {name} came as {module.values.dtype} {module.values.shape}, "
+                f"not as {layouts[name].size} float32 values",
+            )
+        _check_values(site, name, module.values, order.modules[name].values, bounds.maximum_update_norm)
+    for name, value in reply.values.items():
+        if not math.isfinite(value):
+            raise _refused(site, f"its value {name} is not finite")
+
+
+def check_sender(reply: Reply, *, order: Order, site: str) -> None:
+    """The reply must answer this order, under the sender's own name.
+
+    Raises:
+        ReplyRefusedError: it answers another round or speaks for another site.
+    """
+    if reply.name != order.name:
+        raise _refused(site, "it answered another round or study")
+    if reply.site != site:
+        raise _refused(site, "it spoke under another site's name")
+
+
+def check_sums(reply: Reply, *, site: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Metric and statistic sums must be those of the task: float64, finite, counts within bounds.
+
+    Args:
+        reply: the reply.
+        site: the sender.
+        expected: name to shape of every sum that the task makes.
+
+    Raises:
+        ReplyRefusedError: names the array.
+    """
+    if {name: value.shape for name, value in reply.sums.items()} != dict(expected):
+        raise _refused(site, "its sums have other names or shapes than the task's")
+    for name, value in reply.sums.items():
+        if value.dtype != np.float64 or not np.isfinite(value).all():
+            raise _refused(site, f"its sum {name} is not finite float64")
+        is_count = name.rpartition("/")[2] in COUNT_NAMES
+        if is_count and (value.min(initial=0) < 0 or value.max(initial=0) > COUNT_LIMIT):
+            raise _refused(site, f"its count {name} is out of bounds")
+
+
+def _check_count(site: str, module: str, count: int, limit: int) -> None:
+    if not 1 <= count <= limit:
+        raise _refused(site, f"it claims {count} samples for {module}; the study allows 1 to {limit}")
+
+
+def _check_layout(site: str, module: str, given: Layout, expected: Layout) -> None:
+    if given.names != expected.names:
+        raise _refused(site, f"the tensors of {module} have other names than the study's")
+    for name, shape, wanted in zip(given.names, given.shapes, expected.shapes, strict=True):
+        if shape != wanted:
+            raise _refused(site, f"{module}.{name} has shape {shape}, not {wanted}")
+
+
+def _check_values(
+    site: str, module: str, values: np.ndarray, current: np.ndarray, maximum_norm: float | None
+) -> None:
+    """Walk in chunks so that judging a module needs no second copy of it."""
+    squares = 0.0
+    for start in range(0, values.size, CHUNK_VALUES):
+        chunk = values[start : start + CHUNK_VALUES]
+        if not np.isfinite(chunk).all():
+            raise _refused(site, f"module {module} holds values that are not finite")
+        if maximum_norm is not None:
+            change = chunk.astype(np.float64) - current[start : start + CHUNK_VALUES]
+            squares += float(change @ change)
+    if maximum_norm is not None and math.sqrt(squares) > maximum_norm:
+        raise _refused(
+            site, f"module {module} moved by {math.sqrt(squares):.4g}; the study allows {maximum_norm:.4g}"
+        )
+
+
+def _refused(site: str, what: str) -> ReplyRefusedError:
+    return ReplyRefusedError(
+        f"site {site} was left out of the round: {what}",
+        where="reply",
+        remedy="ask the site which version and study it runs",
+    )

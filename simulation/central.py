@@ -1,0 +1,154 @@
+"""The same study without a federation: plain local training on one cohort.
+
+This is the baseline of every comparison (one site alone, or all data in one place), and the reference that a
+federation of one site must equal bit for bit. It knows no Flower, no orders and no strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cardionets_core.config.study import Study
+from cardionets_core.data.cohort import Cohort
+from cardionets_core.data.windows import InputShape
+from cardionets_core.evaluation.sums import add_sums
+from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
+from cardionets_core.models import build_module, input_shape
+from cardionets_core.tasks import ClosedFormTask, make_task
+from cardionets_core.training.local import train_locally
+from cardionets_core.training.seeds import derive_seed
+from cardionets_core.training.tensors import export_tensors, load_tensors
+
+Modules = dict[str, torch.nn.Module]
+Tensors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CentralModel:
+    """What central training gives.
+
+    Attributes:
+        phase_ends: after each phase, the tensors of every module.
+    """
+
+    phase_ends: tuple[dict[str, Tensors], ...]
+
+    @property
+    def digest(self) -> str:
+        """The digest that a federated run's ``model_digest`` is compared with."""
+        last = self.phase_ends[-1]
+        return model_digest(
+            {name: module_digest(layout_of(value), pack(value)) for name, value in last.items()}
+        )
+
+
+def shape_of(preset: str) -> InputShape:
+    """The input sizes of a preset."""
+    ecg_samples, cine_frames, cine_pixels = input_shape(preset)
+    return InputShape(ecg_samples=ecg_samples, cine_frames=cine_frames, cine_pixels=cine_pixels)
+
+
+def train_centrally(
+    study: Study,
+    cohort: Cohort,
+    *,
+    device: torch.device | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> CentralModel:
+    """Run all phases of a study on one cohort.
+
+    Phases that the cohort cannot serve leave their modules as they are, as in a federation.
+
+    Args:
+        study: its rounds, local epochs and seed are used as a site would.
+        cohort: the data; its name seeds the order of rows, as a site's does.
+        device: where to compute; the CPU by default.
+        progress: called with task, round and rounds.
+    """
+    device = device or torch.device("cpu")
+    shape = shape_of(study.preset)
+    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    names = sorted({name for task in tasks for name in (*task.trains, *task.reads)})
+    modules: Modules = {
+        name: build_module(name, study.preset, seed=derive_seed(study.seed, "initial", name)).to(device)
+        for name in names
+    }
+    ends = []
+    for index, (phase, task) in enumerate(zip(study.phases, tasks, strict=True)):
+        serves = len(cohort.rows(task.needs, "train", shape)) > 0
+        used = {name: modules[name] for name in (*task.trains, *task.reads)}
+        for number in range(1, phase.rounds + 1 if serves else 1):
+            if isinstance(task, ClosedFormTask):
+                solved = task.solve(task.sums(used, cohort, shape=shape, device=device))
+                load_tensors(modules[task.trains[0]], solved)
+            else:
+                train_locally(
+                    task,
+                    used,
+                    cohort,
+                    phase=phase,
+                    round_index=number,
+                    seed=derive_seed(study.seed, "train", index, number, cohort.site),
+                    shape=shape,
+                    device=device,
+                )
+            if progress:
+                progress(task.name, number, phase.rounds)
+        ends.append({name: _copy(export_tensors(module)) for name, module in modules.items()})
+    return CentralModel(phase_ends=tuple(ends))
+
+
+def probe_sums(
+    study: Study,
+    encoder: Tensors,
+    *,
+    fit_on: Sequence[Cohort],
+    test_on: Sequence[Cohort],
+    device: torch.device | None = None,
+) -> dict[str, np.ndarray]:
+    """Fit the study's linear probe on an encoder and measure it on held-out patients.
+
+    Args:
+        study: gives the preset, the seed and the probe's options.
+        encoder: tensors of ``ecg_encoder``.
+        fit_on: cohorts whose training rows fit the probe (their sums are added).
+        test_on: cohorts whose test rows measure it.
+
+    Returns:
+        Metric sums over all test patients, bootstrap replicates included.
+    """
+    device = device or torch.device("cpu")
+    options = next((phase.options for phase in study.phases if phase.task == "probe"), {})
+    index = next((i for i, phase in enumerate(study.phases) if phase.task == "probe"), len(study.phases))
+    task = make_task("probe", options)
+    if not isinstance(task, ClosedFormTask):
+        raise TypeError("the probe is a closed-form task")
+    shape = shape_of(study.preset)
+    modules: Modules = {
+        name: build_module(name, study.preset, seed=0).to(device) for name in (*task.trains, *task.reads)
+    }
+    load_tensors(modules["ecg_encoder"], encoder)
+    parts = {c.site: task.sums(modules, c, shape=shape, device=device) for c in fit_on}
+    load_tensors(modules["phenotype_probe"], task.solve(add_sums(parts)))
+    task.prepare_modules(modules)
+    return add_sums(
+        {
+            cohort.site: task.metric_sums(
+                modules,
+                cohort,
+                split="test",
+                shape=shape,
+                device=device,
+                seed=derive_seed(study.seed, "evaluate", index, cohort.site),
+            )
+            for cohort in test_on
+        }
+    )
+
+
+def _copy(tensors: Tensors) -> Tensors:
+    return {name: value.copy() for name, value in tensors.items()}

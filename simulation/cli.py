@@ -1,0 +1,152 @@
+"""``cardionets-sim``: a consortium on one machine, for the researcher. stdout is the result, stderr progress."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cardionets_core.errors import CardioNetsError
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Make hospitals on disk, run a federated study on them, and compare it with what else could be done.",
+)
+
+
+class Format(enum.StrEnum):
+    """How a result is printed."""
+
+    table = "table"
+    json = "json"
+
+
+class EngineName(enum.StrEnum):
+    """What carries the messages."""
+
+    flower = "flower"
+    local = "local"
+
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(help="name of a shipped scenario, or path of a scenario file")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="folder to write to")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="folder of real recordings, for scenarios that use them")
+]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="do away with what an earlier run left there")]
+CoresOption = Annotated[int, typer.Option("--cores", min=1, help="processes that compute at a time")]
+FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets")]
+
+
+@cli.command()
+def scenarios(format: FormatOption = Format.table) -> None:
+    """List the scenarios that come with the program."""
+    from simulation.scenario import shipped_scenarios
+
+    found = shipped_scenarios()
+    if format is Format.json:
+        print(json.dumps({"schema_version": 1, "scenarios": found}))
+    else:
+        for name, about in found.items():
+            print(f"{name:12} {about}")
+
+
+@cli.command()
+def make(
+    scenario: ScenarioArgument,
+    out: OutOption,
+    data: DataOption = None,
+    replace: ReplaceOption = False,
+    cores: CoresOption = 2,
+    prepare: Annotated[bool, typer.Option("--prepare", help="also index every hospital")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Write a scenario's hospitals, each in its own real layout with its own site.yaml."""
+    from simulation.make import make_hospitals
+    from simulation.scenario import load_scenario
+    from simulation.screen import Screen
+
+    screen = Screen(sys.stderr, live=sys.stderr.isatty())
+    try:
+        paths = make_hospitals(
+            load_scenario(scenario), out, data=data, workers=cores, replace=replace, progress=screen.stage
+        )
+        if prepare:
+            from simulation.run import index_hospitals
+
+            index_hospitals(paths, screen)
+    finally:
+        screen.close()
+    if format is Format.json:
+        print(json.dumps({"schema_version": 1, "sites": [str(path) for path in paths]}))
+    else:
+        for path in paths:
+            print(path)
+
+
+@cli.command()
+def run(
+    scenario: ScenarioArgument,
+    out: OutOption,
+    data: DataOption = None,
+    replace: ReplaceOption = False,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="flower, or local: no Ray")
+    ] = EngineName.flower,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="instead of the study's seed")] = None,
+    cores: CoresOption = 2,
+    compare: Annotated[
+        bool, typer.Option(help="also train the arms that the federation is compared with")
+    ] = True,
+    track: Annotated[bool, typer.Option(help="write MLflow's store")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Run a scenario from nothing to its result table."""
+    from simulation.run import RunRequest, run_scenario
+    from simulation.scenario import load_scenario
+    from simulation.screen import Screen
+
+    screen = Screen(sys.stderr, live=sys.stderr.isatty(), quiet=quiet)
+    request = RunRequest(
+        scenario=load_scenario(scenario),
+        out=out,
+        data=data,
+        engine=engine.value,
+        replace=replace,
+        seed=seed,
+        cores=cores,
+        compare=compare,
+        track=track,
+    )
+    try:
+        result = run_scenario(request, screen)
+    finally:
+        screen.close()
+    if format is Format.json:
+        print(json.dumps(result, sort_keys=True))
+    else:
+        from simulation.table import result_table
+
+        print(result_table(result, out))
+
+
+def main() -> None:
+    """Entry point; a known error becomes its message and exit code."""
+    try:
+        cli()
+    except CardioNetsError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Runs a study on Flower's simulation engine, in this process, with one virtual SuperNode a hospital."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cardionets_core.config.study import Study
+from server.progress import Progress
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+}
+OBJECT_STORE_BYTES = 256 * 1024 * 1024
+
+
+def hospital_of_partition(paths: Sequence[Path], context: Any) -> Path:
+    """The site document of a virtual node: nodes are numbered, hospitals are in a list."""
+    return paths[int(context.node_config["partition-id"])]
+
+
+def run_on_flower(
+    study: Study,
+    site_paths: Sequence[Path],
+    *,
+    folder: Path,
+    progress: Progress,
+    track: bool,
+    cores: int,
+) -> dict[str, Any]:
+    """Run the study with the real ServerApp code and the real ClientApp on Flower's engine (Ray).
+
+    Args:
+        study: what to run.
+        site_paths: one ``site.yaml`` a virtual node.
+        folder: the run folder.
+        progress: called for every event.
+        track: whether the server writes MLflow's store.
+        cores: how many sites may compute at a time, one core each.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        CardioNetsError: what stopped the study.
+    """
+    os.environ.update(QUIET)
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.simulation import run_simulation
+
+    from client.app import make_app
+    from server.app import run_study
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    server_app = ServerApp()
+    results: list[dict[str, Any]] = []
+
+    @server_app.main()
+    def main(grid: Grid, context: Any) -> None:
+        results.append(run_study(grid, study, folder=folder, progress=progress, track=track))
+
+    run_simulation(
+        server_app=server_app,
+        client_app=make_app(functools.partial(hospital_of_partition, tuple(site_paths))),
+        num_supernodes=len(site_paths),
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {
+                "num_cpus": cores,
+                "include_dashboard": False,
+                "log_to_driver": False,
+                "logging_level": logging.ERROR,
+                "object_store_memory": OBJECT_STORE_BYTES,
+            },
+        },
+    )
+    return results[0]
+
+
+def run_locally(
+    study: Study, site_paths: Sequence[Path], *, folder: Path, progress: Progress, track: bool
+) -> dict[str, Any]:
+    """Run the same study on the in-process grid: no Ray, one site after the other.
+
+    Takes the arguments of ``run_on_flower`` and gives the same model.
+    """
+    os.environ.update(QUIET)
+    from client.app import make_app
+    from server.app import run_study
+    from simulation.local_grid import LocalGrid
+
+    locate = functools.partial(hospital_of_partition, tuple(site_paths))
+    grid = LocalGrid([make_app(locate) for _ in site_paths])
+    return run_study(grid, study, folder=folder, progress=progress, track=track)

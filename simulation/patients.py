@@ -1,0 +1,100 @@
+"""A patient of a scenario: the latent heart and all that was recorded of it, recomputable at any time.
+
+Comes in: a scenario, a hospital's name and a number. Goes out: a ``Patient``. Nothing is written: the truth
+behind a file is drawn again from here, and never lies on the hospital's disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cardionets_core.data.records import EcgRecord
+from cardionets_core.errors import UsageError
+from simulation.cine import DrawnCine, draw_cine
+from simulation.electrocardiogram import draw_ecg
+from simulation.hearts import Heart, draw_heart, revisit
+from simulation.phenotypes import measure, with_gaps
+from simulation.scenario import DrawnHospital, Scenario
+
+ECG_ONLY_SHARE = 0.03
+CINE_ONLY_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One visit of one person.
+
+    Attributes:
+        number: 0 is the first.
+        heart: the truth.
+        ecg: what the cart gave, or None.
+        cine: what the scanner gave with its masks, or None.
+        phenotypes: field number to the value that the table of the hospital holds.
+    """
+
+    number: int
+    heart: Heart
+    ecg: EcgRecord | None
+    cine: DrawnCine | None
+    phenotypes: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """One person of a hospital: number, visits in order, and the seed of what the tables say."""
+
+    index: int
+    visits: tuple[Visit, ...]
+    table_seed: np.random.SeedSequence
+
+    def table_rng(self) -> np.random.Generator:
+        """A fresh generator for identifiers, dates, codes and defects; the same at each call."""
+        return np.random.default_rng(self.table_seed)
+
+
+def draw_patient(scenario: Scenario, hospital: str, index: int) -> Patient:
+    """Draw one patient; the same one whenever and wherever it is asked for.
+
+    Args:
+        scenario: gives the seed and the hospital's settings.
+        hospital: name of the site.
+        index: 0 to the hospital's number of patients - 1.
+
+    Raises:
+        UsageError: the hospital is a folder of real recordings, or has no such patient.
+    """
+    place = scenario.place_of(hospital)
+    settings = scenario.hospitals[place]
+    if not isinstance(settings, DrawnHospital):
+        raise UsageError(f"{hospital} is a folder of real recordings: its patients are not drawn")
+    if not 0 <= index < settings.patients:
+        raise UsageError(f"{hospital} has patients 0 to {settings.patients - 1}, not {index}")
+    of_heart, of_visits, of_tables = np.random.SeedSequence([scenario.seed, place, index]).spawn(3)
+    rng = np.random.default_rng(of_heart)
+    heart = draw_heart(rng, prevalence=settings.prevalence.as_mapping(), mean_age=settings.mean_age)
+    visits = 1
+    if rng.random() < settings.repeat_share:
+        # A biobank asks people back once; a hospital records whenever they come.
+        visits = 2 + (int(rng.integers(0, 3)) if settings.layout == "mimic_iv_ecg" else 0)
+    lacks = rng.random()
+    drawn: list[Visit] = []
+    for number, seed in enumerate(of_visits.spawn(visits)):
+        if number:
+            heart = revisit(heart, rng, years=float(rng.uniform(0.3, 3.0)))
+        drawn.append(_visit(heart, settings, number=number, seed=seed, lacks=float(lacks)))
+    return Patient(index=index, visits=tuple(drawn), table_seed=of_tables)
+
+
+def _visit(
+    heart: Heart, settings: DrawnHospital, *, number: int, seed: np.random.SeedSequence, lacks: float
+) -> Visit:
+    of_ecg, of_cine, of_gaps = (np.random.default_rng(child) for child in seed.spawn(3))
+    with_cmr = settings.layout != "mimic_iv_ecg"
+    has_ecg = not (with_cmr and lacks < CINE_ONLY_SHARE)
+    has_cine = with_cmr and lacks < 1.0 - ECG_ONLY_SHARE
+    ecg = draw_ecg(heart, settings.cart, of_ecg) if has_ecg else None
+    cine = draw_cine(heart, settings.scanner, of_cine) if has_cine else None
+    values = with_gaps(measure(cine, heart_rate_bpm=heart.heart_rate_bpm), of_gaps) if cine else {}
+    return Visit(number=number, heart=heart, ecg=ecg, cine=cine, phenotypes=values)

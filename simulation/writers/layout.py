@@ -1,0 +1,48 @@
+"""What a writer offers: the files of one patient, and the tables of the whole hospital.
+
+A patient's files are written by a worker process; the rows that it returns are plain values, and the tables
+are written from the rows of all patients in their order. So the bytes do not depend on the workers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulation.patients import Patient
+from simulation.scenario import DrawnHospital
+
+Rows = dict[str, list[dict[str, Any]]]
+"""Name of a table to rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One on-disk layout.
+
+    Attributes:
+        phases: what a hospital with such files can serve, for its policy.
+        source: the ``source`` part of ``site.yaml``.
+        write_patient: writes the files of one patient into the hospital's folder; returns its rows.
+        write_tables: writes the tables from all rows.
+    """
+
+    phases: tuple[str, ...]
+    source: Callable[[DrawnHospital], dict[str, Any]]
+    write_patient: Callable[[Path, Patient, DrawnHospital], Rows]
+    write_tables: Callable[[Path, Rows], None]
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table; an absent or None value is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(["" if row.get(column) is None else row[column] for column in columns])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.getvalue(), encoding="utf-8")

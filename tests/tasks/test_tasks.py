@@ -1,0 +1,247 @@
+"""Tasks: options, frozen modules, losses that decompose, sums that add (SCIENCE 8.2, 8.11)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cardionets_core.data.cohort import Cohort, concatenate
+from cardionets_core.data.windows import InputShape
+from cardionets_core.errors import ConfigError, OrderRefusedError, UnknownNameError
+from cardionets_core.evaluation import add_sums
+from cardionets_core.losses import info_nce
+from cardionets_core.models import MODULES, build_module, input_shape
+from cardionets_core.tasks import TASKS, ClosedFormTask, GradientTask, make_task
+from cardionets_core.training.tensors import export_tensors
+
+NANO = InputShape(**input_shape("nano")._asdict())
+CPU = torch.device("cpu")
+GRADIENT_TASKS = sorted(name for name, task in TASKS.items() if issubclass(task, GradientTask))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Bytes repeat with a fixed number of threads, and small models run faster on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_cohort(
+    rows: int, *, site: str = "a", seed: int = 0, split: int = 0, patients: int | None = None
+) -> Cohort:
+    """Rows with everything, four seconds of noise each."""
+    rng = np.random.default_rng(seed)
+    return Cohort(
+        site=site,
+        digest=site,
+        ecg_counts=rng.integers(-900, 900, rows * 12 * 1000).astype(np.int16),
+        ecg_offsets=np.arange(rows) * 1000,
+        ecg_samples=np.full(rows, 1000),
+        cines=rng.integers(0, 256, (rows, 50, 96, 96)).astype(np.uint8),
+        row_patient=np.arange(rows) % (patients or max(rows, 1)),
+        row_split=np.full(rows, split, dtype=np.int8),
+        row_ecg=np.arange(rows),
+        row_cine=np.arange(rows),
+        phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
+        diseases=np.full((rows, 5), np.nan, dtype=np.float32),
+    )
+
+
+def make_modules() -> dict[str, torch.nn.Module]:
+    return {name: build_module(name, "nano", seed=1) for name in MODULES}
+
+
+def open_and_load(task, modules, cohort):
+    task.prepare_modules(modules)
+    state = task.open_round(modules, cohort, shape=NANO, device=CPU)
+    rows = cohort.rows(task.needs, "train", NANO)
+    batch = cohort.batch(rows, keys=task.needs, shape=NANO, generator=np.random.default_rng(0))
+    return state, batch
+
+
+def test_the_registry_names_every_task():
+    assert list(TASKS) == ["ecg_mae", "cmr_mae", "align", "probe"]
+    with pytest.raises(UnknownNameError, match="ecg_mae, cmr_mae, align, probe"):
+        make_task("sleep", {})
+    for name in TASKS:
+        task = make_task(name, {})
+        assert set(task.trains) | set(task.reads) <= set(MODULES)
+        assert isinstance(task, GradientTask) != isinstance(task, ClosedFormTask)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("align", {"temprature": 0.1}, "options are: temperature"),
+        ("align", {"temperature": "warm"}, "wrong type"),
+        ("align", {"temperature": True}, "wrong type"),
+        ("align", {"temperature": 0.0}, "above 0"),
+        ("ecg_mae", {"mask_share": 1.0}, "between 0 and 1"),
+        ("probe", {"bootstrap_replicates": 0}, "positive"),
+        ("probe", {"bootstrap_replicates": 10.5}, "wrong type"),
+    ],
+)
+def test_wrong_options_are_refused(name, options, said):
+    with pytest.raises(ConfigError) as caught:
+        make_task(name, options)
+    assert said in str(caught.value)
+
+
+def test_an_integer_serves_where_a_number_is_asked_for():
+    assert make_task("align", {"temperature": 1}).options == {"temperature": 1}
+
+
+@pytest.mark.parametrize("name", GRADIENT_TASKS)
+def test_modes_and_gradients(name):
+    task, modules = make_task(name, {}), make_modules()
+    cohort = make_cohort(9)
+    before = {module: export_tensors(modules[module]) for module in task.reads}
+    state, batch = open_and_load(task, modules, cohort)
+    loss = task.loss(modules, batch, state, generator=torch.Generator().manual_seed(0))
+    loss.total.backward()
+    for module in task.trains:
+        assert modules[module].training
+        for parameter_name, parameter in modules[module].named_parameters():
+            fixed = task.decomposes and parameter_name == "position"
+            assert (parameter.grad is None) == fixed, f"{module}.{parameter_name}"
+    for module in task.reads:
+        assert not modules[module].training
+        assert all(p.grad is None and not p.requires_grad for p in modules[module].parameters())
+        for key, value in export_tensors(modules[module]).items():
+            assert np.array_equal(value, before[module][key])
+
+
+@pytest.mark.parametrize("name", GRADIENT_TASKS)
+def test_per_sample_losses_average_to_the_total(name):
+    task, modules = make_task(name, {}), make_modules()
+    state, batch = open_and_load(task, modules, make_cohort(9))
+    loss = task.loss(modules, batch, state, generator=torch.Generator().manual_seed(0))
+    assert loss.total.ndim == 0
+    if task.decomposes:
+        assert loss.per_sample_B.shape == (9,)
+        assert torch.allclose(loss.per_sample_B.mean(), loss.total)
+    else:
+        assert loss.per_sample_B is None
+
+
+def test_an_absent_module_is_named():
+    modules = make_modules()
+    del modules["cmr_encoder"]
+    with pytest.raises(OrderRefusedError, match="cmr_encoder"):
+        make_task("align", {}).prepare_modules(modules)
+
+
+def test_a_bank_of_exactly_the_batch_is_plain_info_nce():
+    task, modules, cohort = make_task("align", {"temperature": 0.2}), make_modules(), make_cohort(12)
+    bank, batch = open_and_load(task, modules, cohort)
+    assert bank.feature_ND.dtype == torch.float16
+    assert bank.patient_N.tolist() == list(range(12))
+    loss = task.loss(modules, batch, bank, generator=torch.Generator()).total
+    with torch.no_grad():
+        ecg = modules["ecg_projection"](modules["ecg_encoder"](batch.ecg_BLT))
+        cmr = modules["cmr_projection"](modules["cmr_encoder"](batch.cine_BFYX))
+    # The bank is stored in half precision.
+    assert float(loss.detach()) == pytest.approx(float(info_nce(ecg, cmr, temperature=0.2)), rel=1e-3)
+
+
+def test_the_bank_holds_each_training_cine_once():
+    cohort = make_cohort(6, patients=3)
+    cohort.row_cine[:] = [0, 0, 1, 2, 2, -1]
+    cohort.row_split[3] = 1
+    task, modules = make_task("align", {}), make_modules()
+    task.prepare_modules(modules)
+    bank = task.open_round(modules, cohort, shape=NANO, device=CPU)
+    assert bank.patient_N.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["ecg_mae", "cmr_mae"])
+def test_reconstruction_sums_do_not_hide_the_seed_and_count_rows(name):
+    task, modules = make_task(name, {}), make_modules()
+    cohort = make_cohort(10, split=2, patients=4)
+
+    def measure(seed: int):
+        return task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=seed)
+
+    sums = measure(3)
+    assert sums["n_rows"].tolist() == [10.0]
+    assert sums["n_patients"].tolist() == [4.0]
+    assert all(np.array_equal(value, measure(3)[key]) for key, value in sums.items())
+    assert measure(4)["masked_mse"] != sums["masked_mse"]
+    metrics = task.metrics(sums)
+    assert metrics["masked_mse"] == pytest.approx(sums["masked_mse"][0] / 10)
+    assert -1.0 <= metrics["correlation"] <= 1.0
+    assert task.primary in metrics
+
+
+def test_retrieval_of_a_perfect_and_of_a_collapsed_model():
+    task, modules, cohort = make_task("align", {}), make_modules(), make_cohort(20, split=2)
+
+    class Label(torch.nn.Module):
+        """Gives the row's number back, which the first counts of its recording carry."""
+
+        def forward(self, inputs):
+            return torch.eye(64)[inputs.flatten(1).argmax(dim=1) % 64].reshape(-1, 64)
+
+    for projection in ("ecg_projection", "cmr_projection"):
+        modules[projection] = torch.nn.Identity()
+    modules["ecg_encoder"] = modules["cmr_encoder"] = Label()
+    for row in range(20):
+        cohort.ecg_counts[row * 12000 : (row + 1) * 12000] = 0
+        # Three peaks, one for each evaluation window, at the same place of each window.
+        for start in (0, 125, 250):
+            cohort.ecg_counts[row * 12000 + start + row] = 900
+        cohort.cines[row] = 0
+        cohort.cines[row, :, :3, 3 * row : 3 * row + 3] = 255
+    sums = task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0)
+    perfect = task.metrics(sums)
+    assert perfect["recall@1"] == 1.0
+    assert perfect["median_rank"] == 1.0
+    assert perfect["cosine"] == pytest.approx(1.0)
+    assert perfect["gallery"] == 20.0
+
+    cohort.ecg_counts[:] = 0
+    collapsed = task.metrics(task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0))
+    assert collapsed["recall@10"] <= 1 / 20, "ties must not be hits"
+
+
+def test_a_gallery_has_one_row_of_a_patient_and_256_at_most():
+    task, modules = make_task("align", {}), make_modules()
+    many = make_cohort(30, split=2, patients=7)
+    assert task.metric_sums(modules, many, split="test", shape=NANO, device=CPU, seed=0)["n_rows"] == 7.0
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_sums_of_sites_add_and_sites_without_rows_change_nothing(name):
+    task, modules = make_task(name, {"bootstrap_replicates": 20} if name == "probe" else {}), make_modules()
+    sites = {
+        "a": make_cohort(12, site="a", split=2),
+        "b": make_cohort(11, site="b", seed=1, split=2),
+        "c": make_cohort(0, site="c"),
+    }
+    by_site = {
+        site: task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0)
+        for site, cohort in sites.items()
+    }
+    assert all(
+        value.dtype == np.float64 and value.ndim > 0 for sums in by_site.values() for value in sums.values()
+    )
+    assert all(not value.any() for value in by_site["c"].values())
+    total = add_sums(by_site)
+    assert total["n_rows"].tolist() == [23.0]
+    metrics = task.metrics(total)
+    assert task.primary in metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    nothing = task.metrics(by_site["c"])
+    assert task.primary not in nothing
+    assert nothing["n_rows"] == 0.0
+
+
+def test_pooled_cohort_gives_the_same_row_counts():
+    pooled = concatenate([make_cohort(5, split=2), make_cohort(6, seed=1, split=2)], site="all")
+    sums = make_task("ecg_mae", {}).metric_sums(
+        make_modules(), pooled, split="test", shape=NANO, device=CPU, seed=0
+    )
+    assert (sums["n_rows"], sums["n_patients"]) == (11.0, 11.0)
