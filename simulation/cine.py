@@ -6,7 +6,7 @@ places them in the image and rasters them. A pixel belongs to the shape that hol
 edges are softened over about a pixel by the signed distance to the outline. The picture itself (tissue,
 shading, noise) is painted by ``tissue.py``.
 
-Legend: F frames, Y rows, X columns; u from base to apex and v from septum to lateral wall, in mm.
+Legend: F frames, Y rows, X columns, N pixels near the heart; u from base to apex and v from septum to lateral wall, in mm.
 """
 
 from __future__ import annotations
@@ -65,57 +65,65 @@ def draw_cine(heart: Heart, scanner: Scanner, rng: np.random.Generator) -> Drawn
         atrial_width=float(rng.uniform(0.88, 1.0)),
     )
     tilt, row, column = rng.standard_normal(3)
-    pose = _Pose(angle_rad=np.radians(36.0 + 6.0 * tilt), shift_yx_mm=(3.0 * float(row), 3.0 * float(column)))
+    pose = _Pose(angle_rad=np.radians(36.0 + 6.0 * tilt), shift_yx_mm=(2.5 * float(row), 2.5 * float(column)))
     u, v = _heart_axes(shapes, pose, scanner)
-    box = _box(shapes, u, v)
-    outlines = _outlines(shapes, u[box], v[box])
-    masks = np.zeros((scanner.frames, *u.shape), dtype=np.uint8)
-    masks[:, *box] = _labels(outlines)
-    pixels = paint(outlines, box, u, v, scanner=scanner, emptying=shapes.emptying, rng=rng)
+    near = _near(shapes, u, v)
+    outlines = _outlines(shapes, u.ravel()[near], v.ravel()[near])
+    masks = np.zeros((scanner.frames, u.size), dtype=np.uint8)
+    masks[:, near] = _labels(outlines)
+    pixels = paint(outlines, near, scanner=scanner, emptying=shapes.emptying, rng=rng)
     return DrawnCine(
         stack=CineStack(
             pixels=pixels,
             spacing_mm=(scanner.spacing_mm, scanner.spacing_mm),
             frame_ms=round(60_000.0 / heart.heart_rate_bpm / scanner.frames, 3),
         ),
-        masks=masks,
+        masks=masks.reshape(scanner.frames, *u.shape),
         axis_yx=(-float(np.cos(pose.angle_rad)), float(np.sin(pose.angle_rad))),
     )
 
 
 def _heart_axes(shapes: Chambers, pose: _Pose, scanner: Scanner) -> tuple[np.ndarray, np.ndarray]:
     """u and v of each pixel's centre, float32 [Y, X]; the heart's middle lies near the image's."""
-    along = (np.arange(scanner.pixels) - 0.5 * (scanner.pixels - 1)) * scanner.spacing_mm
-    down = along[:, None] - pose.shift_yx_mm[0]
-    right = along[None, :] - pose.shift_yx_mm[1]
-    bottom = -(1 + ATRIAL_CUT) * max(float(shapes.la_radius.max()), float(shapes.ra_radius.max()))
-    middle_u = 0.5 * (float(shapes.lv_length[0]) + bottom)
-    side = float(shapes.lv_radius[0] + shapes.wall[0])
-    middle_v = 0.5 * (side - side - float(shapes.rv_width[0]))
     cosine, sine = np.cos(pose.angle_rad), np.sin(pose.angle_rad)
-    u = middle_u - cosine * down + sine * right
-    v = middle_v + sine * down + cosine * right
+    ends = _ends(shapes)
+    down, right = -cosine * ends[:, 0] + sine * ends[:, 1], sine * ends[:, 0] + cosine * ends[:, 1]
+    along = (np.arange(scanner.pixels) - 0.5 * (scanner.pixels - 1)) * scanner.spacing_mm
+    rows = along[:, None] - pose.shift_yx_mm[0] + 0.5 * (down.min() + down.max())
+    columns = along[None, :] - pose.shift_yx_mm[1] + 0.5 * (right.min() + right.max())
+    u, v = -cosine * rows + sine * columns, sine * rows + cosine * columns
     return u.astype(np.float32), v.astype(np.float32)
 
 
-def _box(shapes: Chambers, u: np.ndarray, v: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that hold the heart with a margin, so that the rest is not computed frame by frame."""
-    margin = 14.0
-    side = float((shapes.lv_radius + shapes.wall).max())
-    low_v = min(shapes.ra_centre - float(shapes.ra_side.max()), -side - float(shapes.rv_width.max()))
-    high_v = max(side, shapes.la_centre + float(shapes.la_side.max()))
-    low_u = -(1 + ATRIAL_CUT) * max(float(shapes.la_radius.max()), float(shapes.ra_radius.max()))
-    high_u = float(shapes.lv_length[0] + APEX_SHARE * shapes.wall.max())
+def _ends(shapes: Chambers) -> np.ndarray:
+    """Points (u, v) on the outermost outlines, float64 [points, 2] in mm."""
+    turn = np.linspace(0.0, np.pi, 13)
+    side = float((shapes.lv_radius + shapes.wall)[0])
+    apex = float(shapes.lv_length[0] + APEX_SHARE * shapes.wall[0])
+    right = float(shapes.rv_width[0])
+    upper = [(apex * np.sin(t), side * np.cos(t)) for t in turn]
+    upper += [(float(shapes.rv_length[0]) * np.sin(t), -(side + right) * abs(np.cos(t))) for t in turn]
+    for radius, width, centre in (
+        (float(shapes.la_radius.max()), float(shapes.la_side.max()), shapes.la_centre),
+        (float(shapes.ra_radius.max()), float(shapes.ra_side.max()), shapes.ra_centre),
+    ):
+        upper += [(-ATRIAL_CUT * radius - radius * np.sin(t), centre + width * np.cos(t)) for t in turn]
+    return np.array(upper)
+
+
+def _near(shapes: Chambers, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Flat indices of the pixels that a frame's shapes can reach; the rest is not computed frame by frame."""
+    margin = 12.0
+    (low_u, low_v), (high_u, high_v) = _ends(shapes).min(axis=0), _ends(shapes).max(axis=0)
     inside = (u > low_u - margin) & (u < high_u + margin) & (v > low_v - margin) & (v < high_v + margin)
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return np.flatnonzero(inside)
 
 
 def _outlines(shapes: Chambers, u: np.ndarray, v: np.ndarray) -> Outlines:
-    """Signed distances to each outline in mm (negative inside), float32 [F, Y, X]."""
+    """Signed distances to each outline in mm (negative inside), float32 [F, N]."""
 
     def each(sizes: np.ndarray) -> np.ndarray:
-        return sizes.astype(np.float32)[:, None, None]
+        return sizes.astype(np.float32)[:, None]
 
     up = u[None] - each(shapes.base)
     across = np.broadcast_to(v[None], up.shape)

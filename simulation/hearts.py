@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -210,7 +210,8 @@ def _with_disease(heart: Heart, name: str, *, severity: float) -> Heart:
 
 
 def _within_limits(heart: Heart) -> Heart:
-    return replace(heart, **{key: _bounded(getattr(heart, key), *limits) for key, limits in LIMITS.items()})
+    bounded: dict[str, Any] = {key: _bounded(getattr(heart, key), *limits) for key, limits in LIMITS.items()}
+    return replace(heart, **bounded)
 
 
 def _bounded(value: float, low: float, high: float) -> float:

@@ -125,7 +125,7 @@ class CacheWriter:
         self._swap()
 
     def _swap(self) -> None:
-        """Put the draft in the cache's place. Killed in between, there is no cache and ``prepare`` makes one."""
+        """Put the draft in the cache's place; killed in between, there is no cache until the next run."""
         aside = Path(tempfile.mkdtemp(prefix=f"{self._folder.name}.old-", dir=self._folder.parent))
         if self._folder.exists():
             self._folder.rename(aside / "cohort")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 UID_ROOT = "1.2.826.0.1.3680043.8.498"
 _TRIGGER, _NUMBER = "98765.4321", "87654321"
@@ -102,9 +102,9 @@ def _template(series: Series, head: StudyHead, *, study_uid: str, series_uid: st
     _, rows, columns = series.pixels.shape
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = uid
+    meta.MediaStorageSOPInstanceUID = UID(uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = f"{UID_ROOT}.1"
+    meta.ImplementationClassUID = UID(f"{UID_ROOT}.1")
     data = Dataset()
     data.file_meta = meta
     data.ImageType = ["ORIGINAL", "PRIMARY", "M", "RETRO", "NORM", "DIS2D"]

@@ -31,7 +31,9 @@ def ecg(*, fs_hz: float = 500.0, seconds: float = 10.0, leads: tuple[str, ...] =
     rows |= {"III": rows["II"] - rows["I"], "aVR": -(rows["I"] + rows["II"]) / 2}
     rows |= {"aVL": rows["I"] - rows["II"] / 2, "aVF": rows["II"] - rows["I"] / 2}
     rows |= {f"V{n}": lead(0.4 * n - 1.0 or 0.3, 0.2 * n) for n in range(1, 7)}
-    return EcgRecord(signal_mv=np.stack([rows[n] for n in leads]).astype(np.float32), fs_hz=fs_hz, leads=leads)
+    return EcgRecord(
+        signal_mv=np.stack([rows[n] for n in leads]).astype(np.float32), fs_hz=fs_hz, leads=leads
+    )
 
 
 def changed(record: EcgRecord, **rows: np.ndarray | float) -> EcgRecord:
@@ -100,9 +102,18 @@ def test_leads_go_by_name_whatever_case_and_prefix() -> None:
     np.testing.assert_array_equal(check_ecg(shuffled).signal_mv, check_ecg(record).signal_mv)
 
 
-@pytest.mark.parametrize("limbs", [
-    ("I", "II"), ("I", "III"), ("II", "III"), ("aVR", "aVL"), ("III", "aVF"), ("aVF", "I"), ("I", "II", "aVF"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "limbs",
+    [
+        ("I", "II"),
+        ("I", "III"),
+        ("II", "III"),
+        ("aVR", "aVL"),
+        ("III", "aVF"),
+        ("aVF", "I"),
+        ("I", "II", "aVF"),
+    ],
+)
 def test_limb_leads_follow_from_any_two(limbs: tuple[str, ...]) -> None:
     full = ecg()
     part = ecg(leads=(*limbs, "V1", "V2", "V3", "V4", "V5", "V6"))
@@ -115,9 +126,11 @@ def test_limb_leads_follow_from_any_two(limbs: tuple[str, ...]) -> None:
 def test_missing_samples_are_interpolated_inside_a_lead() -> None:
     signal = np.array([[0.0, np.nan, np.nan, np.nan, 4.0, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, np.inf],
                        [np.nan] * 4 + [1.0] * 12])  # fmt: skip
-    assert mend_missing(signal)[1:] == (0, 2)
-    mended, filled, lost = mend_missing(np.concatenate([signal, np.ones((2, 16))], axis=1))
-    assert (filled, lost) == (2, 0)
+    short = mend_missing(signal)
+    assert (short.filled, short.lost) == (0, 2) and (short.signal_mv == 0).all()
+    long = mend_missing(np.concatenate([signal, np.ones((2, 16))], axis=1))
+    assert (long.filled, long.lost) == (2, 0)
+    mended = long.signal_mv
     np.testing.assert_allclose(mended[0, :6], [0, 1, 2, 3, 4, 5])
     assert mended[0, 15] == 7.5 and (mended[1, :4] == 1).all()
 
@@ -154,7 +167,9 @@ def test_spikes_of_eleven_millivolts_pass() -> None:
 def test_offset_and_drift_do_not_count_as_amplitude() -> None:
     record = ecg()
     drift = 50 + 20 * np.sin(2 * np.pi * 0.05 * np.arange(5000) / 500)
-    checked = check_ecg(EcgRecord(signal_mv=(record.signal_mv + drift).astype(np.float32), fs_hz=500.0, leads=LEADS))
+    checked = check_ecg(
+        EcgRecord(signal_mv=(record.signal_mv + drift).astype(np.float32), fs_hz=500.0, leads=LEADS)
+    )
     assert "lead-swap" in checked.flags or checked.swap_residual < 0.05
 
 

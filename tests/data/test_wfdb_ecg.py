@@ -90,8 +90,15 @@ def test_the_digital_minimum_is_a_missing_sample(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # writing with the library warns under pandas 3
 def test_other_formats_go_through_the_library(tmp_path: Path) -> None:
     signal = np.sin(np.arange(2000) / 20)[:, None] * [[0.5, 1.0]]
-    wfdb.wrsamp("packed", fs=500, units=["mV", "mV"], sig_name=["I", "II"], p_signal=signal, fmt=["212", "212"],
-                write_dir=str(tmp_path))  # fmt: skip
+    wfdb.wrsamp(
+        "packed",
+        fs=500,
+        units=["mV", "mV"],
+        sig_name=["I", "II"],
+        p_signal=signal,
+        fmt=["212", "212"],
+        write_dir=str(tmp_path),
+    )
     expected = wfdb.rdrecord(str(tmp_path / "packed")).p_signal.T
     np.testing.assert_array_equal(read_wfdb(tmp_path / "packed.hea").signal_mv, expected.astype(np.float32))
 

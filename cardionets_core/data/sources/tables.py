@@ -44,10 +44,18 @@ def read_table(
                 remedy=f"export it with the columns {list(columns)}",
             )
         wanted = [name for name in names if (keep(name) if keep else False) or name in columns]
-        chunks = pd.read_csv(path, sep=separator, usecols=wanted, dtype=str, keep_default_na=False,
-                             index_col=False, encoding="utf-8-sig", chunksize=_ROWS_AT_ONCE)  # fmt: skip
-        for chunk in chunks:
-            yield from _rows(chunk)
+        with pd.read_csv(
+            path,
+            sep=separator,
+            usecols=wanted,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            encoding="utf-8-sig",
+            chunksize=_ROWS_AT_ONCE,
+        ) as chunks:
+            for chunk in chunks:
+                yield from _rows(chunk)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise SourceInvalidError(
             "the table cannot be read as text with named columns", where=f"site.yaml: {key}",
