@@ -6,6 +6,7 @@ holds one reply whatever the number of sites; nothing waits longer than the dead
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cardionets_core.exchange.messages import (
     reply_from_envelope,
 )
 
+COLLECT_BYTES = 4_000_000
 MESSAGE_TYPES = {"census": "query.census", "train": "train", "evaluate": "evaluate"}
 
 
@@ -104,8 +106,14 @@ class SiteLink:
             for message_id in list(waiting):
                 for message in self.grid.pull_messages([message_id]):
                     arrived = True
-                    yield _answer(message, node=waiting.pop(message_id), seconds=time.monotonic() - start)
+                    answer = _answer(message, node=waiting.pop(message_id), seconds=time.monotonic() - start)
                     del message
+                    large = answer.nbytes > COLLECT_BYTES
+                    yield answer
+                    del answer
+                    if large:
+                        # Flower's records refer to themselves; without this, replies pile up in memory.
+                        gc.collect()
             if time.monotonic() - start > deadline_s:
                 break
             if not arrived:

@@ -6,7 +6,8 @@ places them in the image and rasters them. A pixel belongs to the shape that hol
 edges are softened over about a pixel by the signed distance to the outline. The picture itself (tissue,
 shading, noise) is painted by ``tissue.py``.
 
-Legend: F frames, Y rows, X columns, N pixels near the heart; u from base to apex and v from septum to lateral wall, in mm.
+Legend: F frames, Y rows, X columns, N pixels near the heart. In mm: u from base to apex, v from the septum to
+the lateral wall.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from cardionets_core.data.records import CineStack
 from simulation.anatomy import APEX_SHARE, ATRIAL_CUT, Chambers, chambers_of
 from simulation.hearts import Heart
 from simulation.machines import Scanner
-from simulation.tissue import Outlines, paint
+from simulation.tissue import Outlines, draw_tissue, expose, lay_heart
 
 LV, MYO, RV, LA, RA = 1, 2, 3, 4, 5
+_PIXELS_AT_A_TIME = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,11 +69,19 @@ def draw_cine(heart: Heart, scanner: Scanner, rng: np.random.Generator) -> Drawn
     tilt, row, column = rng.standard_normal(3)
     pose = _Pose(angle_rad=np.radians(36.0 + 6.0 * tilt), shift_yx_mm=(2.5 * float(row), 2.5 * float(column)))
     u, v = _heart_axes(shapes, pose, scanner)
-    near = _near(shapes, u, v)
-    outlines = _outlines(shapes, u.ravel()[near], v.ravel()[near])
+    tissue = draw_tissue(scanner, rng)
     masks = np.zeros((scanner.frames, u.size), dtype=np.uint8)
-    masks[:, near] = _labels(outlines)
-    pixels = paint(outlines, near, scanner=scanner, emptying=shapes.emptying, rng=rng)
+    image = np.broadcast_to(tissue.still, masks.shape).copy()
+    near = _near(shapes, u, v)
+    # A few hundred pixels at a time stay in the processor's cache: twice as fast as all at once.
+    for some in np.array_split(near, max(1, near.size // _PIXELS_AT_A_TIME)):
+        outlines = _outlines(shapes, u.ravel()[some], v.ravel()[some])
+        masks[:, some] = _labels(outlines)
+        edge_mm = 0.6 * scanner.spacing_mm
+        image[:, some] = lay_heart(
+            image[:, some], outlines, tissue.at(some), edge_mm=edge_mm, emptying=shapes.emptying
+        )
+    pixels = expose(image.reshape(scanner.frames, *u.shape), scanner, rng)
     return DrawnCine(
         stack=CineStack(
             pixels=pixels,

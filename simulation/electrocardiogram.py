@@ -80,17 +80,17 @@ def draw_ecg(
     dipole = _dipole(
         waves, beats_s, samples=samples, rate_hz=cart.rate_hz, rng=rng, breath=(breath_hz, phase)
     )
-    seen = _seen((habitus * placement @ dipole).astype(np.float32))
+    seen = _seen(habitus * placement, dipole)
     # Each precordial electrode sits a little nearer to the heart or farther from it.
     seen[2:] *= np.exp(0.08 * rng.standard_normal((6, 1))).astype(np.float32)
-    seen += _ELECTRODES @ _electrode_noise(cart, rng, samples=samples)
+    seen += np.einsum("le,et->lt", _ELECTRODES, _electrode_noise(cart, rng, samples=samples))
     cutoff = butter(2, cart.lowpass_hz, fs=cart.rate_hz, output="sos")
     seen = (cart.gain * sosfilt(cutoff, seen, axis=1)).astype(np.float32)
     return EcgRecord(signal_mv=_twelve(seen), fs_hz=float(cart.rate_hz), leads=LEADS)
 
 
 def _record(dipole: np.ndarray, cart: Cart) -> EcgRecord:
-    signal = _twelve(_seen(dipole.astype(np.float32)))
+    signal = _twelve(_seen(np.eye(3), dipole))
     return EcgRecord(signal_mv=signal, fs_hz=float(cart.rate_hz), leads=LEADS)
 
 
@@ -128,9 +128,10 @@ def _dipole(
     return dipole
 
 
-def _seen(dipole: np.ndarray) -> np.ndarray:
-    """I, II, V1 .. V6, float32 [8, T]."""
-    return (DOWER @ dipole).astype(np.float32)
+def _seen(placement: np.ndarray, dipole: np.ndarray) -> np.ndarray:
+    """I, II, V1 .. V6 of a turned dipole, float32 [8, T]."""
+    # einsum, because threaded BLAS makes such thin products slow where several workers draw.
+    return np.einsum("lk,kt->lt", DOWER @ placement, dipole).astype(np.float32)
 
 
 def _twelve(independent: np.ndarray) -> np.ndarray:

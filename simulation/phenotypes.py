@@ -98,7 +98,8 @@ def _shape(cine: DrawnCine, labels: tuple[int, ...], *, cut: float) -> _Shape:
     flat = inside.reshape(len(inside), -1).astype(np.float64)
     along = along.ravel() - along.mean()
     count = np.maximum(flat.sum(axis=1), 1.0)
-    spread = flat @ np.square(along) / count - np.square(flat @ along / count)
+    mean, square = (np.einsum("fp,p->f", flat, values) / count for values in (along, np.square(along)))
+    spread = square - np.square(mean)
     return _Shape(
         area=count * spacing**2, length=np.sqrt(np.maximum(spread, 1e-9)) / _spread_of_unit_length(cut)
     )

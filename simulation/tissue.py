@@ -1,6 +1,7 @@
 """The picture of a cine: blood, muscle, fat and lung as balanced SSFP shows them, shading and noise.
 
 Comes in: the outlines of the chambers. Goes out: pixels in scanner counts. It decides on no chamber's shape.
+Three steps: draw the tissue, lay the heart over what does not move, expose.
 
 Legend: F frames, Y rows, X columns, N pixels near the heart.
 """
@@ -36,89 +37,106 @@ class Outlines:
     ra: np.ndarray
 
 
-def paint(
-    outlines: Outlines,
-    near: np.ndarray,
-    *,
-    scanner: Scanner,
-    emptying: np.ndarray,
-    rng: np.random.Generator,
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tissue:
+    """What each pixel would show of each tissue, blood being 1; each float32 [N].
+
+    Attributes:
+        still: what does not move: lungs, chest wall, liver, spine, aorta.
+        blood, muscle, fat: of the heart.
+    """
+
+    still: np.ndarray
+    blood: np.ndarray
+    muscle: np.ndarray
+    fat: np.ndarray
+
+    def at(self, pixels: np.ndarray) -> Tissue:
+        """The tissue of some pixels, given by flat index."""
+        return Tissue(
+            still=self.still[pixels],
+            blood=self.blood[pixels],
+            muscle=self.muscle[pixels],
+            fat=self.fat[pixels],
+        )
+
+
+def draw_tissue(scanner: Scanner, rng: np.random.Generator) -> Tissue:
+    """Draw the tissue of every pixel of the image, in flat order."""
+    shape = (scanner.pixels, scanner.pixels)
+    return Tissue(
+        still=_surroundings(shape, scanner, rng).ravel(),
+        blood=(BLOOD * (1.0 + 0.05 * _texture(shape, 2.0, rng))).ravel(),
+        muscle=(MUSCLE / scanner.contrast * (1.0 + 0.10 * _texture(shape, 1.2, rng))).ravel(),
+        fat=(0.5 * FAT * (1.0 + 0.2 * _texture(shape, 2.5, rng))).ravel(),
+    )
+
+
+def lay_heart(
+    image: np.ndarray, outlines: Outlines, tissue: Tissue, *, edge_mm: float, emptying: np.ndarray
 ) -> np.ndarray:
-    """Paint all frames.
+    """Lay the heart over the still picture, outermost first.
 
     Args:
-        outlines: the chambers at the pixels near the heart.
-        near: int [N], flat indices of those pixels.
-        scanner: matrix, contrast, shading, noise and gain.
+        image: float32 [F, N], changed in place.
+        outlines: the chambers at the same pixels.
+        tissue: of the same pixels.
+        edge_mm: half width of a soft edge.
         emptying: [F], 0 at end diastole, 1 at end systole.
-        rng: draws the tissue and the noise.
 
     Returns:
-        Whole counts as float32 [F, Y, X], 0 to 4095.
+        The same image.
     """
-    shape = (scanner.pixels, scanner.pixels)
-    still = _surroundings(shape, scanner, rng).ravel()
-    image = np.broadcast_to(still, (len(emptying), still.size)).copy()
-    image[:, near] = _heart(image[:, near], outlines, near, scanner=scanner, emptying=emptying, rng=rng)
-    image = image.reshape(len(emptying), *shape)
-    image *= _shading(shape, scanner, rng) * np.float32(scanner.gain)
-    # Rician: the magnitude of a signal with noise in both of its channels.
-    noise = np.float32(scanner.noise * scanner.gain)
-    image += noise * rng.standard_normal(image.shape, dtype=np.float32)
-    np.square(image, out=image)
-    image += np.square(noise * rng.standard_normal(image.shape, dtype=np.float32))
-    np.sqrt(image, out=image)
-    np.rint(image, out=image)
-    return np.clip(image, np.float32(0), np.float32(4095), out=image)
-
-
-def _heart(
-    image: np.ndarray,
-    outlines: Outlines,
-    near: np.ndarray,
-    *,
-    scanner: Scanner,
-    emptying: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Lay the heart over the still picture, outermost first; float32 [F, N]."""
-    shape = (scanner.pixels, scanner.pixels)
-    edge = 0.6 * scanner.spacing_mm
-
-    def grain(size: float) -> np.ndarray:
-        return _texture(shape, size, rng).ravel()[near]
-
-    blood = BLOOD * (1.0 + 0.05 * grain(2.0))
-    muscle = MUSCLE / scanner.contrast * (1.0 + 0.10 * grain(1.2))
-    fat = 0.5 * FAT * (1.0 + 0.2 * grain(2.5))
     # Fast filling dephases some spins: blood dims a little while the volume changes.
-    speed = np.abs(np.gradient(emptying)) * len(emptying)
-    pulse = (1.0 - 0.010 * speed).astype(np.float32)[:, None]
+    change = np.gradient(emptying)
+    pulse = (1.0 - 0.010 * np.abs(change) * len(emptying)).astype(np.float32)[:, None]
+    blood, muscle = tissue.blood * pulse, tissue.muscle
 
-    def lay(distance: np.ndarray, colour: np.ndarray | float) -> None:
-        cover = distance * np.float32(-0.5 / edge)
+    def lay(distance: np.ndarray, colour: np.ndarray) -> None:
+        cover = distance * np.float32(-0.5 / edge_mm)
         cover += np.float32(0.5)
         np.clip(cover, np.float32(0), np.float32(1), out=cover)
-        change = colour - image
-        change *= cover
-        np.add(image, change, out=image)
+        difference = colour - image
+        difference *= cover
+        np.add(image, difference, out=image)
 
-    everything = np.minimum(
-        np.minimum(outlines.epicardium, outlines.rv), np.minimum(outlines.la, outlines.ra)
-    )
-    lay(everything - 6.0, fat)
-    thin_walls = np.minimum(outlines.rv - 2.8, np.minimum(outlines.la, outlines.ra) - 2.0)
-    lay(thin_walls, muscle)
-    lay(np.minimum(outlines.epicardium, outlines.rv - 2.8), muscle)
-    lay(outlines.rv, 0.95 * blood * pulse)
-    lay(np.minimum(outlines.la, outlines.ra), 0.92 * blood * pulse)
+    ventricles, atria = np.minimum(outlines.epicardium, outlines.rv), np.minimum(outlines.la, outlines.ra)
+    lay(np.minimum(ventricles, atria) - 6.0, tissue.fat)
+    lay(np.minimum(np.minimum(outlines.epicardium, outlines.rv - 2.8), atria - 2.0), muscle)
+    lay(outlines.rv, 0.95 * blood)
+    lay(atria, 0.92 * blood)
     lay(outlines.epicardium, muscle)
-    lay(outlines.lv, blood * pulse)
+    lay(outlines.lv, blood)
 
     # Valves: closed leaflets are a thin grey line while the ventricle empties, open ones are hardly seen.
-    closed = (0.35 + 0.65 * (np.gradient(emptying) > 0)).astype(np.float32)[:, None]
+    closed = (0.35 + 0.65 * (change > 0)).astype(np.float32)[:, None]
     mouths = np.maximum(np.abs(outlines.up) - 1.0, np.minimum(outlines.lv, outlines.rv) - 1.5)
-    lay(mouths, closed * 0.5 + (1 - closed) * 0.9 * blood)
+    lay(mouths, closed * 0.5 + (1 - closed) * 0.9 * tissue.blood)
+    return image
+
+
+def expose(image: np.ndarray, scanner: Scanner, rng: np.random.Generator) -> np.ndarray:
+    """Shade by the coils, scale to counts and add Rician noise, in place.
+
+    Args:
+        image: float32 [F, Y, X], blood being 1.
+        scanner: shading, gain and noise.
+        rng: draws shading and noise.
+
+    Returns:
+        The same image as whole counts, 0 to 4095.
+    """
+    shading = _shading((scanner.pixels, scanner.pixels), scanner, rng) * np.float32(scanner.gain)
+    noise = np.float32(scanner.noise * scanner.gain)
+    # The magnitude of a signal with noise in both of its channels.
+    for frame in image:
+        frame *= shading
+        frame += noise * rng.standard_normal(frame.shape, dtype=np.float32)
+        np.square(frame, out=frame)
+        frame += np.square(noise * rng.standard_normal(frame.shape, dtype=np.float32))
+        np.sqrt(frame, out=frame)
+        np.rint(frame, out=frame)
+        np.clip(frame, np.float32(0), np.float32(4095), out=frame)
     return image
 
 

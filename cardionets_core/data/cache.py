@@ -135,7 +135,8 @@ def open_cache(config: SiteConfig, *, check: Literal["full", "quick"] = "full") 
         content = (folder / ROWS).read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest.rows_sha256:
             raise ValueError("another content")
-        rows = pq.read_table(pa.BufferReader(content))
+        # No threads: arrow's pools can outlive the interpreter and abort it at exit.
+        rows = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
         columns = {name: rows[name].to_numpy() for name in ("patient", "split", "ecg", "cine")}
     except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
         raise _torn(folder) from error

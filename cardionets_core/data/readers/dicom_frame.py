@@ -1,8 +1,8 @@
 """One DICOM file as one frame of a cine (step 2 of the walk).
 
 Comes in: the bytes of a file. Goes out: the few tags that sorting needs, and its pixels when asked for.
-Names, dates and identifiers are never parsed into anything that lives on. Values are decoded from the raw elements:
-a study has hundreds of files, and pydicom's own conversion takes most of the time.
+Names, dates and identifiers are never parsed into anything that lives on. Values are decoded from the raw
+elements: a study has hundreds of files, and pydicom's own conversion takes most of the time.
 """
 
 from __future__ import annotations
