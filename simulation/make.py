@@ -9,6 +9,7 @@ Each patient is drawn from a seed of its own, so the bytes do not depend on the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -49,7 +50,8 @@ def make_hospitals(
         out: the folder for the hospitals; made if absent.
         data: folder of real recordings, for hospitals with the layout ``wfdb_folder``.
         workers: processes; 1 works in this one.
-        replace: delete what is there of this or another scenario, or of a broken run, and make all anew.
+        replace: delete what is there of another scenario or of a broken run, and make all anew; hospitals of
+            this very scenario that are complete are kept.
         progress: told about the patients done.
 
     Returns:
@@ -112,7 +114,18 @@ def _make_one(
     else:
         _make_drawn(scenario, hospital, folder, pool=pool, progress=progress)
         source, phases = LAYOUTS[hospital.layout].source(hospital), LAYOUTS[hospital.layout].phases
+    _write_secret(folder / "secret" / "pseudonym.key", scenario, hospital.site)
     write_site(folder / "site.yaml", site_document(hospital, source=source, phases=phases))
+
+
+def _write_secret(path: Path, scenario: Scenario, site: str) -> None:
+    """A key that follows from the scenario, so that splits, and with them the model, repeat.
+
+    A real site draws its key at random; this one protects nobody, since its patients are drawn.
+    """
+    path.parent.mkdir(mode=0o700)
+    path.touch(mode=0o600)
+    path.write_bytes(hashlib.sha256(f"simulated/{scenario.seed}/{site}".encode()).digest())
 
 
 def _real_folders(scenario: Scenario, data: Path | None) -> dict[str, Path]:
@@ -145,9 +158,9 @@ def _is_made(out: Path, stamp: dict[str, Any], documents: list[Path], *, replace
     if not out.exists() or not any(out.iterdir()):
         return False
     found = _read_marker(out)
+    if found == stamp | {"complete": True} and all(path.is_file() for path in documents):
+        return True
     if not replace:
-        if found == stamp | {"complete": True} and all(path.is_file() for path in documents):
-            return True
         if not found:
             what = "the folder is not empty, and no hospitals of a scenario are in it"
         elif not found.get("complete"):
