@@ -40,7 +40,7 @@ REFUSAL_REASONS: dict[str, str] = {
     "ecg-truncated": "the file ends before the samples that its header promises",
     "ecg-wrong-structure": "the file is of the format but not a resting 12-lead ECG",
     "ecg-too-large": "the file is larger than any resting ECG can be",
-    "ecg-lead-missing": "a precordial lead, or more limb leads than Einthoven's identities can restore, is absent",
+    "ecg-lead-missing": "a precordial lead, or more limb leads than the identities restore, is absent",
     "ecg-rate-too-low": "the sampling rate is under 100 Hz",
     "ecg-too-short": "the recording is shorter than 5 s",
     "ecg-flat": "six or more leads are flat or missing",

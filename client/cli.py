@@ -35,8 +35,8 @@ FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets
 def prepare(site: SiteOption = Path("site.yaml"), format: FormatOption = Format.table) -> None:
     """Read the hospital's records once and pack them into the cache; a second call does nothing new."""
     from cardionets_core.config.site import read_site
-    from cardionets_core.data.prepare import prepare as prepare_cache
     from cardionets_core.data.cache import summary
+    from cardionets_core.data.prepare import prepare as prepare_cache
 
     def tell(what: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:

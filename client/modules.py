@@ -79,7 +79,9 @@ def _named(module: PackedModule) -> dict[str, np.ndarray]:
 
 def _keep(module: PackedModule, digest: str, folder: Path) -> None:
     if module.values.dtype != np.float32 or module_digest(module.layout, module.values) != digest:
-        raise OrderRefusedError("a frozen module does not have the digest that the order names", where="order")
+        raise OrderRefusedError(
+            "a frozen module does not have the digest that the order names", where="order"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{digest}.{os.getpid()}.part"
     tensors = {name: np.ascontiguousarray(value) for name, value in _named(module).items()}

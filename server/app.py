@@ -20,6 +20,7 @@ from server.checkpoints import export_model
 from server.progress import Progress, line, silent
 from server.report import result_of
 from server.rounds import SiteLink
+from server.study_files import find_study
 from server.study_run import StudyRun
 
 RESULT = "result.json"
@@ -73,24 +74,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     part.replace(path)
-
-
-def find_study(name_or_path: str) -> Path:
-    """A study document by path, or by name among those that come with the server.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    shipped = Path(__file__).parent / "studies"
-    for candidate in (Path(name_or_path), shipped / f"{name_or_path}.yaml"):
-        if candidate.is_file():
-            return candidate
-    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise ConfigError(
-        f"there is no study {name_or_path!r}",
-        where="run config: study",
-        remedy=f"give the path of a study.yaml, or one of: {names}",
-    )
 
 
 app = ServerApp()

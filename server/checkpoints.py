@@ -102,7 +102,9 @@ class CheckpointStore:
             )
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
-                "the checkpoint cannot be read", where=str(folder), remedy="remove this folder to go back one round"
+                "the checkpoint cannot be read",
+                where=str(folder),
+                remedy="remove this folder to go back one round",
             ) from error
         if checkpoint.study_digest != self.study_digest:
             raise CheckpointError(
@@ -112,9 +114,14 @@ class CheckpointStore:
             )
         for name, digest in checkpoint.digests.items():
             path = checkpoint.path(name)
-            if not path.exists() or module_digest(checkpoint.layouts[name], checkpoint.values(name)) != digest:
+            if (
+                not path.exists()
+                or module_digest(checkpoint.layouts[name], checkpoint.values(name)) != digest
+            ):
                 raise CheckpointError(
-                    f"the module {name} is torn", where=str(path), remedy="remove this folder to go back one round"
+                    f"the module {name} is torn",
+                    where=str(path),
+                    remedy="remove this folder to go back one round",
                 )
         return checkpoint
 

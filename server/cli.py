@@ -38,8 +38,8 @@ def plan(
 ) -> None:
     """Check a study and print what it will do: phases, rounds, modules and bytes a round and site."""
     from cardionets_core.config.study import read_study
-    from server.app import find_study
     from server.plan import plan_of
+    from server.study_files import find_study
 
     content = plan_of(read_study(find_study(study)))
     if format is Format.json:

@@ -65,9 +65,9 @@ class RoundStore:
                 found.append(
                     StoredModule(
                         site=site,
-                        samples=facts["samples"][name],
+                        samples=int(facts["samples"][name]),
                         path=self.folder / site / f"{name}.f32",
-                        size=facts["sizes"][name],
+                        size=int(facts["sizes"][name]),
                     )
                 )
         return found

@@ -124,7 +124,9 @@ class SiteLink:
 
 def to_records(envelope: Envelope) -> RecordDict:
     """Flower's records of an envelope."""
-    arrays = ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in envelope.arrays.items()})
+    arrays = ArrayRecord(
+        {name: Array(np.ascontiguousarray(value)) for name, value in envelope.arrays.items()}
+    )
     return RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
 
 

@@ -23,11 +23,11 @@ from cardionets_core.tasks import ClosedFormTask, Task, make_task
 from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import export_tensors
 from server.checkpoints import Checkpoint, CheckpointStore
+from server.expected_sums import ExpectedSums
 from server.measure import Measured, measure
 from server.members import Members
 from server.orders import order_bytes, round_orders
 from server.progress import Event, Progress, silent
-from server.expected_sums import ExpectedSums
 from server.reply_checks import check_reply, check_sender, check_sums
 from server.round_store import RoundStore
 from server.rounds import Answer, SiteLink
@@ -56,9 +56,7 @@ class StudyRun:
         self._work = folder / "work"
         self._progress = progress
         self._tasks: list[Task] = [make_task(phase.task, phase.options) for phase in study.phases]
-        self._strategy: Strategy = make_strategy(
-            study.aggregation.strategy, dict(study.aggregation.options)
-        )
+        self._strategy: Strategy = make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
         self._sums = ExpectedSums(study.preset)
         self._deadline_s = study.sites.deadline_s
         self._seconds: list[float] = []
@@ -145,7 +143,9 @@ class StudyRun:
             previous=checkpoint,
         )
         store.forget_arrays()
-        self._tell(index, number, "round", text=_summary(entry, len(serving)), left_s=self._left_s(index, number))
+        self._tell(
+            index, number, "round", text=_summary(entry, len(serving)), left_s=self._left_s(index, number)
+        )
         return written
 
     def _train(
@@ -165,7 +165,11 @@ class StudyRun:
             row = self._accept(answer, orders[answer.node], task, checkpoint, store)
             rows.append(row)
             received += answer.nbytes
-            text = "" if row["status"] == "trained" else f"left out: {row['code']} {row.get('reason', '')}".rstrip()
+            text = (
+                ""
+                if row["status"] == "trained"
+                else f"left out: {row['code']} {row.get('reason', '')}".rstrip()
+            )
             self._tell(
                 name.phase, name.round, row["status"], site=row["site"], loss=row.get("loss"), text=text
             )
@@ -185,7 +189,12 @@ class StudyRun:
     ) -> dict[str, Any]:
         """Judge and store one reply; returns the site's row."""
         site, holds = self.members.site(answer.node), self.members.holds(answer.node)
-        row: dict[str, Any] = {"site": site, "status": "left-out", "code": answer.code, "bytes": answer.nbytes}
+        row: dict[str, Any] = {
+            "site": site,
+            "status": "left-out",
+            "code": answer.code,
+            "bytes": answer.nbytes,
+        }
         reply = answer.reply
         if reply is None:
             return row
@@ -214,7 +223,9 @@ class StudyRun:
             solved = task.solve(add_sums({site: store.sums(site) for site in store.sites()}))
             (module,) = task.trains
             target = self._work / f"{module}.f32"
-            pack({name: solved[name] for name in checkpoint.layouts[module].names}).astype("<f4").tofile(target)
+            pack({name: solved[name] for name in checkpoint.layouts[module].names}).astype("<f4").tofile(
+                target
+            )
             return {module: target}
         files: dict[str, Path] = {}
         for module in task.trains:
@@ -277,7 +288,12 @@ class StudyRun:
 
     def _tell(self, index: int, number: int, kind: str, **facts: Any) -> None:
         phase = self.study.phases[index]
-        counts = {"phase": index + 1, "phases": len(self.study.phases), "round": number, "rounds": phase.rounds}
+        counts: dict[str, Any] = {
+            "phase": index + 1,
+            "phases": len(self.study.phases),
+            "round": number,
+            "rounds": phase.rounds,
+        }
         self._progress(Event(kind=kind, task=phase.task, **counts, **facts))
 
     def _quorum(self, index: int, number: int, count: int) -> QuorumNotMetError:

@@ -1,4 +1,4 @@
-"""``cardionets-sim``: a consortium on one machine, for the researcher. stdout is the result, stderr progress."""
+"""``cardionets-sim``: a consortium on one machine. stdout is the result, stderr progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Make hospitals on disk, run a federated study on them, and compare it with what else could be done.",
+    help="Make hospitals on disk, run a federated study on them, and compare it with the alternatives.",
 )
 
 

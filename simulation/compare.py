@@ -105,7 +105,8 @@ def summarise(scores: Sequence[_Score], *, sites: Sequence[str]) -> dict[str, An
     for score in scores:
         by_arm.setdefault(score.arm, []).append(score)
     order = ["federated", "unaligned", "pooled", *(f"alone:{site}" for site in sites)]
-    comparison, differences = [], []
+    comparison: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
     for arm in order:
         found = by_arm.get(arm)
         if not found:

@@ -19,7 +19,7 @@ from simulation.central import shape_of
 EXAMPLES = 3
 EXAMPLE_FRAMES = 6
 EXAMPLE_LEADS = ("II", "V1", "V5")
-COLOURS = plt.get_cmap("tab10").colors
+COLOURS = tuple(f"C{index}" for index in range(10))
 
 
 def plot_run(

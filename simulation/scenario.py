@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cardionets_core.config.read import Document, read_document
+from cardionets_core.config.read import Document, read_document, read_mapping
 from cardionets_core.config.site import Split
 from cardionets_core.config.study import Study
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import ConfigError
+from server.study_files import find_study
 from simulation.machines import Cart, Scanner
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -105,6 +106,12 @@ class Scenario(Document):
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
     study: Study
     comparison: Comparison = Comparison()
+
+    @field_validator("study", mode="before")
+    @classmethod
+    def _study_by_name(cls, value: Any) -> Any:
+        """A study may be named: then it is one that comes with the server, or a path."""
+        return read_mapping(find_study(value)) if isinstance(value, str) else value
 
     @field_validator("hospitals")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the researcher sees while a scenario runs: a live line on a terminal, plain lines elsewhere (stderr)."""
+"""What the researcher sees on stderr while a scenario runs: a live line on a terminal, else plain lines."""
 
 from __future__ import annotations
 

@@ -37,7 +37,13 @@ def append(path: Path, event: str, facts: Mapping[str, str | int | float]) -> st
     with path.open("a+b") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         number, previous = _end(handle.seek(0, os.SEEK_END), path)
-        body = {"number": number, "time_s": round(time.time(), 3), "event": event, **facts, "previous": previous}
+        body = {
+            "number": number,
+            "time_s": round(time.time(), 3),
+            "event": event,
+            **facts,
+            "previous": previous,
+        }
         text = json.dumps(body, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()
         handle.write(f"{digest} {text}\n".encode())

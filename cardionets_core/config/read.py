@@ -71,7 +71,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}", where=str(path)) from error
     try:
         # _StrictLoader is a SafeLoader: it builds plain values only.
-        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+        content = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

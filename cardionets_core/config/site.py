@@ -29,7 +29,9 @@ class MimicSource(Document):
 
     kind: Literal["mimic_iv_ecg"]
     root: Path = Field(description="folder that holds record_list.csv and files/")
-    diagnoses: Path | None = Field(default=None, description="records_w_diag_icd10.csv of MIMIC-IV-ECG-Ext-ICD")
+    diagnoses: Path | None = Field(
+        default=None, description="records_w_diag_icd10.csv of MIMIC-IV-ECG-Ext-ICD"
+    )
 
 
 class EcgFiles(Document):
@@ -80,7 +82,9 @@ class Device(Document):
     """Where the site computes."""
 
     name: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$")
-    threads: int = Field(default=1, ge=1, le=256, description="CPU threads; part of bit-for-bit repeatability")
+    threads: int = Field(
+        default=1, ge=1, le=256, description="CPU threads; part of bit-for-bit repeatability"
+    )
 
 
 class Split(Document):
@@ -118,7 +122,9 @@ class Folders(Document):
 
     cache: Path = Path("cache")
     state: Path = Path("state")
-    secret: Path = Field(default=Path("secret/pseudonym.key"), description="key of the keyed HMAC; made if absent")
+    secret: Path = Field(
+        default=Path("secret/pseudonym.key"), description="key of the keyed HMAC; made if absent"
+    )
 
 
 class SiteConfig(Document):

@@ -20,7 +20,9 @@ class Sites(Document):
 
     minimum: int = Field(default=2, ge=1, description="fewest sites whose replies make a round")
     deadline_s: float = Field(default=3600.0, gt=0)
-    attempts: int = Field(default=2, ge=1, le=10, description="how often a round is tried before the study pauses")
+    attempts: int = Field(
+        default=2, ge=1, le=10, description="how often a round is tried before the study pauses"
+    )
 
 
 class Optimiser(Document):
@@ -107,7 +109,9 @@ class Study(Document):
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks. Equal studies give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
 
     @property
     def digest(self) -> str:
@@ -138,5 +142,7 @@ def study_from_json(text: str, *, digest: str) -> Study:
     except (json.JSONDecodeError, ConfigError) as error:
         raise OrderRefusedError("the order carries no readable study", where="order") from error
     if study.digest != digest:
-        raise OrderRefusedError("the order's study does not have the digest that the order names", where="order")
+        raise OrderRefusedError(
+            "the order's study does not have the digest that the order names", where="order"
+        )
     return study

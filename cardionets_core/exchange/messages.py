@@ -178,7 +178,9 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
             code=_text(fields, "code"),
             modules=_take_modules(envelope, "module"),
             samples={
-                key.removeprefix("samples/"): _whole(fields, key) for key in fields if key.startswith("samples/")
+                key.removeprefix("samples/"): _whole(fields, key)
+                for key in fields
+                if key.startswith("samples/")
             },
             sums={
                 key.removeprefix("sum/"): value

@@ -61,8 +61,8 @@ class MaskedAutoencoder(GradientTask):
     """
 
     decomposes = True
-    primary = "masked_mse"
-    higher_is_better = False
+    primary = "correlation"
+    higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {"mask_share": 0.75}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:

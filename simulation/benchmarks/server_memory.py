@@ -32,7 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     base = None
     for sites in CASES:
-        command = [sys.executable, "-m", __spec__.name, "--sites", str(sites), "--values", str(options.values)]
+        command = [
+            sys.executable,
+            "-m",
+            __spec__.name,
+            "--sites",
+            str(sites),
+            "--values",
+            str(options.values),
+        ]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         base = base or found["round_bytes"]
         write(found | {"ratio_to_2_sites": round(found["round_bytes"] / base, 3)})

@@ -76,8 +76,16 @@ def test_csv_files_must_declare_rate_and_unit(tmp_path):
 
 
 def test_the_digest_is_of_the_meaning_not_of_the_spelling(tmp_path):
-    one = write(tmp_path, "name: s\nphases: [{task: ecg_mae, rounds: 1, local_steps: 2, optimiser: {lr: 0.1}}]", "1.yaml")
-    two = write(tmp_path, "phases:\n- optimiser: {lr: 1.0e-1}\n  local_steps: 2\n  rounds: 1\n  task: ecg_mae\nname: s", "2.yaml")
+    one = write(
+        tmp_path,
+        "name: s\nphases: [{task: ecg_mae, rounds: 1, local_steps: 2, optimiser: {lr: 0.1}}]",
+        "1.yaml",
+    )
+    two = write(
+        tmp_path,
+        "phases:\n- optimiser: {lr: 1.0e-1}\n  local_steps: 2\n  rounds: 1\n  task: ecg_mae\nname: s",
+        "2.yaml",
+    )
     assert read_study(one).digest == read_study(two).digest
     assert study(seed=1).digest != study(seed=2).digest
 
@@ -101,5 +109,5 @@ def test_a_study_survives_the_wire_and_a_changed_one_does_not():
     ],
 )
 def test_phases_that_contradict_themselves(phase):
-    with pytest.raises(ValueError, match="one of|needs|exactly"):
+    with pytest.raises(ValueError, match=r"one of|needs|exactly"):
         study(phases=[phase])

@@ -97,7 +97,12 @@ def test_an_order_and_a_reply_come_back_as_they_went():
     np.testing.assert_array_equal(back.modules["ecg_encoder"].values, order.modules["ecg_encoder"].values)
     assert back.frozen_modules["cmr_encoder"].layout == order.frozen_modules["cmr_encoder"].layout
     reply = Reply(
-        site="a", name=NAME, modules={"m": packed(2)}, samples={"m": 5}, sums={"x/y": np.ones((2, 3))}, values={"loss": 0.5}
+        site="a",
+        name=NAME,
+        modules={"m": packed(2)},
+        samples={"m": 5},
+        sums={"x/y": np.ones((2, 3))},
+        values={"loss": 0.5},
     )
     again = reply_from_envelope(reply_to_envelope(reply))
     assert (again.site, again.samples, again.values, again.code) == ("a", {"m": 5}, {"loss": 0.5}, "")

@@ -30,7 +30,13 @@ def consortium(tmp_path_factory) -> Consortium:
     hospitals = [
         {"site": "alpha", "layout": "local_wfdb", "patients": 22, "scanner": SCANNER},
         {"site": "beta", "layout": "mimic_iv_ecg", "patients": 16},
-        {"site": "gamma", "layout": "local_csv", "patients": 22, "scanner": SCANNER, "cart": {"rate_hz": 250, "lowpass_hz": 100}},
+        {
+            "site": "gamma",
+            "layout": "local_csv",
+            "patients": 22,
+            "scanner": SCANNER,
+            "cart": {"rate_hz": 250, "lowpass_hz": 100},
+        },
     ]
     content = {
         "name": "tiny",

@@ -41,7 +41,9 @@ def finished(consortium, study, tmp_path_factory):
 def test_a_study_runs_from_first_model_to_result(finished, study):
     result, folder = finished
     assert result["status"] == "completed"
-    assert [entry["task"] for entry in result["rounds"]] == ["cmr_mae"] * 2 + ["ecg_mae"] * 2 + ["align"] * 2 + ["probe"]
+    assert [entry["task"] for entry in result["rounds"]] == ["cmr_mae"] * 2 + ["ecg_mae"] * 2 + [
+        "align"
+    ] * 2 + ["probe"]
     assert result["study_digest"] == study.digest
     model = json.loads((folder / "model" / "model.json").read_text())
     assert model["model_digest"] == result["model_digest"] == result["rounds"][-1]["model_digest"]
@@ -234,4 +236,6 @@ def test_below_the_quorum_the_study_pauses_with_its_state_kept(consortium, study
 def test_an_unknown_phase_is_told_before_anything_is_sent(consortium, study, tmp_path):
     wrong = study.model_copy(update={"phases": (study.phases[0].model_copy(update={"task": "sing"}),)})
     with pytest.raises(UnknownNameError, match="sing"):
-        run(wrong, consortium.paths.values(), tmp_path, lost=lambda message: pytest.fail("something was sent"))
+        run(
+            wrong, consortium.paths.values(), tmp_path, lost=lambda message: pytest.fail("something was sent")
+        )

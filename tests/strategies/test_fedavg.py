@@ -27,7 +27,9 @@ def combined(folder, arrays, samples):
 
 def values(size, seed=0, scale=1.0):
     generator = np.random.default_rng(seed)
-    return (generator.normal(size=size) * scale * 10.0 ** generator.integers(-20, 20, size)).astype(np.float32)
+    return (generator.normal(size=size) * scale * 10.0 ** generator.integers(-20, 20, size)).astype(
+        np.float32
+    )
 
 
 @given(count=st.integers(1, 2**29 - 1), seed=st.integers(0, 50))
