@@ -15,17 +15,13 @@ import numpy as np
 
 from cardionets_core.config.study import Study
 from cardionets_core.errors import FrozenModuleMissingError, QuorumNotMetError, ReplyRefusedError
-from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, RoundName
-from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
-from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, Task, make_task
-from cardionets_core.training.seeds import derive_seed
-from cardionets_core.training.tensors import export_tensors
 from server.checkpoints import Checkpoint, CheckpointStore
 from server.expected_sums import ExpectedSums
 from server.measure import Measured, measure
 from server.members import Members
+from server.next_model import combine_replies, digest_of, first_model
 from server.orders import order_bytes, round_orders
 from server.progress import Event, Progress, silent
 from server.reply_checks import check_reply, check_sender, check_sums
@@ -86,13 +82,7 @@ class StudyRun:
         return checkpoint
 
     def _first_checkpoint(self) -> Checkpoint:
-        files, layouts = {}, {}
-        for name in sorted({name for task in self._tasks for name in (*task.trains, *task.reads)}):
-            seed = derive_seed(self.study.seed, "initial", name)
-            tensors = export_tensors(build_module(name, self.study.preset, seed=seed))
-            layouts[name] = layout_of(tensors)
-            files[name] = self._work / f"{name}.f32"
-            pack(tensors).astype("<f4").tofile(files[name])
+        files, layouts = first_model(self.study, self._tasks, work=self._work)
         return self.checkpoints.write(
             phase=0, round_number=0, layouts=layouts, files=files, history=[], previous=None
         )
@@ -129,11 +119,13 @@ class StudyRun:
         else:
             raise self._quorum(index, number, trained)
         files = {module: checkpoint.path(module) for module in checkpoint.digests}
-        files.update(self._combine(task, store, checkpoint))
+        files.update(
+            combine_replies(task, store, strategy=self._strategy, checkpoint=checkpoint, work=self._work)
+        )
         self._evaluate(entry, name, task, serving, checkpoint, files)
         entry["seconds"] = round(time.monotonic() - start, 3)
         self._seconds.append(entry["seconds"])
-        entry["model_digest"] = _digest(checkpoint, files)
+        entry["model_digest"] = digest_of(checkpoint, files)
         written = self.checkpoints.write(
             phase=index,
             round_number=number,
@@ -217,24 +209,6 @@ class StudyRun:
             holds.clear()
         return row
 
-    def _combine(self, task: Task, store: RoundStore, checkpoint: Checkpoint) -> dict[str, Path]:
-        """Write the next tensors of each module that somebody trained."""
-        if isinstance(task, ClosedFormTask):
-            solved = task.solve(add_sums({site: store.sums(site) for site in store.sites()}))
-            (module,) = task.trains
-            target = self._work / f"{module}.f32"
-            pack({name: solved[name] for name in checkpoint.layouts[module].names}).astype("<f4").tofile(
-                target
-            )
-            return {module: target}
-        files: dict[str, Path] = {}
-        for module in task.trains:
-            replies = store.module(module)
-            if replies:
-                files[module] = self._work / f"{module}.f32"
-                self._strategy.combine(replies, current=checkpoint.path(module), target=files[module])
-        return files
-
     def _evaluate(
         self,
         entry: dict[str, Any],
@@ -304,14 +278,6 @@ class StudyRun:
             where=f"phase {index + 1} ({self.study.phases[index].task}), round {number}",
             remedy="see each site's code above; mend it, then run again: finished rounds are kept",
         )
-
-
-def _digest(checkpoint: Checkpoint, files: Mapping[str, Path]) -> str:
-    digests = dict(checkpoint.digests)
-    for module, path in files.items():
-        if path != checkpoint.path(module):
-            digests[module] = module_digest(checkpoint.layouts[module], np.fromfile(path, dtype="<f4"))
-    return model_digest(digests)
 
 
 def _summary(entry: dict[str, Any], serving: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +25,41 @@ def track_result(content: dict[str, Any], *, store: Path, artefacts: Path) -> di
         ``status`` is ``written`` or ``failed``, with ``reason``; a lost store never stops a study.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    for talker in ("mlflow", "alembic"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
     try:
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(tracking_uri=f"sqlite:///{store.resolve()}")
-        name = content["study"]["name"]
-        experiment = client.get_experiment_by_name(name)
-        artefacts.mkdir(parents=True, exist_ok=True)
-        experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else client.create_experiment(name, artifact_location=artefacts.resolve().as_uri())
-        )
-        parent = client.create_run(experiment_id, run_name=content["study_digest"][:12])
-        _log_params(client, parent.info.run_id, content)
-        for index, phase in enumerate(content["study"]["phases"]):
-            child = client.create_run(
-                experiment_id,
-                run_name=phase["task"],
-                tags={"mlflow.parentRunId": parent.info.run_id, "phase": str(index)},
-            )
-            _log_rounds(client, child.info.run_id, [r for r in content["rounds"] if r["phase"] == index])
-            client.set_terminated(child.info.run_id)
-        client.set_terminated(parent.info.run_id)
+        # MLflow and SQLAlchemy warn each other of things that no coordinator can change.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _write(content, store=store, artefacts=artefacts)
     except Exception as error:  # tracking is a mirror: whatever fails in it, the study stands
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     return {"status": "written", "store": store.name}
+
+
+def _write(content: dict[str, Any], *, store: Path, artefacts: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{store.resolve()}")
+    name = content["study"]["name"]
+    experiment = client.get_experiment_by_name(name)
+    artefacts.mkdir(parents=True, exist_ok=True)
+    experiment_id = (
+        experiment.experiment_id
+        if experiment
+        else client.create_experiment(name, artifact_location=artefacts.resolve().as_uri())
+    )
+    parent = client.create_run(experiment_id, run_name=content["study_digest"][:12])
+    _log_params(client, parent.info.run_id, content)
+    for index, phase in enumerate(content["study"]["phases"]):
+        child = client.create_run(
+            experiment_id,
+            run_name=phase["task"],
+            tags={"mlflow.parentRunId": parent.info.run_id, "phase": str(index)},
+        )
+        _log_rounds(client, child.info.run_id, [r for r in content["rounds"] if r["phase"] == index])
+        client.set_terminated(child.info.run_id)
+    client.set_terminated(parent.info.run_id)
 
 
 def _log_params(client: Any, run_id: str, content: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +83,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
         data=request.data,
         workers=request.cores,
         replace=request.replace,
-        progress=screen.stage,
+        progress=lambda site, done, total: screen.stage(f"{site}: patients drawn", done, total),
     )
     cohorts, broken = index_hospitals(paths, screen)
     seconds = {"hospitals_and_index": time.monotonic() - started}
@@ -133,7 +134,7 @@ def index_hospitals(paths: list[Path], screen: Screen) -> tuple[dict[str, Cohort
     for path in paths:
         try:
             config = read_site(path)
-            cohorts[config.site] = prepare(config, progress=screen.stage)
+            cohorts[config.site] = prepare(config, progress=_of_site(config.site, screen))
         except CardioNetsError as error:
             broken[path.parent.name] = error.code
             screen.warn(f"{path.parent.name} cannot take part [{error.code}]: {error}")
@@ -142,6 +143,11 @@ def index_hospitals(paths: list[Path], screen: Screen) -> tuple[dict[str, Cohort
             "not one hospital could be indexed", where="indexing", remedy="mend the faults printed above"
         )
     return cohorts, broken
+
+
+def _of_site(site: str, screen: Screen) -> Callable[[str, int, int], None]:
+    """Progress of one site's index: each line names the site."""
+    return lambda what, done, total: screen.stage(f"{site}: {what}", done, total)
 
 
 def _clear(request: RunRequest) -> None:

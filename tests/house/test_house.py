@@ -35,7 +35,12 @@ def bundle(tmp_path_factory):
         cwd=folder,
         capture_output=True,
         text=True,
-        env={"FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0", "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        env={
+            "FLWR_HOME": str(folder / "home"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(folder),
+        },
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,7 +57,9 @@ def test_the_bundle_holds_only_what_a_site_needs(bundle):
         if name.split("/")[0] not in IN_BUNDLE and name not in allowed and not name.startswith(".info")
     ]  # fmt: skip
     assert strangers == []
-    assert not [name for name in bundle if "simulation" in name or "test" in name or name.endswith((".hea", ".dat"))]
+    assert not [
+        name for name in bundle if "simulation" in name or "test" in name or name.endswith((".hea", ".dat"))
+    ]
 
 
 def test_the_bundle_holds_every_module_of_its_packages(bundle):
@@ -73,7 +80,9 @@ def test_every_package_is_listed_by_name():
 
 def test_the_in_process_grid_was_written_for_this_flower():
     version = importlib.metadata.version("flwr")
-    assert version.startswith(FLWR_MINOR + "."), "read simulation/local_grid.py again: it uses names that are not public"
+    assert version.startswith(FLWR_MINOR + "."), (
+        "read simulation/local_grid.py again: it uses names that are not public"
+    )
 
 
 def test_every_code_is_documented_and_every_class_has_its_own():
@@ -81,7 +90,7 @@ def test_every_code_is_documented_and_every_class_has_its_own():
     for code, cls in error_codes().items():
         assert f"`{code}`" in text
         assert cls.code == code
-    assert len(error_codes()) == len({cls for cls in error_codes().values()})
+    assert len(error_codes()) == len(set(error_codes().values()))
 
 
 def test_every_refusal_reason_is_documented_and_unknown_ones_cannot_be_made():
@@ -130,7 +139,10 @@ def test_the_readme_names_only_words_and_options_that_exist():
     assert words and words <= targets
     for program, command in set(re.findall(r"\.venv/bin/(cardionets-\w+) (\w+)", readme)):
         done = subprocess.run(
-            [Path(sys.executable).with_name(program), command, "--help"], capture_output=True, text=True, timeout=60
+            [Path(sys.executable).with_name(program), command, "--help"],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, f"{program} {command}"
         for line in re.findall(rf"{program} {command}[^\n]*", readme):
@@ -139,9 +151,15 @@ def test_the_readme_names_only_words_and_options_that_exist():
 
 
 def test_constraints_pin_every_dependency():
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().split()
+    }
     optional = PROJECT["project"]["optional-dependencies"]
-    for requirement in [*PROJECT["project"]["dependencies"], *(r for extra in optional.values() for r in extra)]:
+    for requirement in [
+        *PROJECT["project"]["dependencies"],
+        *(r for extra in optional.values() for r in extra),
+    ]:
         name = re.split(r"[\[<>=]", requirement)[0].lower().replace("_", "-")
         assert name == "cardionets" or name in pinned, name
 
