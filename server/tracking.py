@@ -25,8 +25,6 @@ def track_result(content: dict[str, Any], *, store: Path, artefacts: Path) -> di
         ``status`` is ``written`` or ``failed``, with ``reason``; a lost store never stops a study.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
-    for talker in ("mlflow", "alembic"):
-        logging.getLogger(talker).setLevel(logging.WARNING)
     try:
         # MLflow and SQLAlchemy warn each other of things that no coordinator can change.
         with warnings.catch_warnings():
@@ -40,6 +38,9 @@ def track_result(content: dict[str, Any], *, store: Path, artefacts: Path) -> di
 def _write(content: dict[str, Any], *, store: Path, artefacts: Path) -> None:
     from mlflow.tracking import MlflowClient
 
+    # MLflow sets its own loggers up when it is imported, so they are quietened after that.
+    for talker in ("mlflow", "mlflow.store.db.utils", "alembic"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=f"sqlite:///{store.resolve()}")
     name = content["study"]["name"]
     experiment = client.get_experiment_by_name(name)

@@ -82,7 +82,7 @@ def make(
         if prepare:
             from simulation.run import index_hospitals
 
-            index_hospitals(paths, screen)
+            index_hospitals(paths, screen, cores=cores)
     finally:
         screen.close()
     if format is Format.json:

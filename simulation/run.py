@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import time
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cardionets_core.config.site import read_site
+from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.prepare import prepare
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
@@ -74,6 +76,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     """
     started = time.monotonic()
     _clear(request)
+    screen.note(f"{request.scenario.name}: {len(request.scenario.hospitals)} hospitals in {request.out}")
     study = request.scenario.study
     if request.seed is not None:
         study = study.model_copy(update={"seed": request.seed})
@@ -85,7 +88,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
         replace=request.replace,
         progress=lambda site, done, total: screen.stage(f"{site}: patients drawn", done, total),
     )
-    cohorts, broken = index_hospitals(paths, screen)
+    cohorts, broken = index_hospitals(paths, screen, cores=request.cores)
     seconds = {"hospitals_and_index": time.monotonic() - started}
     track = request.track
     if request.engine == "flower":
@@ -120,7 +123,9 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     return content
 
 
-def index_hospitals(paths: list[Path], screen: Screen) -> tuple[dict[str, Cohort], dict[str, str]]:
+def index_hospitals(
+    paths: list[Path], screen: Screen, *, cores: int = 1
+) -> tuple[dict[str, Cohort], dict[str, str]]:
     """Prepare every hospital's cache.
 
     Returns:
@@ -130,14 +135,15 @@ def index_hospitals(paths: list[Path], screen: Screen) -> tuple[dict[str, Cohort
         DataError: not one hospital could be indexed.
     """
     cohorts: dict[str, Cohort] = {}
+    failures = _prepare_stale([path for path in paths if not _is_fresh(path)], screen, cores=cores)
     broken: dict[str, str] = {}
     for path in paths:
-        try:
+        if path in failures:
+            broken[path.parent.name], message = failures[path]
+            screen.warn(f"{path.parent.name} cannot take part [{broken[path.parent.name]}]: {message}")
+        else:
             config = read_site(path)
-            cohorts[config.site] = prepare(config, progress=_of_site(config.site, screen))
-        except CardioNetsError as error:
-            broken[path.parent.name] = error.code
-            screen.warn(f"{path.parent.name} cannot take part [{error.code}]: {error}")
+            cohorts[config.site] = open_cache(config, check="quick")
     if not cohorts:
         raise DataError(
             "not one hospital could be indexed", where="indexing", remedy="mend the faults printed above"
@@ -145,9 +151,38 @@ def index_hospitals(paths: list[Path], screen: Screen) -> tuple[dict[str, Cohort
     return cohorts, broken
 
 
-def _of_site(site: str, screen: Screen) -> Callable[[str, int, int], None]:
-    """Progress of one site's index: each line names the site."""
-    return lambda what, done, total: screen.stage(f"{site}: {what}", done, total)
+def _is_fresh(path: Path) -> bool:
+    """Whether a site's cache is there and up to date."""
+    try:
+        open_cache(read_site(path))
+    except CardioNetsError:
+        return False
+    return True
+
+
+def _prepare_stale(paths: list[Path], screen: Screen, *, cores: int) -> dict[Path, tuple[str, str]]:
+    """Prepare sites, several at a time where there are cores; those that failed, with code and text."""
+    found: dict[Path, tuple[str, str]] = {}
+    if cores == 1 or len(paths) < 2:
+        for path in paths:
+            found[path] = _prepare_one(path)
+            screen.note(f"{path.parent.name}: indexed")
+    else:
+        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+            jobs = {pool.submit(_prepare_one, path): path for path in paths}
+            for job in as_completed(jobs):
+                found[jobs[job]] = job.result()
+                screen.note(f"{jobs[job].parent.name}: indexed")
+    return {path: failure for path, failure in found.items() if failure[0]}
+
+
+def _prepare_one(path: Path) -> tuple[str, str]:
+    """The code and text of what stopped it, or two empty strings."""
+    try:
+        prepare(read_site(path))
+    except CardioNetsError as error:
+        return error.code, str(error)
+    return "", ""
 
 
 def _clear(request: RunRequest) -> None:
