@@ -1,7 +1,8 @@
 """What the federation is compared with, on the same held-out patients (arms of ``comparison``).
 
 ``federated`` is the study's own encoder; ``unaligned`` is the same encoder before the align phase;
-``pooled`` is the same study on all data in one place; ``alone:SITE`` is one site with nobody else. Every arm
+``pooled`` is the same study on all data in one place, with as many
+steps as all sites together make; ``alone:SITE`` is one site with nobody else. Every arm
 fits the same linear probe on the training patients that it may see and is measured on the test patients of
 all sites. Bootstrap draws are shared, so differences between arms are paired.
 """
@@ -24,6 +25,7 @@ from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort, concatenate
 from cardionets_core.evaluation.bootstrap import percentile_interval
 from cardionets_core.evaluation.regression import measured_columns, r_squared
+from cardionets_core.tasks import make_task
 from server.checkpoints import CheckpointStore
 from simulation.central import Tensors, probe_sums, shape_of, train_centrally
 from simulation.screen import Screen
@@ -99,6 +101,24 @@ def compare(
     return summarise(scores, sites=sorted(cohorts))
 
 
+def pooled_study(study: Study, cohorts: Sequence[Cohort]) -> Study:
+    """The study with the steps, and warm-up steps, of all sites that serve each phase.
+
+    A phase that counts in epochs needs no change: an epoch of the pooled data is an epoch of every site.
+    """
+    shape = shape_of(study.preset)
+    phases = []
+    for phase in study.phases:
+        if phase.local_steps is not None and phase.optimiser is not None:
+            needs = make_task(phase.task, phase.options).needs
+            sites = max(1, sum(len(cohort.rows(needs, "train", shape)) > 0 for cohort in cohorts))
+            optimiser = phase.optimiser.model_copy(update={"warmup": phase.optimiser.warmup * sites})
+            steps = {"local_steps": phase.local_steps * sites, "optimiser": optimiser}
+            phase = phase.model_copy(update=steps)
+        phases.append(phase)
+    return study.model_copy(update={"phases": tuple(phases)})
+
+
 def summarise(scores: Sequence[_Score], *, sites: Sequence[str]) -> dict[str, Any]:
     """Average over seeds, replicate by replicate, and set the other arms beside ``federated``."""
     by_arm: dict[str, list[_Score]] = {}
@@ -148,7 +168,7 @@ def _run_job(job: _Job) -> list[_Score]:
         encoders = _federated_encoders(job)
         return [_score(arm, encoder, job, everyone, everyone) for arm, encoder in encoders.items()]
     if job.arm == "pooled":
-        model = train_centrally(job.study, concatenate(everyone, site="pooled"))
+        model = train_centrally(pooled_study(job.study, everyone), concatenate(everyone, site="pooled"))
         fit_on = everyone
     else:
         fit_on = [cohorts[job.arm.removeprefix("alone:")]]
