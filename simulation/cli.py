@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,8 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+
+INTERRUPTED = 130
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -129,6 +132,11 @@ def run(
     )
     try:
         result = run_scenario(request, screen)
+    except KeyboardInterrupt:
+        screen.close()
+        print("stopped; --replace does away with what this run left", file=sys.stderr, flush=True)
+        # The server's thread still waits for replies; a plain exit would wait for it.
+        os._exit(INTERRUPTED)
     finally:
         screen.close()
     if format is Format.json:
