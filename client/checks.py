@@ -10,7 +10,7 @@ from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache
 from cardionets_core.errors import CardioNetsError, UnknownNameError
 from cardionets_core.tasks import TASKS, make_task
-from client.round import shape_of
+from cardionets_core.tasks.shapes import shape_of
 from client.site import Site, resolve_device, training_rows
 
 SCHEMA_VERSION = 1

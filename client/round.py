@@ -15,8 +15,8 @@ from cardionets_core.data.cohort import SPLITS
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError, TooFewPatientsError
 from cardionets_core.exchange.messages import Order, Reply
-from cardionets_core.models import input_shape
 from cardionets_core.tasks import ClosedFormTask, Task, make_task
+from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.local import train_locally
 from cardionets_core.training.seeds import derive_seed
 from client.gate import release
@@ -72,12 +72,6 @@ def answer(order: Order, *, site_path: Path) -> Reply:
             )
         reply = _evaluate(order, site, study, task, modules, shape)
     return release(reply, order=order, config=site.config, patients=patients, trains=task.trains)
-
-
-def shape_of(preset: str) -> InputShape:
-    """The input sizes of a preset."""
-    ecg_samples, cine_frames, cine_pixels = input_shape(preset)
-    return InputShape(ecg_samples=ecg_samples, cine_frames=cine_frames, cine_pixels=cine_pixels)
 
 
 def _task_of(order: Order, study: Study) -> Task:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 
 from cardionets_core.data.cohort import empty_cohort
-from cardionets_core.data.windows import InputShape
-from cardionets_core.models import build_module, input_shape
+from cardionets_core.models import build_module
 from cardionets_core.models.presets import PHENOTYPES
 from cardionets_core.tasks import ClosedFormTask, Task
+from cardionets_core.tasks.shapes import shape_of
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -25,8 +25,7 @@ class ExpectedSums:
 
     def __init__(self, preset: str) -> None:
         self._preset = preset
-        ecg_samples, cine_frames, cine_pixels = input_shape(preset)
-        self._shape = InputShape(ecg_samples=ecg_samples, cine_frames=cine_frames, cine_pixels=cine_pixels)
+        self._shape = shape_of(preset)
         self._nobody = empty_cohort(site="nobody", phenotypes=PHENOTYPES)
 
     def of_training(self, task: Task) -> Shapes:

@@ -14,11 +14,11 @@ import torch
 
 from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.data.windows import InputShape
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
-from cardionets_core.models import build_module, input_shape
+from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, make_task
+from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.local import train_locally
 from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import export_tensors, load_tensors
@@ -44,12 +44,6 @@ class CentralModel:
         return model_digest(
             {name: module_digest(layout_of(value), pack(value)) for name, value in last.items()}
         )
-
-
-def shape_of(preset: str) -> InputShape:
-    """The input sizes of a preset."""
-    ecg_samples, cine_frames, cine_pixels = input_shape(preset)
-    return InputShape(ecg_samples=ecg_samples, cine_frames=cine_frames, cine_pixels=cine_pixels)
 
 
 def train_centrally(

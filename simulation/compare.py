@@ -26,8 +26,9 @@ from cardionets_core.data.cohort import Cohort, concatenate
 from cardionets_core.evaluation.bootstrap import percentile_interval
 from cardionets_core.evaluation.regression import measured_columns, r_squared
 from cardionets_core.tasks import make_task
+from cardionets_core.tasks.shapes import shape_of
 from server.checkpoints import CheckpointStore
-from simulation.central import Tensors, probe_sums, shape_of, train_centrally
+from simulation.central import Tensors, probe_sums, train_centrally
 from simulation.screen import Screen
 
 METRIC = "r2_mean"

@@ -14,9 +14,8 @@ import numpy as np
 
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.records import LEADS
-from simulation.central import shape_of
+from cardionets_core.tasks.shapes import shape_of
 
-EXAMPLES = 3
 EXAMPLE_FRAMES = 6
 EXAMPLE_LEADS = ("II", "V1", "V5")
 COLOURS = tuple(f"C{index}" for index in range(10))

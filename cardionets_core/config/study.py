@@ -80,10 +80,9 @@ class Privacy(Document):
 
 
 class Evaluation(Document):
-    """When and how the sites measure the global model on their held-out patients."""
+    """When the sites measure the global model on their held-out patients."""
 
     every_rounds: int = Field(default=1, ge=1)
-    bootstrap_replicates: int = Field(default=1000, ge=50, le=10_000)
 
 
 class ReplyBounds(Document):
