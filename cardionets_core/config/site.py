@@ -104,6 +104,9 @@ class Prepare(Document):
     """How records become the cache."""
 
     split: Split = Split()
+    views: tuple[Literal["4ch", "2ch", "3ch", "sax"], ...] = Field(
+        default=("4ch",), min_length=1, description="views of cines to keep; of a short axis its middle slice"
+    )
     workers: int = Field(default=1, ge=1, le=64)
 
 

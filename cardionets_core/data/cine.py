@@ -8,6 +8,8 @@ number of threads.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -23,14 +25,29 @@ PERCENTILES = (0.5, 99.5)
 MINIMUM_FIELD_MM = 80.0
 
 
-def prepare_cine(stack: CineStack) -> np.ndarray:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCine:
+    """One plane of one view, ready to be packed.
+
+    Attributes:
+        pixels: uint8 [50, 96, 96]; outside the image 0.
+        flags: doubts that did not stop it, ``centre-by-motion`` for one.
+        facts: name to number or word for the report: frames, slices, row_mm, ed_frame and the like.
+    """
+
+    pixels: np.ndarray
+    flags: frozenset[str]
+    facts: dict[str, float | str]
+
+
+def prepare_cine(stack: CineStack) -> PreparedCine:
     """Resample, crop and scale one cine.
 
     Args:
         stack: [F, Y, X] with its spacing.
 
     Returns:
-        Uint8 [50, 96, 96]; pixels outside the image are 0.
+        The packed plane.
 
     Raises:
         RecordRefused: ``cine-frames``, ``cine-spacing``, ``cine-unreadable`` (not finite) or ``cine-flat``.
@@ -53,7 +70,9 @@ def prepare_cine(stack: CineStack) -> np.ndarray:
     by_row = weights_y @ pixels.transpose(1, 0, 2).reshape(rows, frames * columns)
     by_row = by_row.reshape(PIXELS, frames, columns).transpose(2, 1, 0).reshape(columns, frames * PIXELS)
     window = (weights_x @ by_row).reshape(PIXELS, frames, PIXELS).transpose(1, 2, 0)
-    return _to_uint8(resample_time(window), inside=inside_y[:, None] & inside_x[None, :])
+    pixels_FYX = _to_uint8(resample_time(window), inside=inside_y[:, None] & inside_x[None, :])
+    facts: dict[str, float | str] = {"frames": frames, "row_mm": stack.spacing_mm[0]}
+    return PreparedCine(pixels=pixels_FYX, flags=stack.flags, facts=facts)
 
 
 def motion_centroid(pixels: np.ndarray) -> tuple[float, float]:

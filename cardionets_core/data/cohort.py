@@ -18,7 +18,7 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.records import DISEASES, LEADS
-from cardionets_core.data.windows import InputShape, evaluation_starts, standardise
+from cardionets_core.data.windows import InputShape, evaluation_starts, gather_windows
 
 ECG_RATE_HZ = 250.0
 ECG_MV_PER_COUNT = 0.001
@@ -124,15 +124,17 @@ class Cohort:
         if "ecg" in keys:
             if (generator is None) == (window is None):
                 raise ValueError("an ECG batch needs exactly one of generator and window")
-            windows = np.empty((len(rows), len(LEADS), shape.ecg_samples), dtype=np.float32)
-            for place, record in enumerate(self.row_ecg[rows]):
-                samples = int(self.ecg_samples[record])
-                if generator is not None:
-                    start = int(generator.integers(0, samples - shape.ecg_samples + 1))
-                else:
-                    starts = evaluation_starts(samples, shape.ecg_samples)
-                    start = starts[min(window or 0, len(starts) - 1)]
-                windows[place] = standardise(self.ecg_mv(int(record), start, shape.ecg_samples))
+            records = self.row_ecg[rows]
+            totals = self.ecg_samples[records]
+            starts = [self._start(int(total), shape.ecg_samples, generator, window) for total in totals]
+            windows = gather_windows(
+                self.ecg_counts,
+                len(LEADS) * self.ecg_offsets[records],
+                totals,
+                np.array(starts, dtype=np.int64),
+                length=shape.ecg_samples,
+                leads=len(LEADS),
+            )
             ecg = torch.from_numpy(windows)
         if "cine" in keys:
             cine = torch.from_numpy(self._cines(shape)[self.row_cine[rows]].astype(np.float32) / 127.5 - 1.0)
@@ -140,6 +142,13 @@ class Cohort:
             phenotypes = torch.from_numpy(self.phenotypes[rows].astype(np.float32))
         patient = torch.from_numpy(self.row_patient[rows].astype(np.int64))
         return Batch(patient_B=patient, ecg_BLT=ecg, cine_BFYX=cine, phenotypes_BK=phenotypes)
+
+    @staticmethod
+    def _start(total: int, length: int, generator: np.random.Generator | None, window: int | None) -> int:
+        if generator is not None:
+            return int(generator.integers(0, total - length + 1))
+        starts = evaluation_starts(total, length)
+        return starts[min(window or 0, len(starts) - 1)]
 
     def ecg_mv(self, record: int, start: int = 0, samples: int | None = None) -> np.ndarray:
         """Float32 [L, T] in mV at 250 Hz: the filtered recording, or a window of it."""

@@ -5,11 +5,12 @@ This is what worker processes run: it takes a source and a recording and imports
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cardionets_core.data.cine import prepare_cine
+from cardionets_core.data.duplicates import ecg_signature
 from cardionets_core.data.quality import check_ecg
 from cardionets_core.data.records import CineStack, EcgRecord, Recording
 from cardionets_core.data.sources import Source
@@ -23,28 +24,34 @@ class Packed:
     """The outcome for one recording.
 
     Attributes:
-        array: int16 [12, T] in microvolts, or uint8 [50, 96, 96]; None where refused.
+        ecg: int16 [12, T] in microvolts; None for a cine, or where refused.
+        cines: view to uint8 [50, 96, 96].
         reason: of ``REFUSAL_REASONS``; empty where accepted.
         flags: doubts that did not stop the recording.
+        facts: name to number or word, for the report; those of a cine are prefixed with its view.
+        signature: of the ECG, for finding duplicates.
     """
 
-    array: np.ndarray | None = None
+    ecg: np.ndarray | None = None
+    cines: dict[str, np.ndarray] = field(default_factory=dict)
     reason: str = ""
     flags: tuple[str, ...] = ()
+    facts: dict[str, float | str] = field(default_factory=dict)
+    signature: np.ndarray | None = None
 
 
-def pack_recordings(source: Source, recordings: tuple[Recording, ...]) -> list[Packed]:
+def pack_recordings(
+    source: Source, recordings: tuple[Recording, ...], *, views: tuple[str, ...] = ("4ch",)
+) -> list[Packed]:
     """Read, check and pack some recordings; nothing of one can stop the others."""
-    return [pack_recording(source, recording) for recording in recordings]
+    return [pack_recording(source, recording, views=views) for recording in recordings]
 
 
-def pack_recording(source: Source, recording: Recording) -> Packed:
+def pack_recording(source: Source, recording: Recording, *, views: tuple[str, ...] = ("4ch",)) -> Packed:
     """Read, check and pack one recording."""
     try:
         record = source.read(recording)
-        if isinstance(record, CineStack):
-            return Packed(array=prepare_cine(record))
-        return _pack_ecg(record)
+        return _pack_ecg(record) if isinstance(record, EcgRecord) else _pack_cines(record, views=views)
     except RecordRefused as refusal:
         return Packed(reason=refusal.reason)
     except Exception:  # a fault of ours on one file must not cost a site its other files; it is counted
@@ -54,5 +61,33 @@ def pack_recording(source: Source, recording: Recording) -> Packed:
 def _pack_ecg(record: EcgRecord) -> Packed:
     checked = check_ecg(record)
     limits = np.iinfo(np.int16)
-    counts = np.rint(checked.signal_mv * ECG_COUNTS_PER_MV).clip(limits.min, limits.max)
-    return Packed(array=counts.astype(np.int16), flags=tuple(sorted(checked.flags)))
+    counts = np.rint(checked.signal_mv * ECG_COUNTS_PER_MV).clip(limits.min, limits.max).astype(np.int16)
+    return Packed(
+        ecg=counts,
+        flags=tuple(sorted(checked.flags)),
+        facts=dict(checked.facts),
+        signature=ecg_signature(counts),
+    )
+
+
+def _pack_cines(stacks: tuple[CineStack, ...], *, views: tuple[str, ...]) -> Packed:
+    """The wanted views that can be prepared; refused only where none can."""
+    wanted = {stack.view: stack for stack in stacks if stack.view in views}
+    if not wanted:
+        raise RecordRefused("cine-no-view")
+    cines: dict[str, np.ndarray] = {}
+    flags: set[str] = set()
+    facts: dict[str, float | str] = {}
+    refusal: RecordRefused | None = None
+    for view, stack in wanted.items():
+        try:
+            prepared = prepare_cine(stack)
+        except RecordRefused as error:
+            refusal = refusal or error
+            continue
+        cines[view] = prepared.pixels
+        flags |= prepared.flags
+        facts |= {f"{view}_{name}": value for name, value in prepared.facts.items()}
+    if not cines and refusal is not None:
+        raise refusal
+    return Packed(cines=cines, flags=tuple(sorted(flags)), facts=facts)

@@ -86,8 +86,8 @@ def _write_visit(
     """Append a visit's rows: one for each ECG, or one for a cine alone. Gives the refusals."""
     refusals = Counter(item.reason for item in packed if item.reason)
     writer.flags.update(flag for item in packed for flag in item.flags)
-    cines = [item.array for item in packed[: len(visit.cines)] if item.array is not None]
-    ecgs = [item.array for item in packed[len(visit.cines) :] if item.array is not None]
+    cines = [item.cines["4ch"] for item in packed[: len(visit.cines)] if "4ch" in item.cines]
+    ecgs = [item.ecg for item in packed[len(visit.cines) :] if item.ecg is not None]
     if cines or ecgs:
         split = config.prepare.split
         side = split_of(key, visit.pseudonym, validation=split.validation, test=split.test)

@@ -44,11 +44,13 @@ class CheckedEcg:
         signal_mv: float64 [12, T] at 250 Hz, filtered, finite, in the order of ``LEADS``.
         flags: any of ``lead-derived``, ``nan-filled``, ``nan-lead``, ``flat-lead``, ``lead-swap``.
         swap_residual: relative residual of the limb-lead identities; 0 where none can be tested.
+        facts: name to number for the report: fs_hz, duration_s, amplitude_mv, swap_residual.
     """
 
     signal_mv: np.ndarray
     flags: frozenset[str]
     swap_residual: float
+    facts: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,9 @@ def check_ecg(record: EcgRecord) -> CheckedEcg:
     conditions = {"lead-derived": derived > 0, "nan-filled": repair.filled > 0, "nan-lead": repair.lost > 0,
                   "flat-lead": bool(flat.any()), "lead-swap": residual > SWAP_FLAGGED}  # fmt: skip
     flags = frozenset(name for name, holds in conditions.items() if holds)
-    return CheckedEcg(signal_mv=filtered, flags=flags, swap_residual=residual)
+    facts = {"fs_hz": record.fs_hz, "duration_s": samples / record.fs_hz,
+             "amplitude_mv": amplitude_mv, "swap_residual": residual}  # fmt: skip
+    return CheckedEcg(signal_mv=filtered, flags=flags | record.flags, swap_residual=residual, facts=facts)
 
 
 def order_leads(record: EcgRecord) -> tuple[np.ndarray, int]:

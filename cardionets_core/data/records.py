@@ -2,7 +2,7 @@
 
 Step 2 of the walk. Nothing here reads a file.
 
-Legend: L leads, T samples, F cine frames, Y rows, X columns.
+Legend: L leads, T samples, F cine frames, Z slices, Y rows, X columns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 
 LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 DISEASES: tuple[str, ...] = ("cad", "cm", "hf", "pc", "ph")
+VIEWS: tuple[str, ...] = ("4ch", "2ch", "3ch", "sax")
+
+View = Literal["4ch", "2ch", "3ch", "sax", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,28 +28,47 @@ class EcgRecord:
         signal_mv: float32 [L, T], millivolts; NaN where the file says that a sample is missing.
         fs_hz: samples per second.
         leads: L names in the order of the rows, spelt as in ``LEADS`` where they are of the twelve.
+        flags: what the reader repaired by a documented rule, ``calibration-cropped`` for one.
     """
 
     signal_mv: np.ndarray
     fs_hz: float
     leads: tuple[str, ...]
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CineStack:
-    """One cine.
+    """One cine of one view: frames in the order of time, slices in the order of position.
 
     Attributes:
-        pixels: float32 [F, Y, X], scanner units.
-        spacing_mm: (row spacing, column spacing) in millimetres.
+        pixels: float32 [F, Y, X], or [F, Z, Y, X] for a stack of slices; scanner units.
+        spacing_mm: (between rows, between columns) in millimetres.
+        slice_spacing_mm: between neighbouring slices along their normal; None for one slice.
         frame_ms: time between frames, or None where the file does not say.
-        view: ``4ch`` is the only view that this version reads.
+        view: one of ``VIEWS``, or ``unknown`` where neither name nor geometry tells.
+        ed_frame: index of end-diastole from 0, None where unknown.
+        es_frame: index of end-systole from 0, None where unknown.
+        phase_source: ``given`` (the file or a sidecar names ED and ES), ``heuristic``, or empty.
+        mask: uint8 like ``pixels``: 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; frames without a
+            segmentation are 0 throughout. None where there is none at all.
+        flags: what the reader repaired or guessed by a documented rule, ``series-repeated`` for one.
     """
 
     pixels: np.ndarray
     spacing_mm: tuple[float, float]
+    slice_spacing_mm: float | None = None
     frame_ms: float | None = None
-    view: str = "4ch"
+    view: View = "4ch"
+    ed_frame: int | None = None
+    es_frame: int | None = None
+    phase_source: str = ""
+    mask: np.ndarray | None = None
+    flags: frozenset[str] = frozenset()
+
+
+Read = EcgRecord | tuple[CineStack, ...]
+"""What one recording gives: an ECG, or the cines of a study, one a view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +82,7 @@ class Recording:
         patient: the hospital's identifier of the person.
         visit: ECG and cine with the same patient and visit are a pair.
         kind: ``ecg`` or ``cine``.
-        path: the file or archive.
+        path: the file, archive or folder.
     """
 
     patient: str
@@ -76,7 +98,11 @@ class Person:
     Attributes:
         phenotypes: field number (24100 to 24181) to value in the unit of the field.
         diseases: name of ``DISEASES`` to 1.0, 0.0; absent = not assessed.
+        age_years: at the visit.
+        sex: ``F`` or ``M``; None where unknown or otherwise recorded.
     """
 
     phenotypes: dict[int, float] = field(default_factory=dict)
     diseases: dict[str, float] = field(default_factory=dict)
+    age_years: float | None = None
+    sex: Literal["F", "M"] | None = None

@@ -28,7 +28,7 @@ def area_mm2(cine: np.ndarray) -> np.ndarray:
 
 def test_native_spacing_and_length_only_crop_and_scale() -> None:
     stack = beating()
-    cine = prepare_cine(stack)
+    cine = prepare_cine(stack).pixels
     assert cine.shape == (50, 96, 96) and cine.dtype == np.uint8
     weights, inside = window_weights(160, spacing_mm=SPACING_MM, centre=80.0)
     assert inside.all()
@@ -46,13 +46,13 @@ def test_native_spacing_and_length_only_crop_and_scale() -> None:
 def test_size_of_a_heart_does_not_depend_on_spacing_or_frame_count(spacing_mm: float, frames: int) -> None:
     size = round(290 / spacing_mm)
     stack = beating(frames=frames, rows=size, columns=size, spacing_mm=spacing_mm)
-    expected = area_mm2(prepare_cine(beating()))
-    np.testing.assert_allclose(area_mm2(prepare_cine(stack)), expected, rtol=0.03)
+    expected = area_mm2(prepare_cine(beating()).pixels)
+    np.testing.assert_allclose(area_mm2(prepare_cine(stack).pixels), expected, rtol=0.03)
 
 
 def test_the_window_follows_what_moves() -> None:
     for centre in ((110.0, 100.0), (170.0, 150.0)):
-        cine = prepare_cine(beating(centre_mm=centre)).astype(float)
+        cine = prepare_cine(beating(centre_mm=centre)).pixels.astype(float)
         moving = cine.std(axis=0)
         place = [float((moving.sum(axis=1 - axis) * np.arange(96)).sum() / moving.sum()) for axis in (0, 1)]
         assert place == pytest.approx([47.5, 47.5], abs=1.0)
@@ -64,7 +64,7 @@ def test_the_window_stays_inside_and_small_images_are_padded() -> None:
     weights, inside = window_weights(60, spacing_mm=SPACING_MM, centre=10.0)
     assert inside.sum() == 60 and inside[18] and not inside[17] and weights.toarray()[18, 0] == 1
     small = beating(rows=60, columns=60, centre_mm=(55.0, 55.0))
-    cine = prepare_cine(small)
+    cine = prepare_cine(small).pixels
     assert (cine[:, :18] == 0).all() and (cine[:, :, 78:] == 0).all() and cine[:, 18:78, 18:78].max() == 255
 
 

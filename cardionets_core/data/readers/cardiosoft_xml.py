@@ -13,6 +13,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from cardionets_core.data.readers.base import Reader
 from cardionets_core.data.readers.disk import read_bytes
 from cardionets_core.data.readers.lead_names import canonical_lead
 from cardionets_core.data.records import EcgRecord
@@ -163,3 +164,13 @@ def _positive(text: str, name: str) -> float:
     if not 0 < value < 1e9:
         raise RecordRefused("ecg-unreadable", f"{name} is not positive")
     return value
+
+
+READER = Reader(
+    name="cardiosoft_xml",
+    kind="ecg",
+    title="GE CardioSoft XML",
+    suffixes=(".xml",),
+    recognises=lambda path, head: b"<CardiologyXML" in head,
+    read=lambda path, options: read_cardiosoft_xml(path),
+)

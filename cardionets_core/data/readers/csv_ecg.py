@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from cardionets_core.data.readers.base import Reader, ReadOptions
 from cardionets_core.data.readers.disk import read_bytes
 from cardionets_core.data.readers.lead_names import canonical_lead
 from cardionets_core.data.records import EcgRecord
@@ -24,7 +24,7 @@ MAXIMUM_COLUMNS = 64
 _MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3}
 
 
-def read_csv_ecg(path: Path, *, rate_hz: float, unit: Literal["mV", "uV"]) -> EcgRecord:
+def read_csv_ecg(path: Path, *, rate_hz: float, unit: str) -> EcgRecord:
     """Read one CSV file.
 
     Args:
@@ -59,3 +59,20 @@ def read_csv_ecg(path: Path, *, rate_hz: float, unit: Literal["mV", "uV"]) -> Ec
     with np.errstate(over="ignore"):
         signal = (table.to_numpy().T * _MV_PER_UNIT[unit]).astype(np.float32)
     return EcgRecord(signal_mv=np.ascontiguousarray(signal), fs_hz=rate_hz, leads=leads)
+
+
+def _read(path: Path, options: ReadOptions) -> EcgRecord:
+    if options.rate_hz is None or options.unit not in _MV_PER_UNIT:
+        raise RecordRefused("ecg-undeclared", "a CSV file names no rate and no unit", where=str(path))
+    return read_csv_ecg(path, rate_hz=options.rate_hz, unit=options.unit)
+
+
+READER = Reader(
+    name="csv",
+    kind="ecg",
+    title="CSV, one column a lead",
+    suffixes=(".csv",),
+    recognises=lambda path, head: path.suffix.lower() == ".csv",
+    read=_read,
+    needs=("rate_hz", "unit"),
+)

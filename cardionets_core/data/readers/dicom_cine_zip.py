@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cardionets_core.data.readers.base import Reader
 from cardionets_core.data.readers.dicom_frame import DicomFrame, read_frame
 from cardionets_core.data.readers.disk import check_size
 from cardionets_core.data.records import CineStack
@@ -139,3 +140,13 @@ def _stack(series: _Series) -> CineStack:
         spacing_mm=first.spacing_mm,
         frame_ms=step if step > 0 else None,
     )
+
+
+READER = Reader(
+    name="dicom_zip",
+    kind="cine",
+    title="DICOM cine in a zip",
+    suffixes=(".zip",),
+    recognises=lambda path, head: head.startswith(b"PK"),
+    read=lambda path, options: (read_dicom_cine_zip(path),),
+)

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from cardionets_core.data.readers.base import Reader
 from cardionets_core.data.readers.disk import check_size
 from cardionets_core.data.records import CineStack
 from cardionets_core.errors import RecordRefused
@@ -65,3 +66,13 @@ def _frame_ms(step: float, unit: str) -> float | None:
     scale = _MS_PER_UNIT.get(unit, 1000.0 if step < 1.0 else 1.0)
     frame_ms = step * scale
     return frame_ms if 1.0 <= frame_ms <= 1000.0 else None
+
+
+READER = Reader(
+    name="nifti",
+    kind="cine",
+    title="NIfTI",
+    suffixes=(".nii", ".nii.gz"),
+    recognises=lambda path, head: path.name.lower().endswith((".nii", ".nii.gz")),
+    read=lambda path, options: (read_nifti_cine(path),),
+)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cardionets_core.data.readers.base import HEAD_BYTES, Reader
 from cardionets_core.data.readers.disk import check_size, read_bytes
 from cardionets_core.data.readers.lead_names import canonical_lead
 from cardionets_core.data.readers.wfdb_header import Header, HeaderInvalidError, SignalLine, parse_header
@@ -116,3 +117,23 @@ def _read_with_library(header: Header, path: Path) -> np.ndarray:
     if values.ndim != 2 or values.shape[0] != len(header.signals) or values.shape[1] == 0:
         raise RecordRefused("ecg-unreadable", "signals of unequal length", where=str(path))
     return values
+
+
+def _recognises(path: Path, head: bytes) -> bool:
+    if path.suffix.lower() != ".hea":
+        return False
+    try:
+        parse_header(head.decode("latin-1"))
+    except HeaderInvalidError:
+        return len(head) == HEAD_BYTES
+    return True
+
+
+READER = Reader(
+    name="wfdb",
+    kind="ecg",
+    title="WFDB (.hea with .dat or .mat)",
+    suffixes=(".hea",),
+    recognises=_recognises,
+    read=lambda path, options: read_wfdb(path),
+)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from cardionets_core.data.records import CineStack, EcgRecord, Person, Recording
+from cardionets_core.data.records import Person, Read, Recording
 from cardionets_core.errors import FolderMissingError
 
 
@@ -18,9 +18,11 @@ class Source(Protocol):
 
     Attributes:
         refusals: reason to number of recordings that ``recordings`` left out, ``withdrawn`` for one.
+        notes: doubt to number of rows of the tables, ``time-differs`` for one; counts only, never rows.
     """
 
     refusals: Counter[str]
+    notes: Counter[str]
 
     def recordings(self) -> list[Recording]:
         """Everything that may be read, withdrawals removed.
@@ -31,7 +33,7 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, recording: Recording) -> EcgRecord | CineStack:
+    def read(self, recording: Recording) -> Read:
         """Read one recording.
 
         Raises:
@@ -39,12 +41,20 @@ class Source(Protocol):
         """
         ...
 
+    def parts(self, recording: Recording) -> list[Path]:
+        """The files that a recording is made of, as far as they are there: header and signals, say."""
+        ...
+
     def person(self, patient: str, visit: str) -> Person:
         """What the tables say of one visit; an empty ``Person`` where they say nothing."""
         ...
 
-    def files(self) -> list[tuple[str, Path]]:
-        """(name relative to its folder, path) of every file whose change makes a cache stale."""
+    def tables(self) -> list[tuple[str, Path]]:
+        """(key of the document, path) of every table and list: what people are, not what signals are."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready: what of the document changes how a recording is read (formats, units); no paths."""
         ...
 
 

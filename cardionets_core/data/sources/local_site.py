@@ -18,7 +18,7 @@ from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.readers.csv_ecg import read_csv_ecg
 from cardionets_core.data.readers.nifti_cine import read_nifti_cine
 from cardionets_core.data.readers.wfdb_ecg import read_wfdb
-from cardionets_core.data.records import CineStack, EcgRecord, Person, Recording
+from cardionets_core.data.records import Person, Read, Recording
 from cardionets_core.data.sources.base import beside, require_file, require_folder
 from cardionets_core.data.sources.diseases import read_diagnoses
 from cardionets_core.data.sources.tables import phenotype_row, phenotype_values, read_table
@@ -58,10 +58,10 @@ class LocalSiteSource:
             )  # fmt: skip
         return found
 
-    def read(self, recording: Recording) -> EcgRecord | CineStack:
+    def read(self, recording: Recording) -> Read:
         """See ``Source``."""
         if recording.kind == "cine":
-            return read_nifti_cine(recording.path)
+            return (read_nifti_cine(recording.path),)
         ecg = self._config.ecg
         if ecg is not None and ecg.format == "csv" and ecg.rate_hz is not None and ecg.unit is not None:
             return read_csv_ecg(recording.path, rate_hz=ecg.rate_hz, unit=ecg.unit)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cardionets_core.config.site import MimicSource
 from cardionets_core.data.readers.wfdb_ecg import read_wfdb
-from cardionets_core.data.records import CineStack, EcgRecord, Person, Recording
+from cardionets_core.data.records import Person, Read, Recording
 from cardionets_core.data.sources.base import beside, require_file, require_folder, wfdb_companions
 from cardionets_core.data.sources.diseases import diseases_of
 from cardionets_core.data.sources.tables import read_table
@@ -47,7 +47,7 @@ class MimicIvEcgSource:
             )  # fmt: skip
         return found
 
-    def read(self, recording: Recording) -> EcgRecord | CineStack:
+    def read(self, recording: Recording) -> Read:
         """See ``Source``."""
         return read_wfdb(recording.path)
 

@@ -15,7 +15,7 @@ import numpy as np
 from cardionets_core.config.site import UkBiobankSource
 from cardionets_core.data.readers.cardiosoft_xml import read_cardiosoft_xml
 from cardionets_core.data.readers.dicom_cine_zip import read_dicom_cine_zip
-from cardionets_core.data.records import CineStack, EcgRecord, Person, Recording
+from cardionets_core.data.records import Person, Read, Recording
 from cardionets_core.data.sources.base import require_file, require_folder
 from cardionets_core.data.sources.diseases import read_diagnoses
 from cardionets_core.data.sources.tables import phenotype_values
@@ -50,10 +50,10 @@ class UkBiobankFolders:
             self.refusals["withdrawn"] = len(listed) - len(kept)
         return kept
 
-    def read(self, recording: Recording) -> EcgRecord | CineStack:
+    def read(self, recording: Recording) -> Read:
         """See ``Source``."""
         if recording.kind == "cine":
-            return read_dicom_cine_zip(recording.path)
+            return (read_dicom_cine_zip(recording.path),)
         return read_cardiosoft_xml(recording.path)
 
     def person(self, patient: str, visit: str) -> Person:
