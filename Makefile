@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test test-slow check fix bench system clean
+.PHONY: setup demo test test-slow check fix bench fuzz system clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ fix: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.server_memory
+	$(BIN)/python -m simulation.benchmarks.data_path
+
+fuzz: $(STAMP)
+	$(BIN)/python tests/data/fuzz_readers.py $(or $(DATA),../shared/data) --count $(or $(COUNT),5000) --first $(or $(FIRST),0)
 
 clean:
 	rm -rf $(VENV) runs build

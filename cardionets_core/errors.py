@@ -6,7 +6,8 @@ walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its tex
     CardioNetsError                 exit 1
     ├── UsageError                  exit 2   usage
     ├── ConfigError                 exit 3   config-invalid
-    │   └── UnknownNameError                 unknown-name
+    │   ├── UnknownNameError                 unknown-name
+    │   └── MachineUnfitError                machine-unfit
     ├── DataError                   exit 4   data
     │   ├── FolderMissingError               folder-missing
     │   ├── SourceInvalidError               source-invalid
@@ -112,6 +113,12 @@ class UnknownNameError(ConfigError):
     """A document names a task, source, strategy or preset that does not exist."""
 
     code = "unknown-name"
+
+
+class MachineUnfitError(ConfigError):
+    """The machine lacks what the site needs: disk, memory, a device, a library's version, a right clock."""
+
+    code = "machine-unfit"
 
 
 class DataError(CardioNetsError):

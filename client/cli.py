@@ -5,18 +5,23 @@ from __future__ import annotations
 import enum
 import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cardionets_core.errors import CardioNetsError
+from cardionets_core.errors import CardioNetsError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from cardionets_core.data.sources.local_files import Part
 
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Index a hospital's data, check that the site can serve, and see what left the building.",
+    rich_markup_mode="markdown",
+    help="Look into a hospital's files, prepare its data, check the site, and see what left the building.",
 )
 
 
@@ -32,40 +37,101 @@ FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets
 
 
 @cli.command()
-def prepare(site: SiteOption = Path("site.yaml"), format: FormatOption = Format.table) -> None:
-    """Read the hospital's records once and pack them into the cache; a second call does nothing new."""
+def prepare(
+    site: SiteOption = Path("site.yaml"),
+    format: FormatOption = Format.table,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count what would be read")] = False,
+) -> None:
+    """Read the hospital's records once and pack them into the cache; a second call does nothing new.
+
+    Then writes the quality report, quality.html and quality.json, into the folder report of the cache. It
+    shows recordings and stays in the building.
+    """
     from cardionets_core.config.site import read_site
-    from cardionets_core.data.cache import summary
-    from cardionets_core.data.prepare import prepare as prepare_cache
+    from client.screen import Screen
+    from client.wording import prepare_lines, preview_lines
 
-    def tell(what: str, done: int, total: int) -> None:
-        if done == total or done % 100 == 0:
-            print(f"{what} · {done} of {total}", file=sys.stderr)
+    config = read_site(site)
+    if dry_run:
+        from client.preview import preview
 
-    content = {"schema_version": 1, **summary(prepare_cache(read_site(site), progress=tell))}
-    if format is Format.json:
-        print(json.dumps(content, sort_keys=True))
+        _print(preview(config), preview_lines, format)
         return
-    for key, value in content.items():
-        if isinstance(value, dict):
-            print(f"{key}: " + (", ".join(f"{name} {count}" for name, count in value.items()) or "none"))
+    from cardionets_core.data.prepare import prepare as prepare_cache
+    from client.quality_report import prepared_summary
+
+    with Screen(sys.stderr) as screen:
+        cohort = prepare_cache(config, progress=screen.tell)
+        content = prepared_summary(config, cohort, progress=screen.tell)
+    _print(content, prepare_lines, format)
 
 
 @cli.command()
-def check(site: SiteOption = Path("site.yaml"), format: FormatOption = Format.table) -> None:
-    """Say for every phase whether this site can serve it, and list every problem with its remedy."""
-    from client.checks import check_site
+def check(
+    site: SiteOption = Path("site.yaml"),
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="recordings that go through the whole path")
+    ] = 8,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="draw the sample into this PNG; keep it in the building")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="write over an earlier picture")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Look at document, folders, machine, data and cache, and list every problem with its remedy.
 
-    found = check_site(site)
-    if format is Format.json:
-        print(json.dumps(found.to_json(), sort_keys=True))
-    else:
-        for name, state in found.phases.items():
-            print(f"phase {name:10} {state}")
-        for problem in found.problems:
-            print(f"problem [{problem.code}]: {problem}")
-        print("no problems" if not found.problems else f"{len(found.problems)} problem(s)")
+    Works before prepare was ever run, and changes nothing. The exit code is that of the worst problem.
+    """
+    from client.checks import check_site
+    from client.screen import Screen
+    from client.wording import check_lines
+
+    if picture is not None and picture.exists() and not replace:
+        raise UsageError(f"{picture} is there already", remedy="name another file, or give --replace")
+    with Screen(sys.stderr) as screen:
+        found = check_site(site, sample=sample, progress=screen.tell)
+        if picture is not None:
+            from client.sample_picture import write_sample_picture
+
+            write_sample_picture(picture, found.sampled)
+            screen.note(f"the picture shows recordings of patients and stays in the building: {picture}")
+    _print(found.to_json(), check_lines, format)
     raise SystemExit(found.exit_code)
+
+
+@cli.command()
+def inspect(
+    paths: Annotated[list[Path], typer.Argument(exists=True, show_default=False, help="files or folders")],
+    site: Annotated[
+        Path | None, typer.Option("--site", help="a site.yaml that declares rate, unit and the like")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Say what is read of files and folders, or why not; writes nothing.
+
+    A folder is walked; a DICOM study in one folder, or a WFDB header with its signal files, is one recording.
+    No name is printed: 2.14 is the fourteenth recording or unknown file of the second PATH, in the order of
+    their paths. With --format json, one object a line for each. Peak and rms are those of the file's signal
+    in mV, before any filter; frames are counted from 1. Exit code 4 only where nothing could be read.
+    """
+    from client.inspection import Tally, declared_parts, inspect_paths
+    from client.wording import inspection_lines, tally_lines
+
+    declared: Sequence[Part] = ()
+    if site is not None:
+        from cardionets_core.config.site import read_site
+
+        declared = declared_parts(read_site(site))
+    tally = Tally()
+    for found in inspect_paths(paths, declared=declared):
+        tally.add(found)
+        if format is Format.json:
+            print(json.dumps(found, allow_nan=False), flush=True)
+        elif found["format"] is not None or paths[found["argument"] - 1].is_file():
+            print("\n".join(inspection_lines(found)), flush=True)
+    print("\n".join(tally_lines(tally)), file=sys.stderr if format is Format.json else sys.stdout)
+    if not tally.read:
+        raise SystemExit(DataError.exit_code)
 
 
 @cli.command()
@@ -88,6 +154,14 @@ def journal(
         return
     for line in path.read_text(encoding="utf-8").splitlines():
         print(line.partition(" ")[2])
+
+
+def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[str]], format: Format) -> None:
+    """The result on stdout: one JSON object, or lines for people."""
+    if format is Format.json:
+        print(json.dumps(content, sort_keys=True, allow_nan=False))
+    else:
+        print("\n".join(lines(content)))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ any path that the document names.
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,14 @@ def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+# YAML 1.1 takes yes, no, on and off for booleans, keys included; YAML 1.2 and people's tables do not.
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [
+        (tag, re.compile("true|True|TRUE|false|False|FALSE") if tag.endswith(":bool") else pattern)
+        for tag, pattern in resolvers
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -107,7 +116,8 @@ def read_document(model: type[DocumentT], path: Path) -> DocumentT:
 
 
 def _fault(model: type[BaseModel], item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    # In brackets stand tags of values that may be written in two ways; they are no keys.
+    key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("(")) or "(top level)"
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(item["loc"][-1]), list(_all_field_names(model)), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

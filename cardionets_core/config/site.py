@@ -8,20 +8,73 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from cardionets_core.config.local_site import LocalSource, check_pattern, shape_of_value
 from cardionets_core.config.read import Document, DocumentT, parse_document, read_mapping
+
+
+class ConvertedCines(Document):
+    """Cines of UK Biobank that were already converted to NIfTI, in the layout of the ukbb_cardiac scripts.
+
+    A folder for each person and instance holds ``la_4ch``, ``la_2ch``, ``la_3ch`` and ``sa`` as ``.nii.gz``
+    or ``.nii``; other files in it are passed over.
+    """
+
+    folder: Path
+    pattern: str = Field(
+        default="{eid}_{instance}/*",
+        description="{eid}, {instance} and * as in glob, relative to folder",
+    )
+    instance: int = Field(default=2, ge=0, le=9, description="where the pattern has no {instance}")
+
+    @field_validator("pattern")
+    @classmethod
+    def _placeholders(cls, value: str) -> str:
+        return check_pattern(value, placeholders=("eid", "instance"))
+
+
+_OneOrMorePaths = Annotated[
+    Annotated[Path, Tag("(path)")] | Annotated[tuple[Path, ...], Tag("(list)")],
+    Discriminator(
+        shape_of_value,
+        custom_error_type="wrong_shape",
+        custom_error_message="give a path, or a list of paths",
+    ),
+]
 
 
 class UkBiobankSource(Document):
     """UK Biobank downloads as they lie on disk (FORMATS sections 1 to 3)."""
 
     kind: Literal["uk_biobank"]
-    ecg: Path = Field(description="folder of {eid}_20205_{instance}_{array}.xml")
-    cmr: Path | None = Field(default=None, description="folder of {eid}_20208_{instance}_{array}.zip")
-    table: Path | None = Field(default=None, description="CSV or tab file with fields 24100-24181")
-    diagnoses: Path | None = Field(default=None, description="CSV: eid, icd10")
+    ecg: Path | None = Field(default=None, description="folder of {eid}_20205_{instance}_{array}.xml")
+    cmr: _OneOrMorePaths | None = Field(
+        default=None, description="folder or folders of {eid}_20208_{instance}_{array}.zip and 20209"
+    )
+    converted: ConvertedCines | None = None
+    table: _OneOrMorePaths | None = Field(
+        default=None,
+        description="CSV, tab or Parquet: fields 24100-24181, 31, 21003, 41270; one file or several",
+    )
+    diagnoses: Path | None = Field(default=None, description="table: eid, icd10; or eid and field 41270")
     withdrawals: Path | None = Field(default=None, description="folder that holds w*_*.csv, or one such file")
+
+    @property
+    def cmr_folders(self) -> tuple[Path, ...]:
+        """The folders of zips, however they were written."""
+        return _as_tuple(self.cmr)
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """The tables, however they were written."""
+        return _as_tuple(self.table)
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> UkBiobankSource:
+        if self.ecg is None and not self.cmr_folders and self.converted is None:
+            raise ValueError("give ecg, cmr or converted")
+        return self
 
 
 class MimicSource(Document):
@@ -32,47 +85,13 @@ class MimicSource(Document):
     diagnoses: Path | None = Field(
         default=None, description="records_w_diag_icd10.csv of MIMIC-IV-ECG-Ext-ICD"
     )
+    withdrawals: Path | None = Field(default=None, description="file: one subject_id a line")
 
 
-class EcgFiles(Document):
-    """A folder of ECG files in one format. CSV files name no rate or unit, so the document must."""
-
-    format: Literal["wfdb", "csv"]
-    folder: Path
-    rate_hz: float | None = Field(default=None, gt=0)
-    unit: Literal["mV", "uV"] | None = None
-
-    @model_validator(mode="after")
-    def _csv_is_declared(self) -> EcgFiles:
-        if self.format == "csv" and (self.rate_hz is None or self.unit is None):
-            raise ValueError("CSV files name no rate and no unit: give rate_hz and unit")
-        return self
-
-
-class CineFiles(Document):
-    """A folder of 4-chamber cine files in one format."""
-
-    format: Literal["nifti"]
-    folder: Path
-
-
-class LocalSource(Document):
-    """A hospital's own export. Without an index every ECG file counts as a patient of its own."""
-
-    kind: Literal["local_site"]
-    ecg: EcgFiles | None = None
-    cmr: CineFiles | None = None
-    index: Path | None = Field(default=None, description="CSV: patient, visit, ecg, cine (file names)")
-    phenotypes: Path | None = Field(default=None, description="CSV: patient, visit, one column a phenotype")
-    diagnoses: Path | None = Field(default=None, description="CSV: patient, icd10 (codes split by ;)")
-
-    @model_validator(mode="after")
-    def _holds_something(self) -> LocalSource:
-        if self.ecg is None and self.cmr is None:
-            raise ValueError("give ecg, cmr or both")
-        if self.cmr is not None and self.index is None:
-            raise ValueError("cmr needs an index that names each cine's patient and visit")
-        return self
+def _as_tuple(paths: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    if paths is None:
+        return ()
+    return paths if isinstance(paths, tuple) else (paths,)
 
 
 SourceConfig = Annotated[UkBiobankSource | MimicSource | LocalSource, Field(discriminator="kind")]
@@ -160,11 +179,16 @@ def read_site(path: Path) -> SiteConfig:
 
 
 def _absolute(document: DocumentT, base: Path) -> DocumentT:
-    changes: dict[str, object] = {}
-    for name in type(document).model_fields:
-        value = getattr(document, name)
-        if isinstance(value, Path):
-            changes[name] = value.expanduser() if value.expanduser().is_absolute() else base / value
-        elif isinstance(value, Document):
-            changes[name] = _absolute(value, base)
+    changes = {name: _placed(getattr(document, name), base) for name in type(document).model_fields}
     return document.model_copy(update=changes)
+
+
+def _placed(value: object, base: Path) -> object:
+    """The value with every path in it absolute."""
+    if isinstance(value, Path):
+        return value.expanduser() if value.expanduser().is_absolute() else base / value
+    if isinstance(value, Document):
+        return _absolute(value, base)
+    if isinstance(value, tuple):
+        return tuple(_placed(item, base) for item in value)
+    return value

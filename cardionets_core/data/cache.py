@@ -1,22 +1,12 @@
-"""The packed cache of a site: opening, and the manifest that vouches for it (step 4 of the walk).
+"""Opening the cache of a site (step 4 of the walk).
 
-Comes in: a site's document. Goes out: a ``Cohort`` over memory maps. No file of the cache holds an
-identifier, a path or a date: people are pseudonyms, and the listing of files is a keyed HMAC.
-
-    <folders.cache>/cohort/
-        manifest.json     schema, site, fingerprint, arrays, counts, flags, refusals
-        rows.parquet      row, patient, pseudonym, split, ecg, cine
-        ecg.npy           int16, flat, microvolts           ecg_samples.npy   int64 [records]
-        cines.npy         uint8 [cines, 50, 96, 96]
-        phenotypes.npy    float32 [R, 82]                   diseases.npy      float32 [R, 5]
+Comes in: a site's document. Goes out: a ``Cohort`` over memory maps of the store. What is stale, torn or
+another's is refused by name; nothing is mended here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,84 +14,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cardionets_core.config.site import SiteConfig
-from cardionets_core.data.cohort import SPLITS, Cohort
+from cardionets_core.data.cohort import CINE_FRAMES, CINE_PIXELS, SPLITS, Cohort
+from cardionets_core.data.duplicates import SIGNATURE_LENGTH
 from cardionets_core.data.fingerprint import Fingerprint, fingerprint
 from cardionets_core.data.leakage import check_leakage
+from cardionets_core.data.listing import take_listing
+from cardionets_core.data.manifest import (
+    DISEASES,
+    MANIFEST,
+    PHENOTYPES,
+    REBUILD,
+    RECORDS,
+    ROWS,
+    Manifest,
+    cohort_folder,
+    read_manifest,
+    store_folder,
+    torn,
+)
 from cardionets_core.data.pseudonym import load_key
+from cardionets_core.data.publish import BYTES_A_CINE, BYTES_A_SAMPLE, INTERNAL, PLACES
+from cardionets_core.data.records import LEADS, VIEWS
 from cardionets_core.data.sources import open_source
-from cardionets_core.data.storage import StoredArray, load_array
+from cardionets_core.data.storage import map_file
+from cardionets_core.data.store import packed_digest
 from cardionets_core.errors import CacheForeignError, CacheStaleError, DataError
 
-SCHEMA = 1
-ARRAYS = ("ecg", "ecg_samples", "cines", "phenotypes", "diseases")
-MANIFEST = "manifest.json"
-ROWS = "rows.parquet"
-_REBUILD = "run `prepare` again"
+__all__ = ["MANIFEST", "cohort_folder", "open_cache", "read_manifest", "record_table", "summary"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What ``manifest.json`` holds."""
-
-    schema: int
-    site: str
-    fingerprint: Fingerprint
-    arrays: dict[str, StoredArray]
-    rows_sha256: str
-    counts: dict[str, int]
-    flags: dict[str, int]
-    refusals: dict[str, int]
-
-    @property
-    def content_digest(self) -> str:
-        """SHA-256 over all but the fingerprint: equal for equal bytes, wherever the files lay."""
-        content = asdict(self)
-        del content["fingerprint"]
-        return hashlib.sha256(_canonical(content).encode()).hexdigest()
-
-    def to_json(self) -> str:
-        """Canonical text."""
-        return _canonical(asdict(self))
-
-
-def cohort_folder(config: SiteConfig) -> Path:
-    """Where a site's cache lies."""
-    return config.folders.cache / "cohort"
-
-
-def read_manifest(config: SiteConfig) -> Manifest:
-    """The manifest of a site's cache.
-
-    Raises:
-        CacheStaleError: there is none, or one of another schema.
-        CacheForeignError: it is torn, or belongs to another site.
-    """
-    path = cohort_folder(config) / MANIFEST
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        schema, site = content["schema"], content["site"]
-    except FileNotFoundError:
-        raise CacheStaleError(
-            "there is no cache yet", where=str(path.parent), remedy="run `prepare`"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _torn(path) from error
-    if schema != SCHEMA:
-        raise CacheStaleError("the cache has another layout", where=str(path.parent), remedy=_REBUILD)
-    if site != config.site:
-        raise CacheForeignError(
-            f"the cache was made for the site {site!r}, not for {config.site!r}", where=str(path.parent),
-            remedy="give each site its own folders.cache, or delete the cache if the site was renamed",
-        )  # fmt: skip
-    try:
-        arrays = {
-            name: StoredArray(dtype=entry["dtype"], shape=tuple(entry["shape"]), sha256=entry["sha256"])
-            for name, entry in content["arrays"].items()
-        }
-        known = {**content, "fingerprint": Fingerprint(**content["fingerprint"]), "arrays": arrays}
-        return Manifest(**known)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _torn(path) from error
+_SIGNATURE_BYTES = 4 * SIGNATURE_LENGTH
 
 
 def open_cache(config: SiteConfig, *, check: Literal["full", "quick"] = "full") -> Cohort:
@@ -109,56 +50,112 @@ def open_cache(config: SiteConfig, *, check: Literal["full", "quick"] = "full") 
 
     Args:
         config: of the site.
-        check: ``full`` compares the site's files with those that were prepared and every array with its
-            digest; ``quick`` looks only at the settings, the code and the shapes, for use between two rounds.
+        check: ``full`` compares the site's files with those that were prepared and every recording with its
+            digest; ``quick`` looks only at settings, code, lists of withdrawals and lengths, for use between
+            two rounds.
 
     Raises:
         CacheStaleError: no cache, or data, code or settings have changed since.
         CacheForeignError: another site's, made with another key, or torn.
         DataError: a person stands in two splits, or the key is gone.
     """
-    manifest = read_manifest(config)
+    read_manifest(config)
     key = load_key(config.folders.secret)
-    full = check == "full"
-    now = fingerprint(config, key=key, source=open_source(config) if full else None)
-    folder = cohort_folder(config)
-    if manifest.fingerprint.key != now.key:
-        raise CacheForeignError("the cache was made with another key", where=str(folder), remedy=_REBUILD)
-    if manifest.fingerprint.settings != now.settings:
-        raise CacheStaleError("settings or code have changed", where=str(folder), remedy=_REBUILD)
-    if full and manifest.fingerprint.listing != now.listing:
-        raise CacheStaleError("the site's files have changed", where=str(folder), remedy=_REBUILD)
+    source = open_source(config)
+    listing = take_listing(source, key=key).digest if check == "full" else ""
+    now = fingerprint(config, key=key, source=source, listing=listing)
+    return open_published(config, now=now, verify=check == "full")
+
+
+def open_published(config: SiteConfig, *, now: Fingerprint, verify: bool) -> Cohort:
+    """Open the cache if it was made from the present state.
+
+    Args:
+        config: of the site.
+        now: the present state; an empty listing is not compared.
+        verify: also compare every recording with its digest.
+
+    Raises:
+        CacheStaleError, CacheForeignError, DataError: as ``open_cache``.
+    """
+    manifest = read_manifest(config)
+    made, folder = manifest.fingerprint, cohort_folder(config)
+    if made.key != now.key:
+        raise CacheForeignError("the cache was made with another key", where=str(folder), remedy=REBUILD)
+    if (made.chain, made.settings) != (now.chain, now.settings):
+        raise CacheStaleError("settings or code have changed", where=str(folder), remedy=REBUILD)
+    if made.withdrawals != now.withdrawals:
+        raise CacheStaleError("the list of withdrawals has changed", where=str(folder), remedy=REBUILD)
+    if now.listing and (made.tables, made.listing) != (now.tables, now.listing):
+        raise CacheStaleError("the site's files have changed", where=str(folder), remedy=REBUILD)
     try:
-        arrays = {
-            name: load_array(folder / f"{name}.npy", manifest.arrays[name], verify=full) for name in ARRAYS
-        }
-        content = (folder / ROWS).read_bytes()
-        if hashlib.sha256(content).hexdigest() != manifest.rows_sha256:
-            raise ValueError("another content")
-        # No threads: arrow's pools can outlive the interpreter and abort it at exit.
-        rows = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
-        columns = {name: rows[name].to_numpy() for name in ("patient", "split", "ecg", "cine")}
+        rows = _table(config, manifest, ROWS, columns=None)
+        records = _table(config, manifest, RECORDS, columns=["kind", "digest", *PLACES])
+        maps = _maps(config, manifest)
+        if verify:
+            _verify(config, manifest, records, maps)
+        labels = {name: np.load(folder / name, mmap_mode="r" if rows.num_rows else None, allow_pickle=False)
+                  for name in (PHENOTYPES, DISEASES)}  # fmt: skip
+        if any(len(array) != rows.num_rows for array in labels.values()):
+            raise ValueError("another number of rows")
+        column = {name: rows[name].to_numpy() for name in rows.column_names if name != "pseudonym"}
+        offsets, samples = (records[name].to_numpy() for name in ("ecg_offset", "ecg_samples"))
     except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
-        raise _torn(folder) from error
-    check_leakage(columns["patient"], columns["split"])
-    if len(set(rows["pseudonym"].to_pylist())) != len(np.unique(columns["patient"])):
-        raise DataError("pseudonyms and people do not match", where=str(folder), remedy=_REBUILD)
-    samples = np.asarray(arrays["ecg_samples"])
+        raise torn(folder) from error
+    check_leakage(column["patient"], column["split"])
+    if len(set(rows["pseudonym"].to_pylist())) != len(np.unique(column["patient"])):
+        raise DataError("pseudonyms and people do not match", where=str(folder), remedy=REBUILD)
     return Cohort(
         site=manifest.site,
         digest=manifest.content_digest,
-        ecg_counts=arrays["ecg"],
-        ecg_offsets=np.cumsum(samples) - samples,
-        ecg_samples=samples,
-        cines=arrays["cines"],
-        row_patient=columns["patient"].astype(np.int64),
-        row_split=columns["split"].astype(np.int8),
-        row_ecg=columns["ecg"].astype(np.int64),
-        row_cine=columns["cine"].astype(np.int64),
-        phenotypes=arrays["phenotypes"],
-        diseases=arrays["diseases"],
+        ecg_counts=maps["ecg"],
+        ecg_offsets=offsets[samples > 0].astype(np.int64),
+        ecg_samples=samples[samples > 0].astype(np.int64),
+        cines=maps["cines"],
+        row_patient=column["patient"].astype(np.int64),
+        row_split=column["split"].astype(np.int8),
+        row_ecg=column["ecg"].astype(np.int64),
+        row_cine=column["4ch"].astype(np.int64),
+        phenotypes=labels[PHENOTYPES],
+        diseases=labels[DISEASES],
         refusals=dict(manifest.refusals),
+        row_views={
+            view: column[view].astype(np.int64)
+            for view in VIEWS
+            if view != "4ch" and view in config.prepare.views
+        },
+        row_age_years=column["age_years"].astype(np.float32),
+        row_sex=column["sex"].astype(np.int8),
     )
+
+
+def record_table(config: SiteConfig) -> pa.Table:
+    """A row a recording, also a refused one, for the site's own report; nothing is compared with the source.
+
+    Columns: kind, accepted, reason, flags, format, split, pseudonym, and a nullable column for every fact.
+
+    Raises:
+        CacheStaleError: there is no cache.
+        CacheForeignError: it is torn or another site's.
+    """
+    try:
+        return _table(config, read_manifest(config), RECORDS, columns=None).drop_columns(list(INTERNAL))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise torn(cohort_folder(config)) from error
+
+
+def refused_keys(config: SiteConfig) -> list[tuple[str, str]]:
+    """(key, reason) of every recording that was read and refused, in the order of the table.
+
+    Raises:
+        CacheStaleError, CacheForeignError: as ``record_table``.
+    """
+    try:
+        table = _table(config, read_manifest(config), RECORDS, columns=["key", "reason"])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise torn(cohort_folder(config)) from error
+    pairs = zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    return [(key, reason) for key, reason in pairs if reason is not None]
 
 
 def summary(cohort: Cohort) -> dict[str, Any]:
@@ -178,9 +175,47 @@ def summary(cohort: Cohort) -> dict[str, Any]:
     return report
 
 
-def _canonical(content: dict[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+def _maps(config: SiteConfig, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The published bytes of the store; the files may have grown since."""
+    folder = store_folder(config)
+    (ecg, ecg_bytes), (cines, cine_bytes) = manifest.files["ecg"], manifest.files["cines"]
+    signatures, signature_bytes = manifest.files["signatures"]
+    size = (CINE_FRAMES, CINE_PIXELS, CINE_PIXELS)
+    return {
+        "ecg": map_file(folder / ecg, "<i2", shape=(ecg_bytes // 2,)),
+        "cines": map_file(folder / cines, "|u1", shape=(cine_bytes // BYTES_A_CINE, *size)),
+        "signatures": map_file(folder / signatures, "|u1", shape=(signature_bytes,)),
+    }
 
 
-def _torn(path: Path) -> CacheForeignError:
-    return CacheForeignError("the cache is torn", where=str(path), remedy=_REBUILD)
+def _table(config: SiteConfig, manifest: Manifest, name: str, *, columns: list[str] | None) -> pa.Table:
+    content = (cohort_folder(config) / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest.tables[name]:
+        raise ValueError("another content")
+    # No threads: arrow's pools can outlive the interpreter and abort it at exit.
+    stream = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+    return stream.read(columns=columns, use_threads=False)
+
+
+def _verify(config: SiteConfig, manifest: Manifest, records: pa.Table, maps: dict[str, np.ndarray]) -> None:
+    """Compare labels and every recording with their digests, the latter in the order of the disk."""
+    for name in (PHENOTYPES, DISEASES):
+        with (cohort_folder(config) / name).open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != manifest.tables[name]:
+                raise ValueError("another content")
+    column = {name: records[name].to_numpy() for name in PLACES}
+    digests = records["digest"].to_pylist()
+    for row in np.lexsort([column[name] for name in ("item_4ch", "ecg_offset")]):
+        if not digests[row]:
+            continue
+        arrays: dict[str, np.ndarray] = {}
+        if (samples := int(column["ecg_samples"][row])) > 0:
+            start = int(column["ecg_offset"][row]) * len(LEADS)
+            arrays["ecg"] = maps["ecg"][start : start + samples * BYTES_A_SAMPLE // 2]
+        if (start := int(column["signature_start"][row])) >= 0:
+            arrays["signature"] = maps["signatures"][start : start + _SIGNATURE_BYTES]
+        for view in VIEWS:
+            if (item := int(column[f"item_{view}"][row])) >= 0:
+                arrays[view] = maps["cines"][item]
+        if packed_digest(arrays) != digests[row]:
+            raise ValueError("another content")

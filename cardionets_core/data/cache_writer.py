@@ -1,4 +1,8 @@
-"""Writing the cache: rows stream in, the whole folder appears at once or not at all (step 4 of the walk)."""
+"""Writing a publication: it appears at once or not at all, by one process at a time (step 4 of the walk).
+
+Comes in: the content that ``publish`` composed. Goes out: the folder ``cohort``. A report with pictures that
+was made of an earlier publication goes with it.
+"""
 
 from __future__ import annotations
 
@@ -11,127 +15,101 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cardionets_core.data.cache import MANIFEST, ROWS, SCHEMA, Manifest
-from cardionets_core.data.cohort import CINE_FRAMES, CINE_PIXELS
+from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.fingerprint import Fingerprint
 from cardionets_core.data.leakage import check_leakage
-from cardionets_core.data.phenotypes import FIELDS
-from cardionets_core.data.records import DISEASES, Person
-from cardionets_core.data.storage import ArrayAppender
+from cardionets_core.data.manifest import (
+    DISEASES,
+    MANIFEST,
+    PHENOTYPES,
+    RECORDS,
+    ROWS,
+    SCHEMA,
+    Manifest,
+    cohort_folder,
+)
+from cardionets_core.data.publish import Draft
+from cardionets_core.data.storage import sync_folder
 from cardionets_core.errors import DataError
 
-_Name = TypeVar("_Name", int, str)
+REPORT = "report"
+"""Folder beside the publication where the client keeps its report; removed with what it shows."""
 
 
-class CacheWriter:
-    """A cache in the making, in a folder of its own beside the one that it will replace.
+def write_publication(
+    config: SiteConfig,
+    draft: Draft,
+    *,
+    fingerprint: Fingerprint,
+    files: Mapping[str, tuple[str, int]],
+    left_out: Mapping[str, int],
+    notes: Mapping[str, int],
+    warnings: Mapping[str, int],
+    unread: int = 0,
+) -> None:
+    """Complete a publication and put it in the place of the earlier one.
 
     Args:
-        folder: where the cache shall lie; replaced by ``commit`` only.
+        config: of the site.
+        draft: its content.
+        fingerprint: what it was made from.
+        files: part of the store to (name of its file, bytes that may be shown).
+        left_out: reason to number of recordings that the source did not even list.
+        notes: doubts of the source about its tables.
+        warnings: what a person should look at.
+        unread: recordings whose files could not be read and are tried again by the next ``prepare``.
+
+    Raises:
+        DataError: a person stands in two splits.
     """
+    check_leakage(np.array(draft.rows["patient"], dtype=np.int64), np.array(draft.rows["split"], np.int64))
+    folder = cohort_folder(config)
+    new = Path(tempfile.mkdtemp(prefix=f"{folder.name}.new-", dir=folder.parent))
+    tables = {
+        ROWS: _write_parquet(new / ROWS, draft.row_table()),
+        RECORDS: _write_parquet(new / RECORDS, draft.record_table()),
+        PHENOTYPES: _write_array(new / PHENOTYPES, draft.phenotype_array()),
+        DISEASES: _write_array(new / DISEASES, draft.disease_array()),
+    }
+    refusals = draft.refusals + _counts(left_out)
+    content = draft.content.copy()
+    content.update(repr((config.site, sorted(refusals.items()))).encode())
+    counts = {**draft.counts(), "unread": unread}
+    manifest = Manifest(
+        schema=SCHEMA,
+        site=config.site,
+        content_digest=content.hexdigest(),
+        fingerprint=fingerprint,
+        files=dict(files),
+        tables=tables,
+        counts={**counts, "listed": counts["records"] + sum(left_out.values())},
+        flags=dict(sorted(draft.flags.items())),
+        notes=dict(sorted(_counts(notes).items())),
+        warnings=dict(sorted(_counts(warnings).items())),
+        refusals=dict(sorted(refusals.items())),
+    )
+    _write(new / MANIFEST, manifest.to_json().encode())
+    sync_folder(new)
+    _swap(new, folder)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.new-", dir=folder.parent))
-        cine = (CINE_FRAMES, CINE_PIXELS, CINE_PIXELS)
-        self._arrays = {
-            "ecg": ArrayAppender(self._draft / "ecg.npy", "<i2"),
-            "ecg_samples": ArrayAppender(self._draft / "ecg_samples.npy", "<i8"),
-            "cines": ArrayAppender(self._draft / "cines.npy", "|u1", item_shape=cine),
-            "phenotypes": ArrayAppender(self._draft / "phenotypes.npy", "<f4", item_shape=(len(FIELDS),)),
-            "diseases": ArrayAppender(self._draft / "diseases.npy", "<f4", item_shape=(len(DISEASES),)),
-        }
-        self._rows: dict[str, list[int]] = {"patient": [], "split": [], "ecg": [], "cine": []}
-        self._pseudonyms: list[str] = []
-        self.flags: Counter[str] = Counter()
 
-    def __enter__(self) -> CacheWriter:
-        return self
+def unpublish(config: SiteConfig) -> None:
+    """Take down what is published, and the report of it; first of all the manifest, without which it is not.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Remove whatever was not committed."""
-        for array in self._arrays.values():
-            array.abandon()
-        shutil.rmtree(self._draft, ignore_errors=True)
-
-    def add_ecg(self, counts: np.ndarray) -> int:
-        """Append int16 [12, T]; gives its index."""
-        self._arrays["ecg"].append(counts.reshape(-1))
-        self._arrays["ecg_samples"].append(np.array([counts.shape[1]], dtype="<i8"))
-        return self._arrays["ecg_samples"].items - 1
-
-    def add_cine(self, pixels: np.ndarray) -> int:
-        """Append uint8 [50, 96, 96]; gives its index."""
-        self._arrays["cines"].append(pixels)
-        return self._arrays["cines"].items - 1
-
-    def add_row(self, *, pseudonym: str, split: int, ecg: int, cine: int, person: Person) -> None:
-        """Append a row; rows of one person come one after another."""
-        known = bool(self._pseudonyms) and self._pseudonyms[-1] == pseudonym
-        patient = self._rows["patient"][-1] + (not known) if self._pseudonyms else 0
-        for name, value in (("patient", patient), ("split", split), ("ecg", ecg), ("cine", cine)):
-            self._rows[name].append(value)
-        self._pseudonyms.append(pseudonym)
-        self._arrays["phenotypes"].append(_row(person.phenotypes, FIELDS))
-        self._arrays["diseases"].append(_row(person.diseases, DISEASES))
-
-    def commit(
-        self, *, site: str, fingerprint: Fingerprint, listed: int, refusals: Mapping[str, int]
-    ) -> None:
-        """Complete the cache and put it in its place.
-
-        Raises:
-            DataError: a person stands in two splits.
-        """
-        check_leakage(
-            np.array(self._rows["patient"], dtype=np.int64), np.array(self._rows["split"], dtype=np.int64)
-        )
-        stored = {name: array.close() for name, array in self._arrays.items()}
-        table = pa.table({
-            "row": pa.array(range(len(self._pseudonyms)), type=pa.int64()),
-            "patient": pa.array(self._rows["patient"], type=pa.int64()),
-            "pseudonym": pa.array(self._pseudonyms, type=pa.string()),
-            "split": pa.array(self._rows["split"], type=pa.int8()),
-            "ecg": pa.array(self._rows["ecg"], type=pa.int64()),
-            "cine": pa.array(self._rows["cine"], type=pa.int64()),
-        })  # fmt: skip
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        content = sink.getvalue().to_pybytes()
-        _write(self._draft / ROWS, content)
-        counts = {"listed": listed, "rows": len(self._pseudonyms), "patients": len(set(self._pseudonyms)),
-                  "ecgs": stored["ecg_samples"].shape[0], "cines": stored["cines"].shape[0]}  # fmt: skip
-        manifest = Manifest(
-            schema=SCHEMA,
-            site=site,
-            fingerprint=fingerprint,
-            arrays=stored,
-            rows_sha256=hashlib.sha256(content).hexdigest(),
-            counts=counts,
-            flags=dict(sorted(self.flags.items())),
-            refusals=dict(sorted((reason, count) for reason, count in refusals.items() if count)),
-        )
-        _write(self._draft / MANIFEST, manifest.to_json().encode())
-        _sync_folder(self._draft)
-        self._swap()
-
-    def _swap(self) -> None:
-        """Put the draft in the cache's place; killed in between, there is no cache until the next run."""
-        aside = Path(tempfile.mkdtemp(prefix=f"{self._folder.name}.old-", dir=self._folder.parent))
-        if self._folder.exists():
-            self._folder.rename(aside / "cohort")
-        self._draft.rename(self._folder)
-        _sync_folder(self._folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+    What is mapped already stays readable to the process that mapped it.
+    """
+    folder = cohort_folder(config)
+    _remove_report(folder)
+    if folder.exists():
+        (folder / MANIFEST).unlink(missing_ok=True)
+        sync_folder(folder)
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
 
 
 @contextlib.contextmanager
@@ -166,20 +144,47 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def _row(values: Mapping[_Name, float], names: tuple[_Name, ...]) -> np.ndarray:
-    return np.array([values.get(name, np.nan) for name in names], dtype="<f4")
+def _swap(new: Path, folder: Path) -> None:
+    """Put the draft in the publication's place; killed in between, there is none until the next run."""
+    _remove_report(folder)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.old-", dir=folder.parent))
+    if folder.exists():
+        folder.rename(aside / folder.name)
+    new.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(aside)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _remove_report(folder: Path) -> None:
+    """Pictures of somebody who has withdrawn may not stay because a file could not be deleted: it raises."""
+    report = folder.parent / REPORT
+    if report.exists():
+        shutil.rmtree(report)
+
+
+def _counts(values: Mapping[str, int]) -> Counter[str]:
+    return Counter({name: count for name, count in values.items() if count > 0})
+
+
+def _write_parquet(path: Path, table: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return _write(path, memoryview(sink.getvalue()))
+
+
+def _write_array(path: Path, array: np.ndarray) -> str:
+    with path.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(path: Path, content: bytes | memoryview) -> str:
+    """Write and flush to disk; gives the SHA-256."""
     with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return hashlib.sha256(content).hexdigest()

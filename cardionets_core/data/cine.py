@@ -1,9 +1,8 @@
-"""Four-chamber cines: one spacing, 50 frames, 96 x 96 pixels, uint8 (SCIENCE section 3, CMR steps 2 to 6).
+"""Cines of any view: one spacing, 50 frames, 96 x 96 pixels, uint8 (SCIENCE section 3, CMR steps 2 to 6).
 
-Step 2 of the walk. Comes in: a reader's stack. Goes out: what the cache holds. There is no mask at a site,
-so the window follows the centroid of the temporal standard deviation. All steps but the last are linear, so
-only the pixels of the window are resampled; the weights are sparse, so the bytes do not depend on the
-number of threads.
+Step 2 of the walk. Comes in: a reader's stack. Goes out: what the cache holds of one plane of it, and what
+the report tells of it. All steps but the last are linear, so only the pixels of the window are resampled; the
+weights are sparse, so the bytes do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from cardionets_core.data.cine_phases import with_phases
+from cardionets_core.data.cine_plane import choose_slice, place_window
 from cardionets_core.data.records import CineStack
 from cardionets_core.errors import RecordRefused
 
@@ -41,54 +42,71 @@ class PreparedCine:
 
 
 def prepare_cine(stack: CineStack) -> PreparedCine:
-    """Resample, crop and scale one cine.
+    """Choose a plane, resample, crop and scale one cine.
 
     Args:
-        stack: [F, Y, X] with its spacing.
+        stack: [F, Y, X] or [F, Z, Y, X] with its spacing.
 
     Returns:
-        The packed plane.
+        The packed plane. Facts, as far as known: ``frames``, ``slices``, ``slice`` (from 0), ``row_mm``,
+        ``column_mm``, ``slice_mm``, ``frame_ms``, ``ed_frame`` and ``es_frame`` (from 0, in the file's
+        frames), ``ed_frame_50`` and ``es_frame_50`` (in the packed ones), ``phase_source``, ``scale``.
 
     Raises:
         RecordRefused: ``cine-frames``, ``cine-spacing``, ``cine-unreadable`` (not finite) or ``cine-flat``.
     """
-    frames, rows, columns = stack.pixels.shape
-    if not FRAME_LIMITS[0] <= frames <= FRAME_LIMITS[1]:
+    frames, rows, columns = len(stack.pixels), *stack.pixels.shape[-2:]
+    if stack.pixels.ndim not in (3, 4) or not FRAME_LIMITS[0] <= frames <= FRAME_LIMITS[1]:
         raise RecordRefused("cine-frames", f"{frames} frames")
     if not all(SPACING_LIMITS_MM[0] <= spacing <= SPACING_LIMITS_MM[1] for spacing in stack.spacing_mm):
         raise RecordRefused("cine-spacing", f"{stack.spacing_mm} mm")
     field_mm = min(rows * stack.spacing_mm[0], columns * stack.spacing_mm[1])
     if field_mm < MINIMUM_FIELD_MM:
         raise RecordRefused("cine-spacing", f"the image is only {field_mm:.0f} mm wide")
-    pixels = np.ascontiguousarray(stack.pixels, dtype=np.float32)
+    facts: dict[str, float | str] = {"frames": frames, "slices": 1}
+    pixels, mask = stack.pixels, stack.mask
+    if pixels.ndim == 4:
+        stack = with_phases(stack)
+        place = choose_slice(stack)
+        facts |= {"slices": pixels.shape[1], "slice": place}
+        pixels, mask = pixels[:, place], None if mask is None else mask[:, place]
+    pixels = np.ascontiguousarray(pixels, dtype=np.float32)
     if not np.isfinite(pixels).all() or float(np.abs(pixels).max()) > 1e12:
         raise RecordRefused("cine-unreadable", "a pixel is not a finite number")
-    centre = motion_centroid(pixels)
-    weights_y, inside_y = window_weights(rows, spacing_mm=stack.spacing_mm[0], centre=centre[0])
-    weights_x, inside_x = window_weights(columns, spacing_mm=stack.spacing_mm[1], centre=centre[1])
+    window = place_window(pixels, mask, spacing_mm=stack.spacing_mm, field_mm=PIXELS * SPACING_MM)
+    if stack.ed_frame is None and stack.pixels.ndim == 3:
+        stack = with_phases(stack, centre=window.centre)
+    weights_y, inside_y = window_weights(
+        rows, spacing_mm=stack.spacing_mm[0] / window.scale, centre=window.centre[0]
+    )
+    weights_x, inside_x = window_weights(
+        columns, spacing_mm=stack.spacing_mm[1] / window.scale, centre=window.centre[1]
+    )
     # [Y, F X] -> [96, F X], then [X, F 96] -> [96, F 96].
     by_row = weights_y @ pixels.transpose(1, 0, 2).reshape(rows, frames * columns)
     by_row = by_row.reshape(PIXELS, frames, columns).transpose(2, 1, 0).reshape(columns, frames * PIXELS)
-    window = (weights_x @ by_row).reshape(PIXELS, frames, PIXELS).transpose(1, 2, 0)
-    pixels_FYX = _to_uint8(resample_time(window), inside=inside_y[:, None] & inside_x[None, :])
-    facts: dict[str, float | str] = {"frames": frames, "row_mm": stack.spacing_mm[0]}
-    return PreparedCine(pixels=pixels_FYX, flags=stack.flags, facts=facts)
+    cropped = (weights_x @ by_row).reshape(PIXELS, frames, PIXELS).transpose(1, 2, 0)
+    pixels_FYX = _to_uint8(resample_time(cropped), inside=inside_y[:, None] & inside_x[None, :])
+    flags = stack.flags | ({"centre-by-motion"} if window.by_motion else set())
+    return PreparedCine(pixels=pixels_FYX, flags=flags, facts=facts | _facts(stack, scale=window.scale))
 
 
-def motion_centroid(pixels: np.ndarray) -> tuple[float, float]:
-    """Centroid (row, column) of the temporal standard deviation, in pixels of the image.
-
-    Raises:
-        RecordRefused: ``cine-flat``, nothing moves.
-    """
-    deviation = pixels.std(axis=0, dtype=np.float32).astype(np.float64)
-    scale = float(np.abs(pixels).max())
-    total = float(deviation.sum())
-    if total <= 1e-6 * max(scale, 1e-30) * deviation.size:
-        raise RecordRefused("cine-flat", "no pixel changes over time")
-    rows = float(deviation.sum(axis=1) @ np.arange(deviation.shape[0])) / total
-    columns = float(deviation.sum(axis=0) @ np.arange(deviation.shape[1])) / total
-    return rows, columns
+def _facts(stack: CineStack, *, scale: float) -> dict[str, float | str]:
+    """What the report tells of a stack; what is not known is left out."""
+    facts: dict[str, float | str | None] = {
+        "row_mm": stack.spacing_mm[0],
+        "column_mm": stack.spacing_mm[1],
+        "slice_mm": stack.slice_spacing_mm,
+        "frame_ms": stack.frame_ms,
+        "ed_frame": stack.ed_frame,
+        "es_frame": stack.es_frame,
+        "phase_source": stack.phase_source or None,
+        "scale": scale,
+    }
+    for name in ("ed_frame", "es_frame"):
+        frame = getattr(stack, name)
+        facts[f"{name}_50"] = None if frame is None else round(frame * FRAMES / len(stack.pixels)) % FRAMES
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def window_weights(size: int, *, spacing_mm: float, centre: float) -> tuple[csr_array, np.ndarray]:

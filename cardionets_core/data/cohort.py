@@ -8,16 +8,17 @@ Legend: R rows, L leads, T samples, F frames, Y rows and X columns of pixels, K 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import adaptive_avg_pool3d
 
 from cardionets_core.data.batches import Batch
-from cardionets_core.data.records import DISEASES, LEADS
+from cardionets_core.data.cine_sizes import CineSizes
+from cardionets_core.data.records import DISEASES, LEADS, VIEWS
 from cardionets_core.data.windows import InputShape, evaluation_starts, gather_windows
 
 ECG_RATE_HZ = 250.0
@@ -25,6 +26,7 @@ ECG_MV_PER_COUNT = 0.001
 CINE_FRAMES = 50
 CINE_PIXELS = 96
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SEXES: tuple[str, ...] = ("F", "M")
 
 Split = Literal["train", "validation", "test"]
 
@@ -39,16 +41,19 @@ class Cohort:
         site: name of the site.
         digest: SHA-256 of the cache's manifest; two caches with one digest hold the same bytes.
         ecg_counts: int16, flat; record i is ``[L, ecg_samples[i]]``, stored at ``L * ecg_offsets[i]``.
-        ecg_offsets: int64 [records], in samples.
+        ecg_offsets: int64 [records], in samples; in any order, and with gaps between the records.
         ecg_samples: int64 [records].
-        cines: uint8 [cines, 50, 96, 96].
+        cines: uint8 [items, 50, 96, 96]; an item that no row names may be blank.
         row_patient: int64 [R].
         row_split: int8 [R], index into ``SPLITS``.
         row_ecg: int64 [R], index of the record, or -1.
-        row_cine: int64 [R], index of the cine, or -1.
+        row_cine: int64 [R], item of the 4-chamber cine, or -1.
         phenotypes: float32 [R, K], NaN where missing.
         diseases: float32 [R, D], NaN where not assessed.
         refusals: reason of refusal to number of records, for the report.
+        row_views: other views that the site keeps, each int64 [R], item or -1.
+        row_age_years: float32 [R] at the visit, NaN where unknown.
+        row_sex: int8 [R], index into ``SEXES``, -1 where unknown.
     """
 
     site: str
@@ -64,7 +69,18 @@ class Cohort:
     phenotypes: np.ndarray
     diseases: np.ndarray
     refusals: dict[str, int] = field(default_factory=dict)
-    _resampled: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    row_views: dict[str, np.ndarray] = field(default_factory=dict)
+    row_age_years: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    row_sex: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
+    _sizes: CineSizes = field(default_factory=CineSizes, repr=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is known of people of whom nothing was given."""
+        rows = len(self.row_patient)
+        if len(self.row_age_years) != rows:
+            object.__setattr__(self, "row_age_years", np.full(rows, np.nan, dtype=np.float32))
+        if len(self.row_sex) != rows:
+            object.__setattr__(self, "row_sex", np.full(rows, -1, dtype=np.int8))
 
     def rows(self, needs: frozenset[str], split: Split, shape: InputShape) -> np.ndarray:
         """Rows of a split that hold all that is needed.
@@ -137,7 +153,10 @@ class Cohort:
             )
             ecg = torch.from_numpy(windows)
         if "cine" in keys:
-            cine = torch.from_numpy(self._cines(shape)[self.row_cine[rows]].astype(np.float32) / 127.5 - 1.0)
+            chosen = self._sizes.take(
+                self.cines, self.row_cine[rows], frames=shape.cine_frames, pixels=shape.cine_pixels
+            )
+            cine = torch.from_numpy(chosen.astype(np.float32) / 127.5 - 1.0)
         if "phenotypes" in keys:
             phenotypes = torch.from_numpy(self.phenotypes[rows].astype(np.float32))
         patient = torch.from_numpy(self.row_patient[rows].astype(np.int64))
@@ -157,20 +176,6 @@ class Cohort:
         counts = self.ecg_counts[begin : begin + len(LEADS) * total].reshape(len(LEADS), total)
         stop = total if samples is None else start + samples
         return counts[:, start:stop].astype(np.float32) * np.float32(ECG_MV_PER_COUNT)
-
-    def _cines(self, shape: InputShape) -> np.ndarray:
-        """Cines at the preset's size: the area mean over the same field of view."""
-        frames, pixels = shape.cine_frames, shape.cine_pixels
-        if (frames, pixels) == (CINE_FRAMES, CINE_PIXELS):
-            return self.cines
-        key = (frames, pixels)
-        if key not in self._resampled:
-            small = np.empty((len(self.cines), frames, pixels, pixels), dtype=np.float32)
-            for index in range(len(self.cines)):
-                stack = torch.from_numpy(np.array(self.cines[index], dtype=np.float32))[None]
-                small[index] = adaptive_avg_pool3d(stack, (frames, pixels, pixels))[0].numpy()
-            self._resampled[key] = small
-        return self._resampled[key]
 
 
 def empty_cohort(*, site: str, phenotypes: int) -> Cohort:
@@ -194,31 +199,39 @@ def empty_cohort(*, site: str, phenotypes: int) -> Cohort:
 
 def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
     """One cohort of all rows of several, in their order, each person kept apart and in the same split."""
-    ecg_shift = np.cumsum([0] + [int(c.ecg_samples.sum()) for c in cohorts])
+    ecg_shift = np.cumsum([0] + [len(c.ecg_counts) // len(LEADS) for c in cohorts])
     record_shift = np.cumsum([0] + [len(c.ecg_samples) for c in cohorts])
     cine_shift = np.cumsum([0] + [len(c.cines) for c in cohorts])
     patient_shift = np.cumsum([0] + [int(c.row_patient.max(initial=-1)) + 1 for c in cohorts])
 
-    def shifted(name: str, shifts: np.ndarray) -> np.ndarray:
-        parts = [getattr(c, name) for c in cohorts]
+    def joined(parts: Sequence[np.ndarray], shifts: np.ndarray) -> np.ndarray:
         return np.concatenate([np.where(p >= 0, p + s, -1) for p, s in zip(parts, shifts, strict=False)])
 
-    refusals: dict[str, int] = {}
+    def view(name: str) -> list[np.ndarray]:
+        return [c.row_views.get(name, np.full(len(c.row_patient), -1)) for c in cohorts]
+
+    refusals: Counter[str] = Counter()
     for cohort in cohorts:
-        for reason, count in cohort.refusals.items():
-            refusals[reason] = refusals.get(reason, 0) + count
+        refusals.update(cohort.refusals)
+    views = [name for name in VIEWS if any(name in c.row_views for c in cohorts)]
     return Cohort(
         site=site,
         digest="+".join(c.digest for c in cohorts),
-        ecg_counts=np.concatenate([np.asarray(c.ecg_counts) for c in cohorts]),
-        ecg_offsets=shifted("ecg_offsets", ecg_shift),
+        # A file may end within a record that nobody shows any more; every part begins at a whole sample.
+        ecg_counts=np.concatenate(
+            [c.ecg_counts[: len(c.ecg_counts) // len(LEADS) * len(LEADS)] for c in cohorts]
+        ),
+        ecg_offsets=joined([c.ecg_offsets for c in cohorts], ecg_shift),
         ecg_samples=np.concatenate([c.ecg_samples for c in cohorts]),
-        cines=np.concatenate([np.asarray(c.cines) for c in cohorts]),
-        row_patient=shifted("row_patient", patient_shift),
+        cines=np.concatenate([c.cines for c in cohorts]),
+        row_patient=joined([c.row_patient for c in cohorts], patient_shift),
         row_split=np.concatenate([c.row_split for c in cohorts]),
-        row_ecg=shifted("row_ecg", record_shift),
-        row_cine=shifted("row_cine", cine_shift),
+        row_ecg=joined([c.row_ecg for c in cohorts], record_shift),
+        row_cine=joined([c.row_cine for c in cohorts], cine_shift),
         phenotypes=np.concatenate([c.phenotypes for c in cohorts]),
         diseases=np.concatenate([c.diseases for c in cohorts]),
-        refusals=refusals,
+        refusals=dict(refusals),
+        row_views={name: joined(view(name), cine_shift) for name in views},
+        row_age_years=np.concatenate([c.row_age_years for c in cohorts]),
+        row_sex=np.concatenate([c.row_sex for c in cohorts]),
     )

@@ -40,13 +40,6 @@ class Packed:
     signature: np.ndarray | None = None
 
 
-def pack_recordings(
-    source: Source, recordings: tuple[Recording, ...], *, views: tuple[str, ...] = ("4ch",)
-) -> list[Packed]:
-    """Read, check and pack some recordings; nothing of one can stop the others."""
-    return [pack_recording(source, recording, views=views) for recording in recordings]
-
-
 def pack_recording(source: Source, recording: Recording, *, views: tuple[str, ...] = ("4ch",)) -> Packed:
     """Read, check and pack one recording."""
     try:

@@ -1,45 +1,46 @@
 """From a site's folders to its cache (steps 2 to 4 of the walk).
 
-List, pair, read, judge, pack. Recordings are read by ``prepare.workers`` processes; their results are taken
-in the order of the rows, so the bytes are the same whatever the number. A recording that cannot be used is
+List, forget who is no longer there, read what is new, publish. Everything may be killed at any moment: the
+store keeps what has been read, and the next run goes on from there. A recording that cannot be used is
 counted by reason and never named.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from cardionets_core.config.site import SiteConfig
-from cardionets_core.data.cache import cohort_folder, open_cache
-from cardionets_core.data.cache_writer import CacheWriter, sole_writer
+from cardionets_core.data.cache import open_published
+from cardionets_core.data.cache_writer import sole_writer, unpublish, write_publication
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.data.fingerprint import fingerprint
-from cardionets_core.data.pack import Packed, pack_recordings
-from cardionets_core.data.pairs import Visit, pair_visits
+from cardionets_core.data.duplicates import find_duplicates
+from cardionets_core.data.fingerprint import Fingerprint, fingerprint
+from cardionets_core.data.listing import Listing, take_listing
+from cardionets_core.data.manifest import cohort_folder, read_manifest, refuse_other_site, store_folder
 from cardionets_core.data.pseudonym import ensure_key
-from cardionets_core.data.records import Recording
+from cardionets_core.data.publish import Draft, compose
+from cardionets_core.data.reading import Job, Outcome, packed_arrays, read_all
+from cardionets_core.data.records import LEADS
 from cardionets_core.data.sources import Source, open_source
-from cardionets_core.data.split import split_of
-from cardionets_core.errors import CacheForeignError, CacheStaleError, DataError
+from cardionets_core.data.storage import writing_to
+from cardionets_core.data.store import Store
+from cardionets_core.data.store_log import Entry
+from cardionets_core.errors import CacheForeignError, CacheStaleError
 
 Progress = Callable[[str, int, int], None]
 
-_RECORDINGS_AT_ONCE = 8
-_CHUNKS_AHEAD = 4
-_WORTH_A_PROCESS = 200
-"""Recordings under which starting workers (some seconds) takes longer than reading."""
-
 
 def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
-    """Make the cache of a site, or open the one that is up to date.
+    """Bring the cache of a site up to date, or open the one that is.
 
     Args:
         config: of the site.
-        progress: told (stage, done, total) in recordings; the stages are ``list`` and ``read``.
+        progress: told (stage, done, total) in recordings; the stages are ``list``, ``read`` and ``publish``.
+            What was read by an earlier run counts as done from the start.
 
     Returns:
         The opened cache. It may hold nobody: whether there are enough people is the caller's question.
@@ -48,102 +49,125 @@ def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
         FolderMissingError: a path of the document is not there.
         SourceInvalidError: the files are not laid out as the source reads them.
         CacheForeignError: the cache's folder holds the cache of another site.
-        DataError: the key or the cache's folder cannot be used, or a worker died.
+        DataError: the key or the cache's folder cannot be used, the disk is full, or a worker died; what has
+            been read by then is kept.
     """
     tell = progress or (lambda stage, done, total: None)
-    folder = cohort_folder(config)
-    with sole_writer(folder):
+    with sole_writer(cohort_folder(config)):
         key = ensure_key(config.folders.secret)
+        refuse_other_site(config)
+        source = open_source(config)
+        listing = take_listing(source, key=key)
+        now = fingerprint(config, key=key, source=source, listing=listing.digest)
+        tell("list", len(listing.recordings), len(listing.recordings))
+        damaged = False
         try:
-            return open_cache(config)
+            if not read_manifest(config).counts["unread"]:
+                return open_published(config, now=now, verify=True)
         except CacheStaleError:
             pass
-        except CacheForeignError as error:
-            if "made for the site" in error.what:
-                raise
-        source = open_source(config)
-        state = fingerprint(config, key=key, source=source)
-        recordings = source.recordings()
-        tell("list", len(recordings), len(recordings))
-        visits = pair_visits(recordings, key=key)
-        refusals = Counter(source.refusals)
-        with CacheWriter(folder) as writer:
-            done = 0
-            for visit, packed in _packed_visits(config, visits):
-                refusals.update(
-                    _write_visit(writer, visit, packed=packed, config=config, key=key, source=source)
-                )
-                done += len(packed)
-                tell("read", done, len(recordings))
-            listed = len(recordings) + sum(source.refusals.values())
-            writer.commit(site=config.site, fingerprint=state, listed=listed, refusals=refusals)
-    return open_cache(config)
+        except CacheForeignError:
+            damaged = True
+        with (
+            writing_to(config.folders.cache),
+            Store(
+                store_folder(config),
+                site=config.site,
+                key=now.key,
+                chain=now.chain,
+                unpublish=partial(unpublish, config),
+            ) as store,
+        ):
+            if damaged:
+                store.forget(store.damaged())
+            # Whoever is no longer listed is gone before anything else happens.
+            store.forget(store.entries.keys() - listing.recordings.keys())
+            store.settle()
+            _read_new(config, store, listing=listing, key=key, tell=tell)
+            store.settle()
+            _publish(config, store, listing=listing, key=key, source=source, now=now, tell=tell)
+    return open_published(config, now=now, verify=False)
 
 
-def _write_visit(
-    writer: CacheWriter, visit: Visit, *, packed: list[Packed], config: SiteConfig, key: bytes, source: Source
-) -> Counter[str]:
-    """Append a visit's rows: one for each ECG, or one for a cine alone. Gives the refusals."""
-    refusals = Counter(item.reason for item in packed if item.reason)
-    writer.flags.update(flag for item in packed for flag in item.flags)
-    cines = [item.cines["4ch"] for item in packed[: len(visit.cines)] if "4ch" in item.cines]
-    ecgs = [item.ecg for item in packed[len(visit.cines) :] if item.ecg is not None]
-    if cines or ecgs:
-        split = config.prepare.split
-        side = split_of(key, visit.pseudonym, validation=split.validation, test=split.test)
-        person = source.person(visit.patient, visit.visit)
-        cine = writer.add_cine(cines[-1]) if cines else -1
-        for ecg in [writer.add_ecg(counts) for counts in ecgs] or [-1]:
-            writer.add_row(pseudonym=visit.pseudonym, split=side, ecg=ecg, cine=cine, person=person)
-    return refusals
+def _read_new(config: SiteConfig, store: Store, *, listing: Listing, key: bytes, tell: Progress) -> None:
+    """Bring the store's entries up to the listing."""
+    jobs = []
+    for name, recording in listing.recordings.items():
+        entry = store.entries.get(name)
+        if entry is None:
+            jobs.append(Job(key=name, recording=recording))
+        elif entry.stamp != listing.stamps[name] or not entry.content:
+            jobs.append(Job(key=name, recording=recording, content=entry.content))
+    total = len(listing.recordings)
+    done = total - len(jobs)
+    tell("read", done, total)
+    for outcome in read_all(config, jobs, key=key):
+        _keep(store, outcome, listing=listing)
+        done += 1
+        tell("read", done, total)
 
 
-def _packed_visits(config: SiteConfig, visits: list[Visit]) -> Iterator[tuple[Visit, list[Packed]]]:
-    """Each visit with the outcomes of its cines, then of its ECGs, in the order of the visits."""
-    chunks = _chunks(visits)
-    reader = open_source(config)  # has loaded no table, so it is small to send
-    recordings = sum(len(visit.cines) + len(visit.ecgs) for visit in visits)
-    if config.prepare.workers == 1 or recordings < _WORTH_A_PROCESS:
-        for chunk in chunks:
-            yield from _apart(chunk, pack_recordings(reader, _recordings(chunk)))
+def _keep(store: Store, outcome: Outcome, *, listing: Listing) -> None:
+    stamp, packed = listing.stamps[outcome.key], outcome.packed
+    if packed is None:
+        store.put(replace(store.entries[outcome.key], stamp=stamp))
         return
-    # A fresh interpreter a worker: forking a process that holds threads of torch or arrow can hang.
-    context = get_context("spawn")
-    try:
-        with ProcessPoolExecutor(config.prepare.workers, mp_context=context) as pool:
-            waiting: deque[tuple[list[Visit], Future[list[Packed]]]] = deque()
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(pack_recordings, reader, _recordings(chunk))))
-                if len(waiting) >= _CHUNKS_AHEAD * config.prepare.workers:
-                    first, future = waiting.popleft()
-                    yield from _apart(first, future.result())
-            for first, future in waiting:
-                yield from _apart(first, future.result())
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died", where="prepare.workers",
-            remedy="lower prepare.workers: most likely the memory ran out",
-        ) from error  # fmt: skip
+    entry = Entry(
+        key=outcome.key,
+        kind=listing.recordings[outcome.key].kind,
+        stamp=stamp,
+        content=outcome.content,
+        reason=packed.reason,
+        flags=tuple(packed.flags),
+        facts=packed.facts,
+        digest=outcome.digest,
+    )
+    store.put(entry, packed_arrays(packed))
 
 
-def _chunks(visits: list[Visit]) -> Iterator[list[Visit]]:
-    chunk: list[Visit] = []
-    for visit in visits:
-        chunk.append(visit)
-        if len(_recordings(chunk)) >= _RECORDINGS_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _publish(
+    config: SiteConfig,
+    store: Store,
+    *,
+    listing: Listing,
+    key: bytes,
+    source: Source,
+    now: Fingerprint,
+    tell: Progress,
+) -> None:
+    tell("publish", 0, len(listing.recordings))
+    draft = compose(config, key=key, listing=listing, entries=store.entries, source=source)
+    ends = store.ends
+    write_publication(
+        config,
+        draft,
+        fingerprint=now,
+        files={part: (name, ends[part]) for part, name in store.files.items()},
+        left_out=source.refusals,
+        notes=source.notes,
+        warnings=_warnings(draft, store),
+        unread=sum(not entry.content for entry in store.entries.values()),
+    )
+    tell("publish", len(listing.recordings), len(listing.recordings))
 
 
-def _recordings(visits: list[Visit]) -> tuple[Recording, ...]:
-    return tuple(recording for visit in visits for recording in (*visit.cines, *visit.ecgs))
-
-
-def _apart(visits: list[Visit], packed: list[Packed]) -> Iterator[tuple[Visit, list[Packed]]]:
-    start = 0
-    for visit in visits:
-        stop = start + len(visit.cines) + len(visit.ecgs)
-        yield visit, packed[start:stop]
-        start = stop
+def _warnings(draft: Draft, store: Store) -> dict[str, int]:
+    """Recordings that stand under two people, by their number: who they are stays unsaid."""
+    column = draft.records
+    places = [number for number, samples in enumerate(column["ecg_samples"]) if samples]
+    held = [store.entries[column["key"][number]] for number in places]
+    if not held:
+        return {}
+    _, patients = np.unique([column["pseudonym"][number] for number in places], return_inverse=True)
+    _, splits = np.unique([column["split"][number] for number in places], return_inverse=True)
+    found = find_duplicates(
+        np.stack([store.read(entry, "signature", "<f4") for entry in held]),
+        patients,
+        lambda place: store.read(held[place], "ecg", "<i2").reshape(len(LEADS), -1),
+        splits=splits,
+    )
+    return {
+        "near-duplicates": len(found.pairs),
+        "near-duplicate-patients": found.patients,
+        "near-duplicates-across-splits": found.across_splits,
+    }

@@ -1,8 +1,10 @@
 """From a reader's ECG to the twelve filtered leads, or a refusal (SCIENCE section 3, ECG steps 2 to 5).
 
-Step 2 of the walk. The order is fixed: leads by name, missing samples, length and flatness, resampling,
-filter, then amplitude and the limb-lead identities, which are judged on the filtered signal so that drift
-and offset do not count. A doubt that does not stop a recording becomes a flag, and flags are counted.
+Step 2 of the walk. The order is fixed: leads by name, padding, length, missing samples, flatness and
+saturation, which are judged on what the recorder wrote; resampling and filter; then amplitude and the
+limb-lead identities, which are judged on the filtered signal so that drift and offset do not count. Each
+fault has one reason: it is repaired by a rule and becomes a flag, or the recording is refused. A doubt that
+does not stop a recording is a flag too, and flags are counted.
 """
 
 from __future__ import annotations
@@ -11,29 +13,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardionets_core.data.readers.lead_names import canonical_lead
-from cardionets_core.data.records import LEADS, EcgRecord
-from cardionets_core.data.signal import MINIMUM_RATE_HZ, TARGET_RATE_HZ, filter_ecg, resample_ecg
+from cardionets_core.data.amplitude import (
+    AMPLITUDE_MV,
+    CLIPPED_FLAGGED,
+    SATURATED_REFUSED,
+    known_gain_error,
+    median_amplitude_mv,
+    share_at_extremes,
+)
+from cardionets_core.data.leads import has_turned_arms, order_leads, swap_residual
+from cardionets_core.data.records import EcgRecord
+from cardionets_core.data.signal import MINIMUM_RATE_HZ, filter_ecg, resample_ecg
 from cardionets_core.errors import RecordRefused
 
 MINIMUM_SECONDS = 5.0
 MAXIMUM_SECONDS = 600.0
+PADDING_SECONDS = 0.2
+"""Of zeros in all leads at one end, from which on they are padding and are cut off."""
 MAXIMUM_NAN_SHARE = 0.2
 REFUSED_NAN_LEADS = 7
 REFUSED_FLAT_LEADS = 6
 FLAT_MV = 0.001
 """Peak to peak under which a lead is flat: below one count of every recorder of FORMATS section 5."""
-AMPLITUDE_MV = (0.1, 10.0)
-"""Bounds of the median peak to peak; true ones lie between 0.3 and 5 mV (FORMATS section 5)."""
-SEGMENT_SECONDS = 2.0
+MINIMUM_LEVELS = 20
+"""Different values of a lead under which it is the noise of its last bits, not a faint heart."""
 SWAP_FLAGGED = 0.05
 SWAP_REFUSED = 0.5
-"""Relative residual of the limb-lead identities. The open recordings stay under 0.01; any two limb channels
+"""Relative residual of the limb-lead identities. The open recordings stay under 0.03; any two limb channels
 under each other's names give more than 0.08, and in nine cases of ten more than 0.5. Between the two bounds a
 recording may be noisy or mislabelled: it is kept and flagged."""
-
-LIMB_OF_I_AND_II = {"I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0), "aVR": (-0.5, -0.5),
-                    "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,8 @@ class CheckedEcg:
 
     Attributes:
         signal_mv: float64 [12, T] at 250 Hz, filtered, finite, in the order of ``LEADS``.
-        flags: any of ``lead-derived``, ``nan-filled``, ``nan-lead``, ``flat-lead``, ``lead-swap``.
+        flags: what was repaired (``lead-derived``, ``padding-cropped``, ``nan-filled``, ``nan-lead``,
+            ``flat-lead``), what is in doubt (``clipped``, ``lead-swap``, ``arm-reversal``), and the reader's.
         swap_residual: relative residual of the limb-lead identities; 0 where none can be tested.
         facts: name to number for the report: fs_hz, duration_s, amplitude_mv, swap_residual.
     """
@@ -73,66 +82,88 @@ def check_ecg(record: EcgRecord) -> CheckedEcg:
 
     Raises:
         RecordRefused: ``ecg-lead-missing``, ``ecg-rate-too-low``, ``ecg-too-short``, ``ecg-too-large``,
-            ``ecg-nan``, ``ecg-flat``, ``ecg-amplitude`` or ``ecg-lead-swap``.
+            ``ecg-nan``, ``ecg-flat``, ``ecg-saturated``, ``ecg-gain``, ``ecg-amplitude`` or
+            ``ecg-lead-swap``.
     """
     if not np.isfinite(record.fs_hz) or record.fs_hz < MINIMUM_RATE_HZ:
         raise RecordRefused("ecg-rate-too-low", f"{record.fs_hz} Hz")
-    samples = record.signal_mv.shape[1]
-    if samples < MINIMUM_SECONDS * record.fs_hz:
-        raise RecordRefused("ecg-too-short", f"{samples} samples at {record.fs_hz} Hz")
-    if samples > MAXIMUM_SECONDS * record.fs_hz:
-        raise RecordRefused("ecg-too-large", f"longer than {MAXIMUM_SECONDS:.0f} s: not a resting ECG")
+    _check_length(record.signal_mv.shape[1], record.fs_hz)
     ordered, derived = order_leads(record)
-    repair = mend_missing(ordered)
+    cropped = crop_padding(ordered, record.fs_hz)
+    _check_length(cropped.shape[1], record.fs_hz)
+    at_extremes = share_at_extremes(cropped, record.fs_hz)
+    repair = mend_missing(cropped)
     mended = repair.signal_mv
     if repair.lost >= REFUSED_NAN_LEADS:
         raise RecordRefused("ecg-nan", f"{repair.lost} leads are mostly missing")
     with np.errstate(over="ignore", invalid="ignore"):
-        flat = ~(np.ptp(mended, axis=1) >= FLAT_MV)
+        low, high = mended.min(axis=1), mended.max(axis=1)
+        span = high - low
+        flat = ~(span >= FLAT_MV)
     if int(flat.sum()) >= REFUSED_FLAT_LEADS:
+        _refuse_wrong_gain(float(span.max()), mended)
         raise RecordRefused("ecg-flat", f"{int(flat.sum())} leads are flat")
-    if np.abs(mended).max() > 1e6:  # far from any unit of an ECG; squares of it would overflow
+    if at_extremes >= SATURATED_REFUSED:
+        raise RecordRefused("ecg-saturated", f"a lead stands at its limit for {at_extremes:.0%} of the time")
+    if max(high.max(), -low.min()) > 1e6:  # far from any unit of an ECG; squares of it would overflow
         raise RecordRefused("ecg-amplitude", "a sample is over a kilovolt")
     mended[flat] = 0.0
     filtered = filter_ecg(resample_ecg(mended, record.fs_hz))
     filtered[flat] = 0.0
-    amplitude_mv = median_amplitude_mv(filtered[~flat])
+    amplitude_mv = median_amplitude_mv(filtered[~flat] if flat.any() else filtered)
     if not AMPLITUDE_MV[0] <= amplitude_mv <= AMPLITUDE_MV[1]:
+        _refuse_wrong_gain(amplitude_mv, mended)
         raise RecordRefused("ecg-amplitude", f"median peak to peak {amplitude_mv:.3g} mV")
     residual = swap_residual(filtered, usable=~flat)
     if residual > SWAP_REFUSED:
         raise RecordRefused("ecg-lead-swap", f"relative residual {residual:.2f}")
-    conditions = {"lead-derived": derived > 0, "nan-filled": repair.filled > 0, "nan-lead": repair.lost > 0,
-                  "flat-lead": bool(flat.any()), "lead-swap": residual > SWAP_FLAGGED}  # fmt: skip
+    conditions = {
+        "lead-derived": derived > 0,
+        "padding-cropped": cropped.shape != ordered.shape,
+        "nan-filled": repair.filled > 0,
+        "nan-lead": repair.lost > 0,
+        "flat-lead": bool(flat.any()),
+        "clipped": at_extremes >= CLIPPED_FLAGGED,
+        "lead-swap": residual > SWAP_FLAGGED,
+        "arm-reversal": has_turned_arms(filtered, usable=~flat),
+    }
     flags = frozenset(name for name, holds in conditions.items() if holds)
-    facts = {"fs_hz": record.fs_hz, "duration_s": samples / record.fs_hz,
+    facts = {"fs_hz": float(record.fs_hz), "duration_s": cropped.shape[1] / record.fs_hz,
              "amplitude_mv": amplitude_mv, "swap_residual": residual}  # fmt: skip
     return CheckedEcg(signal_mv=filtered, flags=flags | record.flags, swap_residual=residual, facts=facts)
 
 
-def order_leads(record: EcgRecord) -> tuple[np.ndarray, int]:
-    """Float64 [12, T] in the order of ``LEADS``, and how many limb leads were derived.
+def _check_length(samples: int, fs_hz: float) -> None:
+    if samples < MINIMUM_SECONDS * fs_hz:
+        raise RecordRefused("ecg-too-short", f"{samples} samples at {fs_hz} Hz")
+    if samples > MAXIMUM_SECONDS * fs_hz:
+        raise RecordRefused("ecg-too-large", f"longer than {MAXIMUM_SECONDS:.0f} s: not a resting ECG")
 
-    A missing limb lead follows from any two present ones (Einthoven, Goldberger): all six are combinations of
-    I and II. A missing precordial lead follows from nothing.
 
-    Raises:
-        RecordRefused: ``ecg-lead-missing``.
+def _refuse_wrong_gain(amplitude_mv: float, signal_mv: np.ndarray) -> None:
+    """Refuse where a known error explains the amplitude of what is more than a recorder's last bits."""
+    error = known_gain_error(amplitude_mv)
+    if error and np.median([len(np.unique(row)) for row in signal_mv]) >= MINIMUM_LEVELS:
+        raise RecordRefused("ecg-gain", f"peak to peak {amplitude_mv:.3g} mV: {error}")
+
+
+def crop_padding(signal_mv: np.ndarray, fs_hz: float) -> np.ndarray:
+    """Cut off zeros that all leads share at either end, where they last ``PADDING_SECONDS``.
+
+    Args:
+        signal_mv: [L, T]; comes back as it is where it holds nothing but zeros.
+        fs_hz: samples per second.
     """
-    rows: dict[str, np.ndarray] = {}
-    for name, row in zip(record.leads, record.signal_mv, strict=True):
-        rows.setdefault(canonical_lead(name), row.astype(np.float64))
-    present = [lead for lead in LIMB_OF_I_AND_II if lead in rows]
-    missing = [lead for lead in LEADS if lead not in rows]
-    if len(present) < 2 or any(lead not in LIMB_OF_I_AND_II for lead in missing):
-        raise RecordRefused("ecg-lead-missing", f"{len(missing)} of 12 leads are absent")
-    if missing:
-        first, second = present[:2]
-        inverse = np.linalg.inv(np.array([LIMB_OF_I_AND_II[first], LIMB_OF_I_AND_II[second]]))
-        for lead in missing:
-            share = np.array(LIMB_OF_I_AND_II[lead]) @ inverse
-            rows[lead] = share[0] * rows[first] + share[1] * rows[second]
-    return np.stack([rows[lead] for lead in LEADS]), len(missing)
+    if signal_mv[:, [0, -1]].any(axis=0).all():
+        return signal_mv
+    busy = np.flatnonzero((signal_mv != 0.0).any(axis=0))
+    samples = signal_mv.shape[1]
+    if len(busy) == 0:
+        return signal_mv
+    least = PADDING_SECONDS * fs_hz
+    start = int(busy[0]) if busy[0] >= least else 0
+    stop = int(busy[-1]) + 1 if samples - 1 - busy[-1] >= least else samples
+    return signal_mv[:, start:stop]
 
 
 def mend_missing(signal_mv: np.ndarray) -> Mended:
@@ -154,41 +185,3 @@ def mend_missing(signal_mv: np.ndarray) -> Mended:
             mended[row, gaps] = np.interp(places[gaps], places[~gaps], mended[row, ~gaps])
             filled += 1
     return Mended(signal_mv=mended, filled=filled, lost=lost)
-
-
-def median_amplitude_mv(signal_mv: np.ndarray) -> float:
-    """Median over leads of the median over 2 s segments of the peak-to-peak value: a spike does not move it.
-
-    Args:
-        signal_mv: [L, T] at 250 Hz, L at least 1, T at least one segment.
-    """
-    return float(np.median(np.median(np.ptp(_segments(signal_mv), axis=2), axis=1)))
-
-
-def swap_residual(signal_mv: np.ndarray, *, usable: np.ndarray) -> float:
-    """Relative residual of III = II - I, aVR = -(I + II)/2, aVL = I - II/2 and aVF = II - I/2.
-
-    Args:
-        signal_mv: [12, T] at 250 Hz, filtered, T at least one segment.
-        usable: bool [12]; identities with a flat lead are left out.
-
-    Returns:
-        Median over 2 s segments of the root of the summed squares of the residuals over those of the tested
-        leads; 0 where none can be tested. An artefact in one lead moves one segment, a swap moves all.
-    """
-    segments = _segments(signal_mv)
-    lead_i, lead_ii = segments[0], segments[1]
-    wrong, total = np.zeros(segments.shape[1]), np.zeros(segments.shape[1])
-    for lead, (share_i, share_ii) in LIMB_OF_I_AND_II.items():
-        row = LEADS.index(lead)
-        if row > 1 and usable[[0, 1, row]].all():
-            wrong += np.sum((segments[row] - share_i * lead_i - share_ii * lead_ii) ** 2, axis=1)
-            total += np.sum(segments[row] ** 2, axis=1)
-    return float(np.median(np.sqrt(np.divide(wrong, total, out=np.zeros_like(wrong), where=total > 0))))
-
-
-def _segments(signal_mv: np.ndarray) -> np.ndarray:
-    """[L, S, 500]: whole segments of 2 s."""
-    length = int(SEGMENT_SECONDS * TARGET_RATE_HZ)
-    count = signal_mv.shape[1] // length
-    return signal_mv[:, : count * length].reshape(len(signal_mv), count, length)

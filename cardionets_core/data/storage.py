@@ -1,111 +1,126 @@
-"""Arrays on disk that grow by appending (step 4 of the walk).
+"""Files of the store that only grow, and whose parts can be blanked (step 4 of the walk).
 
-A plain ``.npy`` whose header is written again at the end, so memory does not grow with the cohort. The
-digest is over the data alone and is taken as they pass.
+Comes in: bytes. Goes out: where they lie. A file knows nothing of records, digests or the log; what the log
+does not cover is cut off when the store is opened again.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
-_BYTES_AT_ONCE = 1 << 24
+from cardionets_core.errors import DataError
+
+_BYTES_AT_ONCE = 1 << 22
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredArray:
-    """What the manifest says of one array."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    sha256: str
-
-
-class ArrayAppender:
-    """Writes items of one shape and dtype, one after another.
+class FlatFile:
+    """One file, open for appending at ``end`` and for overwriting with zeros.
 
     Args:
-        path: the file to make.
-        dtype: of every item.
-        item_shape: of every item; the file's first axis counts items. An item of shape () is appended as a
-            flat array of any length.
+        path: made where it is absent, readable by its owner alone.
+        end: bytes that are known to be good; whatever lies behind is cut off.
     """
 
-    def __init__(self, path: Path, dtype: str, *, item_shape: tuple[int, ...] = ()) -> None:
-        self._stream = path.open("wb")
-        self._dtype = np.dtype(dtype)
-        self._item_shape = item_shape
-        self._items = 0
-        self._digest = hashlib.sha256()
-        self._header_bytes = self._write_header()
+    def __init__(self, path: Path, *, end: int) -> None:
+        self.path = path
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.end = min(end, os.fstat(self._handle).st_size)
+        os.ftruncate(self._handle, self.end)
+        self._dirty = True
 
-    @property
-    def items(self) -> int:
-        """How many have been appended."""
-        return self._items
+    def __enter__(self) -> FlatFile:
+        return self
 
-    def append(self, array: np.ndarray) -> None:
-        """Add one item, or a flat run of scalars."""
-        if array.dtype != self._dtype or (self._item_shape and array.shape != self._item_shape):
-            raise ValueError(f"{array.dtype} {array.shape} is no {self._dtype} {self._item_shape}")
-        content = np.ascontiguousarray(array).tobytes()
-        self._stream.write(content)
-        self._digest.update(content)
-        self._items += 1 if self._item_shape else array.size
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        os.close(self._handle)
 
-    def close(self) -> StoredArray:
-        """Complete the header, flush to disk, and say what is there."""
-        self._stream.seek(0)
-        if self._write_header() != self._header_bytes:
-            raise ValueError("the header of the array outgrew its place")
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        shape = (self._items, *self._item_shape)
-        return StoredArray(dtype=self._dtype.str, shape=shape, sha256=self._digest.hexdigest())
+    def append(self, content: bytes | memoryview) -> int:
+        """Write behind the end; gives where it begins, in bytes. What failed half way is not counted."""
+        start, written, view = self.end, 0, memoryview(content)
+        self._dirty = True
+        while written < len(view):
+            written += os.pwrite(self._handle, view[written:], start + written)
+        self.end = start + written
+        return start
 
-    def abandon(self) -> None:
-        """Close without completing."""
-        self._stream.close()
+    def read(self, start: int, length: int) -> bytes:
+        """``length`` bytes from ``start`` on; fewer only where the file ends."""
+        pieces = []
+        while length > 0 and (piece := os.pread(self._handle, length, start)):
+            pieces.append(piece)
+            start, length = start + len(piece), length - len(piece)
+        return b"".join(pieces)
 
-    def _write_header(self) -> int:
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._items, *self._item_shape)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-        return self._stream.tell()
+    def blank(self, start: int, length: int) -> None:
+        """Overwrite with zeros, in place: whoever holds a map of the file sees them too."""
+        stop = min(start + length, self.end)
+        self._dirty = True
+        while start < stop:
+            start += os.pwrite(self._handle, bytes(min(_BYTES_AT_ONCE, stop - start)), start)
+
+    def sync(self) -> None:
+        """Reach the disk."""
+        if self._dirty:
+            os.fsync(self._handle)
+            self._dirty = False
 
 
-def load_array(path: Path, stored: StoredArray, *, verify: bool) -> np.ndarray:
-    """Memory map of an array, read only.
+def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
+    """Replace a file at once: a reader sees the old bytes or the new ones, and a crash leaves either."""
+    draft = path.with_name(f"{path.name}.draft")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.writelines(pieces)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
 
-    Args:
-        path: the file.
-        stored: what the manifest says of it.
-        verify: also compare the digest of all its data.
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were given or taken in a folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def map_file(path: Path, dtype: str, *, shape: tuple[int, ...]) -> np.ndarray:
+    """Read-only memory map of the first items of a file, which may be longer.
 
     Raises:
-        ValueError, OSError: the file is torn, or not the one that the manifest means.
+        ValueError, OSError: the file is absent or shorter than the shape asks for.
     """
-    if path.stat().st_size == 0:
-        raise ValueError("empty file")
-    if 0 in stored.shape:
-        array = np.load(path, allow_pickle=False)
-    else:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype.str != stored.dtype or array.shape != tuple(stored.shape):
-        raise ValueError("another shape or type")
-    if verify and array_digest(array) != stored.sha256:
-        raise ValueError("another content")
-    return array
+    if 0 in shape:
+        path.stat()
+        return np.zeros(shape, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
 
-def array_digest(array: np.ndarray) -> str:
-    """SHA-256 of the data of a contiguous array, read in pieces."""
-    digest = hashlib.sha256()
-    flat = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
-    for start in range(0, len(flat), _BYTES_AT_ONCE):
-        digest.update(flat[start : start + _BYTES_AT_ONCE])
-    return digest.hexdigest()
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error with a remedy.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise DataError(
+            "the disk is full" if full else f"the cache's folder cannot be written to: {error.strerror}",
+            where=f"folders.cache: {folder}",
+            remedy="free some space and run `prepare` again: what has been read is kept" if full
+            else "name a folder that this account may write to",
+        ) from error  # fmt: skip

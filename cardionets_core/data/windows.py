@@ -48,7 +48,8 @@ def gather_windows(
     """One standardised window of each of some packed recordings.
 
     Args:
-        counts: int16, flat; recording b is ``[leads, totals[b]]`` from ``begins[b]`` on.
+        counts: int16, flat, a memory map for one; recording b is ``[leads, totals[b]]`` from ``begins[b]``
+            on.
         begins: int64 [B], places in ``counts``.
         totals: int64 [B], samples a lead.
         starts: int64 [B], first sample of each window.
@@ -57,9 +58,21 @@ def gather_windows(
 
     Returns:
         Float32 [B, leads, length], each window of zero mean and unit SD, whatever the volts a count.
+
+    Raises:
+        ValueError: a window does not lie inside its recording, or a recording not inside ``counts``.
     """
+    from cardionets_core.data.kernels import standardise_windows  # numba, only where a batch is made
+
+    counts = np.asarray(counts)
+    begins, totals, starts = (np.ascontiguousarray(each, dtype=np.int64) for each in (begins, totals, starts))
+    if counts.dtype != np.int16 or counts.ndim != 1 or not len(begins) == len(totals) == len(starts):
+        raise ValueError("counts are flat int16, and every window has a begin, a total and a start")
+    size = len(counts)
+    inside = (begins >= 0) & (starts >= 0) & (starts <= totals - length)
+    inside &= (begins <= size) & (totals <= (size - begins) // leads)  # a product could overflow
+    if not inside.all():
+        raise ValueError("a window does not lie inside its recording")
     windows = np.empty((len(begins), leads, length), dtype=np.float32)
-    for place, (begin, total, start) in enumerate(zip(begins, totals, starts, strict=True)):
-        record = counts[begin : begin + leads * total].reshape(leads, total)
-        windows[place] = standardise(record[:, start : start + length].astype(np.float32) * 0.001)
+    standardise_windows(counts, begins, totals, starts, windows)
     return windows

@@ -105,7 +105,7 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
     return {
         "kind": "local_site",
         "ecg": ecg,
-        "cmr": {"format": "nifti", "folder": "cmr"},
+        "cmr": {"format": "nifti", "folder": "cmr", "view": "4ch"},
         "index": "index.csv",
         "phenotypes": "phenotypes.csv",
         "diagnoses": "diagnoses.csv",

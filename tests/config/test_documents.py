@@ -70,11 +70,6 @@ def test_an_absent_file(tmp_path):
         read_study(Path(tmp_path / "none.yaml"))
 
 
-def test_csv_files_must_declare_rate_and_unit(tmp_path):
-    with pytest.raises(ConfigError, match="rate_hz and unit"):
-        read_site(write(tmp_path, SITE.replace("format: wfdb", "format: csv")))
-
-
 def test_the_digest_is_of_the_meaning_not_of_the_spelling(tmp_path):
     one = write(
         tmp_path,

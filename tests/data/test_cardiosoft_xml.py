@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cardionets_core.data.quality import order_leads
 from cardionets_core.data.readers.cardiosoft_xml import read_cardiosoft_xml
 from cardionets_core.data.records import LEADS, EcgRecord
 from cardionets_core.errors import RecordRefused
@@ -88,7 +89,62 @@ def test_an_empty_lead_is_absent_and_an_empty_cell_is_missing(tmp_path: Path) ->
     assert np.isnan(signal[0, 4]) and np.isnan(signal).sum() == 1
 
 
+def test_what_a_file_may_lack_and_hold_besides(tmp_path: Path) -> None:
+    whole = read_cardiosoft_xml(write(tmp_path, document())).signal_mv
+    for text in (
+        document().replace("<VentricularRate/>", ""),
+        document().replace("<ChannelSampleCountTotal>40</ChannelSampleCountTotal>", ""),
+        document().replace(
+            "</StripData>", "<ArrhythmiaResults><Time>4</Time></ArrhythmiaResults></StripData>"
+        ),
+        document().replace("</StripData>", "</StripData><Export/><CSWeb><StripData/></CSWeb>"),
+        document().replace("<Resolution>5", '<Resolution units="uVperLsb">5'),
+        document(extra='<WaveformData lead="V3R">1,2,3</WaveformData>'),
+        document(extra='<WaveformData lead="Jane Doe">1,2,3</WaveformData>'),
+    ):
+        record = read_cardiosoft_xml(write(tmp_path, text))
+        np.testing.assert_array_equal(record.signal_mv, whole)
+        assert record.leads == LEADS
+
+
+@pytest.mark.parametrize(("lost", "derived"), [
+    (("III",), 1),
+    (("II", "aVR", "aVL", "aVF"), 4),
+    (("II", "III", "aVR", "aVL", "aVF"), None),
+    (("V3",), None),
+])  # fmt: skip
+@pytest.mark.parametrize("how", ["absent", "empty"])
+def test_fewer_or_empty_leads_are_derived_or_refused_later(
+    tmp_path: Path, how: str, lost: tuple[str, ...], derived: int | None
+) -> None:
+    extra = "".join(f'<WaveformData lead="{lead}">\r\n</WaveformData>' for lead in lost)
+    kept = tuple(lead for lead in LEADS if lead not in lost)
+    record = read_cardiosoft_xml(write(tmp_path, document(leads=kept, extra=extra if how == "empty" else "")))
+    assert record.leads == kept
+    if derived is None:
+        with pytest.raises(RecordRefused) as caught:
+            order_leads(record)
+        assert caught.value.reason == "ecg-lead-missing"
+    else:
+        assert order_leads(record)[1] == derived
+
+
+EXERCISE = (
+    '<?xml version="1.0" encoding="ISO8859-1" ?><CardiologyXML><ObservationType>{kind}</ObservationType>'
+    "<Protocol><Phase><PhaseName>Rest</PhaseName></Phase></Protocol><StripData><NumberOfLeads>3</NumberOfLeads>"
+    '<SampleRate units="Hz">500</SampleRate><Resolution units="uVperLsb">5</Resolution><Strip><Time/>'
+    '<WaveformData lead="I">1,2,3</WaveformData></Strip></StripData><FullDisclosure><NumberOfChannels>3'
+    "</NumberOfChannels><FullDisclosureData>1,2,3</FullDisclosureData></FullDisclosure></CardiologyXML>"
+)
+
+
 @pytest.mark.parametrize(("text", "reason"), [
+    (EXERCISE.format(kind="ExerciseECG"), "ecg-wrong-structure"),
+    (EXERCISE.format(kind="RestECG"), "ecg-wrong-structure"),
+    (document(extra='<WaveformData lead="II">1</WaveformData>', leads=LEADS[:1]), "ecg-truncated"),
+    (document(extra='<WaveformData lead=""> </WaveformData>', leads=()), "ecg-wrong-structure"),
+    (document().replace("<Resolution>5", '<Resolution units="mVperLsb">5'), "ecg-unsupported"),
+    (document().replace('units="Hz"', 'units="kHz"'), "ecg-unsupported"),
     (document(observation="ExerciseECG"), "ecg-wrong-structure"),
     (document(extra="<Strip><WaveformData/></Strip>"), "ecg-wrong-structure"),
     (document(strip="Other"), "ecg-wrong-structure"),

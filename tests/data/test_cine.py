@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cardionets_core.data.cine import SPACING_MM, prepare_cine, resample_time, window_weights
+from cardionets_core.data.cine_phases import pool_mm2, smooth_cycle, with_phases
 from cardionets_core.data.records import CineStack
 from cardionets_core.errors import RecordRefused
 
@@ -99,12 +100,49 @@ def test_refusals(stack: CineStack, reason: str) -> None:
     assert caught.value.reason == reason
 
 
-def test_one_cine_is_quick() -> None:
-    stack = beating(rows=208, columns=192)
-    prepare_cine(stack)
-    spent = []
-    for _ in range(5):
-        start = time.perf_counter()
-        prepare_cine(stack)
-        spent.append(time.perf_counter() - start)
-    assert min(spent) < 0.1  # 0.017 s when the machine is quiet
+def test_a_stack_gives_its_middle_slice_and_facts_of_the_file() -> None:
+    one = beating(frames=25)
+    other = np.roll(one.pixels, 7, axis=2)
+    slices = np.stack([other, one.pixels, other[::-1]], axis=1)
+    stack = replace(one, pixels=slices, slice_spacing_mm=8.0, frame_ms=40.0, flags=frozenset({"slice-gap"}))
+    done = prepare_cine(stack)
+    np.testing.assert_array_equal(done.pixels, prepare_cine(one).pixels)
+    assert done.flags == {"slice-gap", "centre-by-motion"}
+    told = {"frames": 25, "slices": 3, "slice": 1, "slice_mm": 8.0, "frame_ms": 40.0, "scale": 1.0}
+    assert {name: done.facts[name] for name in told} == told
+    assert (done.facts["row_mm"], done.facts["column_mm"]) == one.spacing_mm
+    assert "frame_ms" not in prepare_cine(one).facts and "slice" not in prepare_cine(one).facts
+
+
+@pytest.mark.parametrize(("frames", "start"), [(20, 0), (25, 3), (50, 44), (60, 31)])
+def test_phases_are_found_wherever_the_cycle_begins(frames: int, start: int) -> None:
+    turn = np.roll(beating(frames=frames).pixels, start, axis=0)
+    stack = with_phases(CineStack(pixels=turn, spacing_mm=(SPACING_MM, SPACING_MM)))
+    assert stack.ed_frame is not None and stack.phase_source == "heuristic"
+    assert stack.es_frame == start
+    # The disc is largest half a cycle later; ED is the last frame before it shrinks by a tenth of its change.
+    area = pool_mm2(turn, spacing_mm=(SPACING_MM, SPACING_MM))
+    assert smooth_cycle(area).argmax() == pytest.approx((start + frames // 2) % frames, abs=1)
+    late = (stack.ed_frame - start - frames // 2) % frames
+    assert 0 <= late <= 0.12 * frames
+    facts = prepare_cine(stack).facts
+    assert facts["es_frame_50"] == round(start * 50 / frames) % 50 and facts["phase_source"] == "heuristic"
+
+
+def test_the_pool_is_the_area_of_bright_blood() -> None:
+    stack = beating(frames=20, spacing_mm=1.2, rows=200, columns=200, centre_mm=(120.0, 120.0))
+    radius = 25 - 5 * np.cos(2 * np.pi * np.arange(20) / 20)
+    found = pool_mm2(stack.pixels, spacing_mm=stack.spacing_mm)
+    np.testing.assert_allclose(found, np.pi * radius**2, rtol=0.02)
+    np.testing.assert_allclose(smooth_cycle(found).mean(), found.mean())
+
+
+def test_given_phases_stay_and_stills_have_none() -> None:
+    stack = beating()
+    given = replace(stack, ed_frame=7, es_frame=3, phase_source="given")
+    assert with_phases(given) is given
+    facts = prepare_cine(given).facts
+    assert (facts["ed_frame"], facts["es_frame"], facts["phase_source"]) == (7, 3, "given")
+    still = CineStack(pixels=np.repeat(stack.pixels[:1], 20, axis=0), spacing_mm=stack.spacing_mm)
+    assert with_phases(still).ed_frame is None
+    assert with_phases(CineStack(pixels=stack.pixels[:2], spacing_mm=stack.spacing_mm)).ed_frame is None

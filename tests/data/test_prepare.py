@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,14 +13,18 @@ import numpy as np
 import pytest
 
 from cardionets_core.config.site import SiteConfig
-from cardionets_core.data.cache import cohort_folder, open_cache, summary
-from cardionets_core.data.cache_writer import CacheWriter, sole_writer
+from cardionets_core.data.cache import cohort_folder, open_cache, read_manifest, record_table, summary
+from cardionets_core.data.cache_writer import sole_writer, write_publication
 from cardionets_core.data.cohort import Cohort
+from cardionets_core.data.examples import refused_examples
 from cardionets_core.data.fingerprint import fingerprint
+from cardionets_core.data.manifest import store_folder
 from cardionets_core.data.prepare import prepare
+from cardionets_core.data.publish import Draft
 from cardionets_core.data.quality import check_ecg
 from cardionets_core.data.readers.cardiosoft_xml import read_cardiosoft_xml
-from cardionets_core.data.records import Person
+from cardionets_core.data.records import EcgRecord, Person
+from cardionets_core.data.sources import open_source
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import (
     CacheForeignError,
@@ -87,13 +92,31 @@ def hospital(folder: Path) -> dict[str, Any]:
     (folder / "phenotypes.csv").write_text("patient,visit,f24100,f24103\nPID-A,1,150,60\nPID-B,1,,55\n")
     (folder / "diagnoses.csv").write_text("patient,icd10\nPID-A,I25.1\nPID-B,Z00\n")
     ecg = {"format": "csv", "folder": folder / "ecg", "rate_hz": RATE_HZ, "unit": "uV"}
-    return {"kind": "local_site", "ecg": ecg, "cmr": {"format": "nifti", "folder": folder / "cmr"},
+    cmr = {"format": "nifti", "folder": folder / "cmr", "view": "4ch"}
+    return {"kind": "local_site", "ecg": ecg, "cmr": cmr,
             "index": folder / "index.csv", "phenotypes": folder / "phenotypes.csv",
             "diagnoses": folder / "diagnoses.csv"}  # fmt: skip
 
 
 def content(config: SiteConfig) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(cohort_folder(config).iterdir())}
+    """Every file of the cache."""
+    files = sorted(path for path in config.folders.cache.rglob("*") if path.is_file())
+    return {path.name: path.read_bytes() for path in files}
+
+
+def assert_equal(one: Cohort, other: Cohort) -> None:
+    """Equal in everything that training sees, wherever it lies."""
+    assert one.digest == other.digest and one.refusals == other.refusals
+    for name in ("row_patient", "row_split", "row_ecg", "row_age_years", "row_sex", "ecg_samples",
+                 "phenotypes", "diseases"):  # fmt: skip
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for record in range(len(one.ecg_samples)):
+        np.testing.assert_array_equal(one.ecg_mv(record), other.ecg_mv(record))
+    for of_one, of_other in zip((one.row_cine, *one.row_views.values()),
+                                (other.row_cine, *other.row_views.values()), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(of_one >= 0, of_other >= 0)
+        held = of_one >= 0
+        np.testing.assert_array_equal(one.cines[of_one[held]], other.cines[of_other[held]])
 
 
 def test_a_hospital_becomes_a_cohort(tmp_path: Path) -> None:
@@ -103,7 +126,9 @@ def test_a_hospital_becomes_a_cohort(tmp_path: Path) -> None:
     assert cohort.refusals == {"ecg-too-short": 1, "cine-file-missing": 1}
     train = summary(cohort)["train"]
     assert train == {"patients": 5, "recordings": 4, "cines": 5, "pairs": 3, "phenotype_rows": 2}
-    assert told[0][0] == "list" and told[-1] == ("read", 11, 11)
+    assert told[0] == ("list", 11, 11) and told[1] == ("read", 0, 11)
+    assert told[2:13] == [("read", done, 11) for done in range(1, 12)]
+    assert told[13:] == [("publish", 0, 11), ("publish", 11, 11)]
     # PID-A's two visits follow one another, each with its own cine; PID-D and PID-E have a cine alone.
     two = np.flatnonzero(np.bincount(cohort.row_patient) == 2)
     (rows,) = [np.flatnonzero(cohort.row_patient == patient) for patient in two]
@@ -143,77 +168,176 @@ def copy(made: tuple[SiteConfig, Cohort], tmp_path: Path) -> SiteConfig:
     return SiteConfig.model_validate(json.loads(text))
 
 
-def test_two_prepares_and_any_number_of_workers_give_the_same_bytes(
+def test_two_prepares_and_any_number_of_workers_give_the_same_cohort(
     made: tuple[SiteConfig, Cohort], copy: SiteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert_equal(open_cache(copy), made[1])
     before = content(copy)
-    assert open_cache(copy).digest == made[1].digest
-    shutil.rmtree(cohort_folder(copy))
-    assert prepare(copy).digest == made[1].digest and content(copy) == before
-    shutil.rmtree(cohort_folder(copy))
-    monkeypatch.setattr("cardionets_core.data.prepare._WORTH_A_PROCESS", 0)
+    shutil.rmtree(copy.folders.cache)
+    assert_equal(prepare(copy), made[1])
+    assert content(copy) == before  # in one process even byte for byte
+    shutil.rmtree(copy.folders.cache)
+    monkeypatch.setattr("cardionets_core.data.reading.WORTH_SECONDS", 0)
+    monkeypatch.setattr("cardionets_core.data.reading.RECORDINGS_AT_ONCE", 2)
     many = copy.model_copy(update={"prepare": copy.prepare.model_copy(update={"workers": 2})})
-    assert prepare(many).digest == made[1].digest and content(copy) == before
+    assert_equal(prepare(many), made[1])
+    open_cache(copy)
 
 
 def test_an_up_to_date_cache_is_opened_not_made(copy: SiteConfig) -> None:
-    before = (cohort_folder(copy) / "ecg.npy").stat().st_ino
+    before = content(copy)
+    inode = (cohort_folder(copy) / "manifest.json").stat().st_ino
+    (copy.folders.cache / "report").mkdir()
     prepare(copy)
-    assert (cohort_folder(copy) / "ecg.npy").stat().st_ino == before
-    assert sorted(path.name for path in copy.folders.cache.iterdir()) == ["cohort", "cohort.lock"]
+    assert (cohort_folder(copy) / "manifest.json").stat().st_ino == inode and content(copy) == before
+    assert sorted(path.name for path in copy.folders.cache.iterdir()) == [
+        "cohort", "cohort.lock", "report", "store",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were decoded."""
+    from cardionets_core.data import reading
+
+    names: list[str] = []
+    real = reading.pack_recording
+
+    def watched(source: Any, recording: Any, **options: Any) -> Any:
+        names.append(recording.path.name)
+        return real(source, recording, **options)
+
+    monkeypatch.setattr(reading, "pack_recording", watched)
+    return names
+
+
+def test_only_what_is_new_or_changed_is_read_and_the_cohort_is_as_if_made_at_once(
+    copy: SiteConfig, decoded: list[str], tmp_path: Path
+) -> None:
+    (copy.folders.cache / "report").mkdir()
+    index = index_of(copy)
+    folder = index.parent
+    write_ecg(folder / "ecg" / "new.csv", seed=9)
+    write_ecg(folder / "ecg" / "PID-B_1.csv", seed=10)
+    (folder / "cmr" / "PID-E.nii.gz").unlink()
+    index.write_text(index.read_text() + "PID-F,1,new.csv,\n")
+    told: list[tuple[str, int, int]] = []
+    grown = prepare(copy, progress=lambda *what: told.append(what))
+    assert sorted(decoded) == ["PID-B_1.csv", "PID-E.nii.gz", "new.csv"]
+    assert told[:2] == [("list", 12, 12), ("read", 9, 12)] and not (copy.folders.cache / "report").exists()
+    fresh = copy.model_copy(update={"folders": copy.folders.model_copy(update={"cache": tmp_path / "fresh"})})
+    assert_equal(prepare(fresh), grown)
+    assert grown.ecg_offsets.tolist() != open_cache(fresh).ecg_offsets.tolist()
+    assert_equal(open_cache(copy), grown)
+
+
+def test_a_file_of_a_new_time_and_the_same_bytes_is_not_decoded(
+    copy: SiteConfig, made: tuple[SiteConfig, Cohort], decoded: list[str]
+) -> None:
+    for path in (index_of(copy).parent / "ecg").iterdir():
+        os.utime(path)
+    with pytest.raises(CacheStaleError, match="files"):
+        open_cache(copy)
+    assert_equal(prepare(copy), made[1])
+    assert decoded == [] and open_cache(copy).digest == made[1].digest
+
+
+def test_tables_and_shares_make_a_new_publication_and_nothing_is_decoded(
+    copy: SiteConfig, decoded: list[str]
+) -> None:
+    phenotypes = copy.source.phenotypes  # type: ignore[union-attr]
+    assert phenotypes is not None
+    phenotypes.write_text("patient,visit,f24100,f24103\nPID-A,1,151,60\n")
+    cohort = prepare(copy)
+    assert np.nanmax(cohort.phenotypes[:, 0]) == 151 and np.isfinite(cohort.phenotypes).sum() == 2
+    split = copy.prepare.split.model_copy(update={"test": 0.9, "validation": 0.0})
+    other = copy.model_copy(update={"prepare": copy.prepare.model_copy(update={"split": split})})
+    assert (prepare(other).row_split == 2).sum() > (cohort.row_split == 2).sum()
+    assert decoded == []
+
+
+def index_of(config: SiteConfig) -> Path:
+    index = config.source.index  # type: ignore[union-attr]
+    assert index is not None
+    return index
 
 
 def test_changed_files_settings_or_code_make_a_cache_stale(
-    copy: SiteConfig, monkeypatch: pytest.MonkeyPatch
+    copy: SiteConfig, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    inode = (cohort_folder(copy) / "ecg.npy").stat().st_ino
-    index = copy.source.index  # type: ignore[union-attr]
-    assert index is not None
+    index = index_of(copy)
     for path in (index, index.parent / "ecg" / "PID-C_1.csv"):
         state = path.stat()
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
         with pytest.raises(CacheStaleError, match="files"):
             open_cache(copy)
+        open_cache(copy, check="quick")
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     open_cache(copy)
     split = copy.prepare.split.model_copy(update={"test": 0.5})
-    other = copy.model_copy(update={"prepare": copy.prepare.model_copy(update={"split": split})})
-    with pytest.raises(CacheStaleError, match="settings"):
-        open_cache(other, check="quick")
+    for changes in ({"split": split}, {"views": ("4ch", "2ch")}):
+        other = copy.model_copy(update={"prepare": copy.prepare.model_copy(update=changes)})
+        with pytest.raises(CacheStaleError, match="settings"):
+            open_cache(other, check="quick")
     with monkeypatch.context() as patch:
         patch.setattr("cardionets_core.data.fingerprint.code_digest", lambda: "newer")
         with pytest.raises(CacheStaleError, match="code"):
             open_cache(copy)
+        prepare(copy)
+        assert len(decoded) == 11
     (index.parent / "ecg" / "PID-C_1.csv").unlink()
-    rebuilt = prepare(copy)
-    assert (cohort_folder(copy) / "ecg.npy").stat().st_ino != inode and rebuilt.refusals[
-        "ecg-file-missing"
-    ] == 1
+    assert prepare(copy).refusals["ecg-file-missing"] == 1
     shutil.rmtree(cohort_folder(copy))
     with pytest.raises(CacheStaleError, match="no cache"):
         open_cache(copy)
 
 
+def test_a_changed_listing_of_the_same_files_reads_what_moved(copy: SiteConfig, decoded: list[str]) -> None:
+    """A file that the index gives to somebody else is another recording: nothing of the old one is kept."""
+    index = index_of(copy)
+    index.write_text(index.read_text().replace("PID-C,1,PID-C_1.csv", "PID-G,1,PID-C_1.csv"))
+    cohort = prepare(copy)
+    assert (
+        "PID-C_1.csv" in decoded
+        and len(decoded) <= 2
+        and cohort.patients(np.arange(len(cohort.row_ecg))) == 5
+    )
+
+
 @pytest.mark.parametrize(
-    "name", ["ecg.npy", "ecg_samples.npy", "cines.npy", "phenotypes.npy", "rows.parquet"]
-)
-def test_torn_arrays_are_noticed(copy: SiteConfig, name: str) -> None:
-    path = cohort_folder(copy) / name
+    "name", ["ecg-1.bin", "cines-1.bin", "signatures-1.bin", "phenotypes.npy", "diseases.npy", "rows.parquet",
+             "records.parquet"]
+)  # fmt: skip
+def test_torn_files_are_noticed_and_mended(
+    copy: SiteConfig, made: tuple[SiteConfig, Cohort], name: str, decoded: list[str]
+) -> None:
+    folder = store_folder(copy) if name.endswith(".bin") else cohort_folder(copy)
+    path = folder / name
     whole = path.read_bytes()
-    for torn in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole[:50], b"", None):
+    middle = len(whole) // 2
+    changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for torn in (whole[:-1], changed, whole[:50], b"", None):
         path.unlink(missing_ok=True)
         if torn is not None:
             path.write_bytes(torn)
         with pytest.raises(CacheForeignError, match="torn"):
             open_cache(copy)
-    prepare(copy)
-    assert path.read_bytes() == whole
+    path.write_bytes(changed)
+    assert_equal(prepare(copy), made[1])
+    assert len(decoded) == (1 if folder == store_folder(copy) else 0)
+    open_cache(copy)
+    if folder == store_folder(copy):
+        (folder / "ecg-1.bin").unlink()
+        (folder / "log.jsonl").write_bytes(b"torn")
+        assert_equal(prepare(copy), made[1])
 
 
 def test_torn_and_foreign_manifests_are_noticed(copy: SiteConfig) -> None:
     path = cohort_folder(copy) / "manifest.json"
     manifest = json.loads(path.read_text())
-    for text in ("", "[]", "{}", path.read_text()[:-5], json.dumps(manifest | {"arrays": 3})):
+    elsewhere = {"files": {"ecg": ["../../key", 8]}}
+    for text in ("", "[]", "{}", path.read_text()[:-5], json.dumps(manifest | {"files": 3}),
+                 json.dumps(manifest | elsewhere)):  # fmt: skip
         path.write_text(text)
         with pytest.raises(CacheForeignError, match="torn"):
             open_cache(copy)
@@ -225,9 +349,15 @@ def test_torn_and_foreign_manifests_are_noticed(copy: SiteConfig) -> None:
         with pytest.raises(CacheForeignError, match="there"):
             opening(copy)
     path.write_text(json.dumps(manifest))
+    path.unlink()
+    with pytest.raises(CacheForeignError, match="here"):
+        prepare(copy.model_copy(update={"site": "there"}))
+    path.write_text(json.dumps(manifest))
     copy.folders.secret.write_bytes(bytes(32))
     with pytest.raises(CacheForeignError, match="key"):
         open_cache(copy, check="quick")
+    other = prepare(copy)
+    assert read_manifest(copy).fingerprint.key != manifest["fingerprint"]["key"] and len(other.row_ecg) == 6
     copy.folders.secret.unlink()
     with pytest.raises(DataError, match="key"):
         open_cache(copy)
@@ -248,13 +378,11 @@ def test_no_identifier_is_in_the_cache_and_withdrawn_people_are_not(
         config = site(tmp_path / name, source, name=name)
         cohort = prepare(config)
         everything = b"".join(content(config).values())
-        for token in (b"90000", b"4900000", b"20205", b"replicas", b"9999999", b"2177", b"2018"):
-            found = [
-                n
-                for n, data in content(config).items()
-                if n.endswith((".json", ".parquet")) and token in data
-            ]
-            assert not found, (token, found)
+        texts = {
+            n: data for n, data in content(config).items() if n.endswith((".json", ".jsonl", ".parquet"))
+        }
+        for token in (b"replicas", b".xml", b".hea", b".dat", b"files/"):
+            assert not [n for n, data in texts.items() if token in data], token
         for identifier in (*range(9000011, 9000067, 11), 90000011, 90000024, 90010037, 90010048, 90020059):
             assert str(identifier).encode() not in everything
             assert identifier.to_bytes(8, "little") not in everything
@@ -291,7 +419,7 @@ def test_missing_folders_and_an_empty_yield(tmp_path: Path) -> None:
     write_ecg(folder / "a.csv", seed=0, scale=1000)
     ecg = {"format": "csv", "folder": folder, "rate_hz": RATE_HZ, "unit": "uV"}
     cohort = prepare(site(tmp_path / "s", {"kind": "local_site", "ecg": ecg}))
-    assert cohort.refusals == {"ecg-amplitude": 1} and len(cohort.row_ecg) == 0
+    assert cohort.refusals == {"ecg-gain": 1} and len(cohort.row_ecg) == 0
     assert summary(cohort)["train"]["patients"] == 0
     empty = cohort.batch(
         np.zeros(0, int), keys=frozenset({"ecg", "cine", "phenotypes"}), shape=NANO, window=0
@@ -302,12 +430,32 @@ def test_missing_folders_and_an_empty_yield(tmp_path: Path) -> None:
 def test_a_reader_that_breaks_costs_one_record_and_is_counted(
     copy: SiteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path, **_: Any) -> None:
-        raise RecordRefused("ecg-flat") if "PID-C" in path.name else ZeroDivisionError(path.name)
+    def broken(self: Any, recording: Any) -> None:
+        name = recording.path.name
+        raise RecordRefused("ecg-flat") if "PID-C" in name else ZeroDivisionError(name)
 
-    shutil.rmtree(cohort_folder(copy))
-    monkeypatch.setattr("cardionets_core.data.sources.local_site.read_csv_ecg", broken)
-    assert prepare(copy).refusals == {"cine-file-missing": 1, "ecg-flat": 1, "reader-failed": 4}
+    shutil.rmtree(copy.folders.cache)
+    monkeypatch.setattr("cardionets_core.data.sources.local_site.LocalSiteSource.read", broken)
+    assert prepare(copy).refusals == {"ecg-flat": 2, "reader-failed": 9}
+
+
+def test_files_that_cannot_be_read_are_tried_again(
+    copy: SiteConfig, made: tuple[SiteConfig, Cohort], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that fails for a moment must not cost a recording for ever."""
+    shutil.rmtree(copy.folders.cache)
+    real = Path.open
+
+    def failing(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == "PID-A_1.csv":
+            raise OSError(5, "Input/output error")
+        return real(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing)
+        patch.setattr("builtins.open", lambda name, *a, **o: failing(Path(name), *a, **o))
+        assert len(prepare(copy).ecg_samples) == len(made[1].ecg_samples) - 1
+    assert_equal(prepare(copy), made[1])
 
 
 def test_one_writer_at_a_time_and_nothing_is_left_of_a_killed_run(copy: SiteConfig) -> None:
@@ -316,14 +464,75 @@ def test_one_writer_at_a_time_and_nothing_is_left_of_a_killed_run(copy: SiteConf
         prepare(copy)
     (folder.parent / "cohort.new-killed").mkdir()
     prepare(copy)
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["cohort", "cohort.lock"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["cohort", "cohort.lock", "store"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_typed_error(copy: SiteConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    blocked = copy.folders.model_copy(update={"cache": tmp_path / "file" / "cache"})
+    with pytest.raises(DataError, match="written to"):
+        prepare(copy.model_copy(update={"folders": blocked}))
+    shutil.rmtree(store_folder(copy))
+    store_folder(copy).write_text("")
+    with pytest.raises(DataError, match=r"folders\.cache") as caught:
+        prepare(copy)
+    assert "account" in caught.value.remedy
 
 
 def test_a_person_in_two_splits_is_never_committed(copy: SiteConfig, tmp_path: Path) -> None:
-    state = fingerprint(copy, key=KEY, source=None)
-    with CacheWriter(tmp_path / "leaky") as writer:
-        for split in (0, 2):
-            writer.add_row(pseudonym="p", split=split, ecg=-1, cine=-1, person=Person())
-        with pytest.raises(DataError, match="more than one split"):
-            writer.commit(site="here", fingerprint=state, listed=2, refusals={})
-    assert not (tmp_path / "leaky").exists() and not list(tmp_path.glob("leaky*"))
+    folders = copy.folders.model_copy(update={"cache": tmp_path / "leaky"})
+    leaky = copy.model_copy(update={"folders": folders})
+    folders.cache.mkdir()
+    draft = Draft()
+    for split in (0, 2):
+        draft.add_row(pseudonym="p", split=split, ecg=-1, cines={}, person=Person())
+    state = fingerprint(copy, key=KEY, source=open_source(copy))
+    with pytest.raises(DataError, match="more than one split"):
+        write_publication(leaky, draft, fingerprint=state, files={}, left_out={}, notes={}, warnings={})
+    assert not list(folders.cache.iterdir())
+
+
+def test_the_table_of_records_holds_the_refused_ones_too(made: tuple[SiteConfig, Cohort]) -> None:
+    table = record_table(made[0])
+    rows = table.to_pylist()
+    assert len(rows) == 11 and sum(row["accepted"] for row in rows) == 9
+    short = next(row for row in rows if row["reason"] == "ecg-too-short")
+    assert short["kind"] == "ecg" and not short["accepted"] and short["fs_hz"] is None
+    kept = next(row for row in rows if row["kind"] == "ecg" and row["accepted"])
+    assert kept["fs_hz"] == RATE_HZ and kept["duration_s"] == 10 and kept["reason"] is None
+    cine = next(row for row in rows if row["kind"] == "cine" and row["accepted"])
+    assert cine["4ch_frames"] == 25 and cine["fs_hz"] is None
+    assert {row["split"] for row in rows} <= {"train", "validation", "test"}
+    assert not {"key", "digest", "ecg_offset"} & set(table.column_names)
+
+
+def test_refused_recordings_can_be_shown(made: tuple[SiteConfig, Cohort]) -> None:
+    examples = {example.reason: example for example in refused_examples(made[0])}
+    assert set(examples) == {"ecg-too-short", "cine-file-missing"}
+    short = examples["ecg-too-short"]
+    assert isinstance(short.record, EcgRecord) and short.record.signal_mv.shape == (12, 4 * RATE_HZ)
+    assert examples["cine-file-missing"].record is None and examples["cine-file-missing"].kind == "cine"
+    assert not list(refused_examples(made[0], per_reason=0))
+
+
+def test_one_recording_under_two_people_is_a_warning(copy: SiteConfig) -> None:
+    index = index_of(copy)
+    shutil.copy(index.parent / "ecg" / "PID-B_1.csv", index.parent / "ecg" / "again.csv")
+    shutil.copy(index.parent / "ecg" / "PID-A_1.csv", index.parent / "ecg" / "PID-A_3.csv")
+    index.write_text(index.read_text() + "PID-H,1,again.csv,\nPID-A,3,PID-A_3.csv,\n")
+    assert read_manifest(copy).warnings == {}
+    prepare(copy)
+    warnings = read_manifest(copy).warnings
+    assert warnings["near-duplicates"] == 1 and warnings["near-duplicate-patients"] == 2
+
+
+def test_a_cohort_of_a_sick_disk_says_so(copy: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shutil.rmtree(copy.folders.cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with pytest.raises(DataError, match="disk is full"):
+            prepare(copy)
+    assert len(prepare(copy).row_ecg) == 6

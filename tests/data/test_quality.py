@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import butter, resample, sosfiltfilt
 
-from cardionets_core.data.quality import check_ecg, median_amplitude_mv, mend_missing, order_leads
+from cardionets_core.data.amplitude import (
+    gain_suspect,
+    known_gain_error,
+    median_amplitude_mv,
+    share_at_extremes,
+)
+from cardionets_core.data.leads import LIMB_OF_I_AND_II, order_leads
+from cardionets_core.data.quality import SWAP_FLAGGED, check_ecg, mend_missing
 from cardionets_core.data.readers.wfdb_ecg import read_wfdb
 from cardionets_core.data.records import LEADS, EcgRecord
-from cardionets_core.data.signal import filter_ecg, resample_ecg
 from cardionets_core.errors import RecordRefused
 
 
@@ -47,24 +53,6 @@ def refusal(record: EcgRecord) -> str:
     with pytest.raises(RecordRefused) as caught:
         check_ecg(record)
     return caught.value.reason
-
-
-def test_the_filter_is_scipys_forward_backward_butterworth() -> None:
-    signal = np.random.default_rng(0).normal(size=(12, 2500))
-    high = butter(5, 0.67 / 125, btype="highpass", output="sos")
-    low = butter(5, 40 / 125, btype="lowpass", output="sos")
-    expected = np.stack([sosfiltfilt(low, sosfiltfilt(high, row)) for row in signal])
-    np.testing.assert_allclose(filter_ecg(signal), expected, atol=1e-12)
-
-
-def test_resampling_is_the_fft_method_and_250_hz_is_untouched() -> None:
-    signal = np.random.default_rng(1).normal(size=(2, 5003))
-    np.testing.assert_allclose(resample_ecg(signal, 500.0)[1], resample(signal[1], 2501), atol=1e-12)
-    np.testing.assert_array_equal(resample_ecg(signal, 250.0), signal)
-    with pytest.raises(ValueError, match="100"):
-        resample_ecg(signal, 99.0)
-    with pytest.raises(ValueError, match="19"):
-        filter_ecg(signal[:, :18])
 
 
 def test_copies_at_all_rates_agree() -> None:
@@ -121,6 +109,15 @@ def test_limb_leads_follow_from_any_two(limbs: tuple[str, ...]) -> None:
     assert derived == 6 - len(limbs)
     np.testing.assert_allclose(ordered, full.signal_mv, atol=1e-5)
     assert "lead-derived" in check_ecg(part).flags
+
+
+def test_an_infinite_sample_is_missing_in_the_leads_that_follow_from_it() -> None:
+    record = ecg(leads=("I", "II", *LEADS[6:]))
+    spiked = record.signal_mv[:2].copy()
+    spiked[:, 700] = np.inf
+    checked = check_ecg(changed(record, I=spiked[0], II=spiked[1]))
+    assert checked.flags == {"lead-derived", "nan-filled"}
+    np.testing.assert_allclose(checked.signal_mv, check_ecg(ecg()).signal_mv, atol=0.05)
 
 
 def test_missing_samples_are_interpolated_inside_a_lead() -> None:
@@ -181,6 +178,118 @@ def test_a_swap_is_flagged_when_small_and_refused_when_gross() -> None:
     assert refusal(swapped) == "ecg-lead-swap"
 
 
+def test_any_two_limb_channels_under_each_others_names_are_found(shared_data: Path) -> None:
+    refused = flagged = 0
+    for header in sorted((shared_data / "ecg" / "ptbxl_challenge").glob("*.hea")):
+        record = read_wfdb(header)
+        for one, other in combinations(LIMB_OF_I_AND_II, 2):
+            names = list(record.leads)
+            first, second = names.index(one), names.index(other)
+            names[first], names[second] = other, one
+            try:
+                checked = check_ecg(EcgRecord(signal_mv=record.signal_mv, fs_hz=500.0, leads=tuple(names)))
+            except RecordRefused as error:
+                assert error.reason == "ecg-lead-swap"
+                refused += 1
+            else:
+                assert "lead-swap" in checked.flags and checked.swap_residual > 1.5 * SWAP_FLAGGED
+                flagged += 1
+    assert refused + flagged == 150 and refused > 120
+
+
+def test_electrodes_on_the_wrong_arms_are_a_doubt(shared_data: Path) -> None:
+    found = 0
+    for header in sorted((shared_data / "ecg" / "georgia").glob("*.hea")):
+        record = read_wfdb(header)
+        assert "arm-reversal" not in check_ecg(record).flags
+        row = {name: record.signal_mv[place] for place, name in enumerate(record.leads)}
+        turned = {"I": -row["I"], "II": row["III"], "III": row["II"], "aVR": row["aVL"], "aVL": row["aVR"]}
+        checked = check_ecg(changed(record, **turned))
+        assert checked.swap_residual < SWAP_FLAGGED
+        found += "arm-reversal" in checked.flags
+    assert found == 12
+    silent = changed(ecg(), V6=0.0, I=-ecg().signal_mv[0], II=ecg().signal_mv[2], III=ecg().signal_mv[1],
+                     aVR=ecg().signal_mv[4], aVL=ecg().signal_mv[3])  # fmt: skip
+    assert check_ecg(silent).flags == {"flat-lead"}
+
+
+def test_zeros_of_all_leads_at_the_ends_are_cut_off() -> None:
+    record = ecg(fs_hz=400.0)
+    padded = np.zeros((12, 4000 + 700), np.float32)
+    padded[:, 500:4500] = record.signal_mv
+    checked = check_ecg(EcgRecord(signal_mv=padded, fs_hz=400.0, leads=LEADS))
+    assert checked.flags == {"padding-cropped"} and checked.facts["duration_s"] == 10.0
+    np.testing.assert_array_equal(checked.signal_mv, check_ecg(record).signal_mv)
+    padded[0, :500] = np.linspace(-0.2, 0.2, 500)  # one lead speaks: that is no padding
+    left = check_ecg(EcgRecord(signal_mv=padded, fs_hz=400.0, leads=LEADS))
+    assert left.facts["duration_s"] == 11.25 and "padding-cropped" in left.flags
+    short = np.zeros((12, 4000), np.float32)
+    short[:, :1900] = record.signal_mv[:, :1900]
+    assert refusal(EcgRecord(signal_mv=short, fs_hz=400.0, leads=LEADS)) == "ecg-too-short"
+
+
+def test_a_lead_at_its_recorders_limit_is_flagged_then_refused() -> None:
+    record = ecg()
+    railed = record.signal_mv[9].copy()
+    railed[1000:1200] = 3.2
+    railed[3000:3060] = -3.2
+    assert share_at_extremes(changed(record, V4=railed).signal_mv, 500.0) == pytest.approx(260 / 5000)
+    assert refusal(changed(record, V4=railed)) == "ecg-saturated"
+    railed[1100:1200] = 0.0
+    assert "clipped" in check_ecg(changed(record, V4=railed)).flags
+    # What is no limit: one short run, zeros, a lead of three levels, and a run that a gap breaks.
+    short = record.signal_mv[9].copy()
+    short[1000:1060] = 3.2
+    assert not check_ecg(changed(record, V4=short)).flags
+    below = -np.abs(record.signal_mv[9])
+    below[1000:2000] = 0.0
+    assert share_at_extremes(below[None], 500.0) == 0.0
+    assert share_at_extremes(np.repeat([[0.01, 0.02, 0.03]], 500, axis=1), 500.0) == 0.0
+    gappy = np.where(np.arange(2000) % 9 == 8, np.nan, np.repeat([1.0, 2.0], 1000))[None]
+    assert share_at_extremes(gappy, 500.0) == 0.0
+    assert share_at_extremes(np.full((2, 600), np.nan), 500.0) == 0.0
+
+
+def test_clipped_waves_are_a_doubt() -> None:
+    record = ecg()
+    checked = check_ecg(EcgRecord(signal_mv=record.signal_mv.clip(-0.6, 0.6), fs_hz=500.0, leads=LEADS))
+    assert "clipped" in checked.flags
+
+
+@pytest.mark.parametrize(("amplitude_mv", "error"), [
+    (1.0, ""), (0.3, ""), (5.0, ""), (0.05, ""), (30.0, ""), (100.0, ""), (20_000.0, ""), (1e-6, ""),
+    (0.2, "4.88 or 5 times too small"), (12.0, "4.88 or 5 times too large"),
+    (1100.0, "1000 or 2000 times too large"), (7000.0, "1000 or 2000 times too large"),
+    (0.001, "1000 or 2000 times too small"),
+])  # fmt: skip
+def test_a_known_wrong_gain_is_named_where_one_explains_the_amplitude(
+    amplitude_mv: float, error: str
+) -> None:
+    assert known_gain_error(amplitude_mv) == error
+
+
+def test_a_sites_median_tells_a_wrong_gain_that_single_records_do_not(shared_data: Path) -> None:
+    found = {}
+    for name, gain in (("georgia", 1 / 4.88), ("ptbxl_challenge", 5.0), ("ningbo", 1.0)):
+        headers = sorted((shared_data / "ecg" / name).glob("*.hea"))
+        records = [read_wfdb(header) for header in headers]
+        assert gain_suspect([check_ecg(record).facts["amplitude_mv"] for record in records]) is None
+        # The headers of the 2020 Challenge: every record passes, each is wrong.
+        wrong = [EcgRecord(signal_mv=r.signal_mv * gain, fs_hz=r.fs_hz, leads=r.leads) for r in records]
+        amplitudes = []
+        for record in wrong:
+            try:
+                amplitudes.append(check_ecg(record).facts["amplitude_mv"])
+            except RecordRefused as error:
+                assert error.reason == "ecg-gain"
+        assert len(amplitudes) >= 10 or name == "georgia"
+        found[name] = gain_suspect(amplitudes)
+    assert found["ningbo"] is None
+    assert "4.88 or 5 times too small" in (found["georgia"] or "")
+    assert "4.88 or 5 times too large" in (found["ptbxl_challenge"] or "")
+    assert gain_suspect([0.2] * 9) is None and gain_suspect([]) is None
+
+
 def with_rows(value: float, count: int) -> EcgRecord:
     return changed(ecg(), **dict.fromkeys(LEADS[:count], value))
 
@@ -197,7 +306,9 @@ def with_rows(value: float, count: int) -> EcgRecord:
     (with_rows(float("nan"), 6), "ecg-flat"),
     (with_rows(0.0, 12), "ecg-flat"),
     (with_rows(3.3, 6), "ecg-flat"),
-    (EcgRecord(signal_mv=ecg().signal_mv * 1000, fs_hz=500.0, leads=LEADS), "ecg-amplitude"),
+    (EcgRecord(signal_mv=ecg().signal_mv * 1000, fs_hz=500.0, leads=LEADS), "ecg-gain"),
+    (EcgRecord(signal_mv=ecg().signal_mv / 2000, fs_hz=500.0, leads=LEADS), "ecg-gain"),
+    (EcgRecord(signal_mv=ecg().signal_mv * 100, fs_hz=500.0, leads=LEADS), "ecg-amplitude"),
     (EcgRecord(signal_mv=ecg().signal_mv / 50, fs_hz=500.0, leads=LEADS), "ecg-amplitude"),
     (EcgRecord(signal_mv=ecg().signal_mv * np.float32(1e30), fs_hz=500.0, leads=LEADS), "ecg-amplitude"),
 ])  # fmt: skip

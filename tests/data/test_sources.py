@@ -1,26 +1,28 @@
-"""Sources: what is listed, who is left out, what the tables say, and which error a wrong layout gives."""
+"""What all sources share: tables, identifiers, codes, withdrawals, patterns, phenotypes and their units."""
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cardionets_core.config.site import SiteConfig
-from cardionets_core.data.phenotypes import FIELDS, PHENOTYPES
+from cardionets_core.data.phenotypes import FIELDS, PHENOTYPES, factor_from, units_of
 from cardionets_core.data.records import DISEASES
-from cardionets_core.data.sources import SOURCES, Source, open_source
-from cardionets_core.data.sources.diseases import diseases_of
-from cardionets_core.data.sources.mimic_iv_ecg import literal_codes
-from cardionets_core.data.sources.ukb_tables import read_phenotypes, read_withdrawals
-from cardionets_core.errors import FolderMissingError, RecordRefused, SourceInvalidError
-
-
-def source(**content: Any) -> Source:
-    return open_source(SiteConfig(site="here", source=content, policy={"phases": ["ecg_mae"]}))
+from cardionets_core.data.sources import SOURCES
+from cardionets_core.data.sources.codes import codes_in, literal_codes
+from cardionets_core.data.sources.diseases import CodeBook, diseases_of
+from cardionets_core.data.sources.patterns import Pattern
+from cardionets_core.data.sources.phenotype_cells import PhenotypeCells
+from cardionets_core.data.sources.tables import identifier, read_table
+from cardionets_core.data.sources.withdrawals import read_list, read_ukb_lists
+from cardionets_core.errors import FolderMissingError, SourceInvalidError
 
 
 def test_phenotypes_are_the_82_fields_in_order(shared_data: Path) -> None:
@@ -33,124 +35,104 @@ def test_phenotypes_are_the_82_fields_in_order(shared_data: Path) -> None:
     assert PHENOTYPES[3].name == "lv_ejection_fraction_percent"
 
 
+def test_bounds_hold_every_mean_and_refuse_a_wrong_unit(shared_data: Path) -> None:
+    rows = [line.split("\t") for line in (shared_data / "ukb_cmr_fields.tsv").read_text().splitlines()[1:]]
+    for phenotype, row in zip(PHENOTYPES, rows, strict=True):
+        low, high = phenotype.bounds
+        mean = float(row[3])
+        assert low < mean < high
+        if phenotype.unit in ("mL", "L/min", "g") or "ejection fraction" in phenotype.title:
+            assert not low < mean / 1000 < high, "a thousand times too small must not pass"
+        assert not low <= -9999 <= high
+
+
 def test_every_kind_of_the_document_has_a_source() -> None:
     assert sorted(SOURCES) == ["local_site", "mimic_iv_ecg", "uk_biobank"]
 
 
-# UK Biobank
+# Tables
 
 
-def test_uk_biobank_lists_both_visits_and_leaves_out_who_withdrew(shared_data: Path) -> None:
-    ukb = shared_data / "replicas" / "ukb"
-    opened = source(kind="uk_biobank", ecg=ukb / "20205", withdrawals=ukb / "tabular")
-    listed = opened.recordings()
-    assert {(r.patient, r.visit) for r in listed} == {
-        ("9000011", "2"), ("9000011", "3"), ("9000022", "2"), ("9000033", "2"), ("9000055", "2"),
-    }  # fmt: skip
-    assert opened.refusals == {"withdrawn": 1}
-    assert opened.read(listed[0]).__class__.__name__ == "EcgRecord"
+def as_csv(path: Path, columns: dict[str, list[Any]]) -> Path:
+    lines = [",".join(columns)]
+    for row in zip(*columns.values(), strict=True):
+        lines.append(",".join("" if cell is None else str(cell) for cell in row))
+    path.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+    return path.with_suffix(".csv")
 
 
-@pytest.mark.parametrize("name", ["rap_dx.csv", "ukbconv_csv.csv", "ukbconv_r.tab"])
-def test_the_three_namings_of_a_table_say_the_same(shared_data: Path, name: str) -> None:
-    rows = read_phenotypes(shared_data / "replicas" / "ukb" / "tabular" / name)
-    assert rows["9000011", "2"][0] == np.float32(115.2779)
-    assert np.isnan(rows["9000022", "2"]).sum() == 1 and np.isnan(rows["9000022", "2"][3])
-    assert ("9000033", "2") not in rows and ("9000011", "3") not in rows
+def as_tab(path: Path, columns: dict[str, list[Any]]) -> Path:
+    text = as_csv(path, columns).read_text()
+    path.with_suffix(".tsv").write_text(text.replace(",", "\t"))
+    return path.with_suffix(".tsv")
 
 
-def test_uk_biobank_phenotypes_go_with_the_visit_and_diagnoses_with_the_person(
-    shared_data: Path, tmp_path: Path
+def as_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    pq.write_table(pa.table(columns), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+@pytest.mark.parametrize("write", [as_csv, as_tab, as_parquet])
+def test_text_and_parquet_tables_come_out_alike(
+    tmp_path: Path, write: Callable[[Path, dict[str, list[Any]]], Path]
 ) -> None:
-    ukb = shared_data / "replicas" / "ukb"
-    (tmp_path / "icd.csv").write_text("eid,icd10\n9000011,I251;E11\n9000011,I10\n9000022,\n9000033,Z00\n")
-    opened = source(kind="uk_biobank", ecg=ukb / "20205", table=ukb / "tabular" / "rap_dx.csv",
-                    diagnoses=tmp_path / "icd.csv")  # fmt: skip
-    first, again = opened.person("9000011", "2"), opened.person("9000011", "3")
-    assert first.phenotypes[24100] == pytest.approx(115.2779) and again.phenotypes == {}
-    assert first.diseases == again.diseases == {"cad": 1.0}
-    assert opened.person("9000022", "2").diseases == dict.fromkeys(DISEASES, 0.0)
-    assert opened.person("9000055", "2").diseases == {}
+    table = write(tmp_path / "t", {"id": [15709.0, None], "x": [60.5, None], "word": ["a", ""], "n": [3, 4]})
+    rows = list(read_table(table, key="source.k", columns=("id", "x"), keep=lambda name: name == "word"))
+    assert [{**row, "id": identifier(row["id"])} for row in rows] == [
+        {"id": "15709", "x": "60.5", "word": "a"},
+        {"id": "", "x": "", "word": ""},
+    ]
+    with pytest.raises(SourceInvalidError, match=r"(?s)lacks.*'y'.*source\.k"):
+        list(read_table(table, key="source.k", columns=("y",)))
 
 
-def test_the_newest_withdrawal_list_counts(tmp_path: Path) -> None:
-    (tmp_path / "w7_20220101.csv").write_text("1\n")
-    (tmp_path / "w7_20230101.csv").write_bytes(b"\xef\xbb\xbf1\r\n2\r\n\r\n")
-    (tmp_path / "w8_20210101.csv").write_text("3")
-    (tmp_path / "notes.csv").write_text("9\n")
-    assert read_withdrawals(tmp_path) == {"1", "2", "3"}
-    assert read_withdrawals(tmp_path / "w7_20220101.csv") == {"1"}
-    (tmp_path / "w7_20240101.csv").write_text("")
-    assert read_withdrawals(tmp_path) == {"3"}
-    (tmp_path / "w7_20250101.csv").write_text("eid\n1\n")
-    with pytest.raises(SourceInvalidError, match="no identifier"):
-        read_withdrawals(tmp_path)
+def test_lists_of_parquet_and_empty_tables(tmp_path: Path) -> None:
+    lists = pa.table({"icd10": pa.array([["I50", "E11"], [], None], type=pa.list_(pa.string()))})
+    pq.write_table(lists, tmp_path / "t.parquet")
+    cells = [row["icd10"] for row in read_table(tmp_path / "t.parquet", key="k", columns=("icd10",))]
+    assert [codes_in(cell, separator=";") for cell in cells] == [["I50", "E11"], [], [""]]
+    pq.write_table(lists.slice(0, 0), tmp_path / "none.parquet")
+    assert list(read_table(tmp_path / "none.parquet", key="k", columns=("icd10",))) == []
 
 
-def test_uk_biobank_layout_errors(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "ecg").mkdir()
-    (tmp_path / "ecg" / "1_20205_2_0.xml").write_text("")
-    (tmp_path / "table.csv").write_text("eid,LV ejection fraction | Instance 2\n1,60\n")
-    with pytest.raises(FolderMissingError, match=r"source\.ecg"):
-        source(kind="uk_biobank", ecg=tmp_path / "none").recordings()
-    with pytest.raises(SourceInvalidError, match=r"20205_<instance>"):
-        source(kind="uk_biobank", ecg=tmp_path / "empty").recordings()
-    with pytest.raises(SourceInvalidError, match="withdrawal"):
-        source(kind="uk_biobank", ecg=tmp_path / "ecg", withdrawals=tmp_path / "empty").recordings()
-    with pytest.raises(SourceInvalidError, match="p24100_i2"):
-        source(kind="uk_biobank", ecg=tmp_path / "ecg", table=tmp_path / "table.csv").person("1", "2")
-    with pytest.raises(FolderMissingError, match=r"source\.diagnoses"):
-        source(kind="uk_biobank", ecg=tmp_path / "ecg", diagnoses=tmp_path / "none.csv").files()
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"PAR1 not really", b'a,b\n1,2\n"open'])
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_what_is_no_table_is_one_error_with_its_key(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceInvalidError) as caught:
+        list(read_table(tmp_path / name, key="source.index", columns=("a",)))
+    assert caught.value.where == "site.yaml: source.index"
+    assert str(tmp_path) not in caught.value.what
+    with pytest.raises(FolderMissingError, match=r"source\.index"):
+        list(read_table(tmp_path / "absent.csv", key="source.index"))
 
 
-# MIMIC-IV-ECG
+@given(st.integers(min_value=-(10**9), max_value=10**9))
+def test_an_identifier_survives_being_made_a_float(number: int) -> None:
+    assert identifier(str(float(number))) == identifier(f" {number} ") == str(number)
 
 
-def test_mimic_goes_by_the_record_list_and_by_subject(shared_data: Path, tmp_path: Path) -> None:
-    root = shared_data / "replicas" / "mimic_iv_ecg"
-    (tmp_path / "icd.csv").write_text(
-        "study_id,subject_id,all_diag_all,gender\n49000001,90000011,\"['I5023', 'E785', 'I272X']\",missing\n"
-        "49000002,90000011,[],M\n49000004,90000024,\"['Z000']\",F\n49000005,90000024,__import__('os'),F\n"
-    )
-    opened = source(kind="mimic_iv_ecg", root=root, diagnoses=tmp_path / "icd.csv")
-    listed = opened.recordings()
-    assert len(listed) == 8 and len({r.patient for r in listed}) == 5
-    assert opened.person("90000011", "49000001").diseases == {"hf": 1.0, "ph": 1.0}
-    assert opened.person("90000011", "49000002").diseases == {}  # none recorded is not healthy
-    assert opened.person("90000024", "49000004").diseases == dict.fromkeys(DISEASES, 0.0)
-    assert opened.person("90000024", "49000005").diseases == {}
-    assert len(opened.files()) == 2 + 16
+@pytest.mark.parametrize("text", ["", "A1.0", "1.5", "007", "1.0.0", "nan", "1e5"])
+def test_other_identifiers_stay_as_they_are(text: str) -> None:
+    assert identifier(text) == text
 
 
-def test_mimic_records_that_are_absent_or_lead_out_of_the_tree(tmp_path: Path) -> None:
-    rows = "subject_id,study_id,path\n1,11,files/a\n1,12,../../etc/passwd\n1,13,/etc/passwd\n1,14,\n"
-    (tmp_path / "record_list.csv").write_text(rows)
-    opened = source(kind="mimic_iv_ecg", root=tmp_path)
-    (listed,) = opened.recordings()
-    assert opened.refusals == {"ecg-file-missing": 3}
-    with pytest.raises(RecordRefused) as caught:
-        opened.read(listed)
-    assert caught.value.reason == "ecg-file-missing"
-
-
-def test_mimic_layout_errors(tmp_path: Path) -> None:
-    with pytest.raises(FolderMissingError, match="record_list"):
-        source(kind="mimic_iv_ecg", root=tmp_path).recordings()
-    (tmp_path / "record_list.csv").write_text("subject,path\n1,a\n")
-    with pytest.raises(SourceInvalidError, match="subject_id"):
-        source(kind="mimic_iv_ecg", root=tmp_path).recordings()
-    (tmp_path / "record_list.csv").write_text("subject_id,study_id,path\n")
-    with pytest.raises(SourceInvalidError, match="names no record"):
-        source(kind="mimic_iv_ecg", root=tmp_path).recordings()
+# Codes
 
 
 @pytest.mark.parametrize(("text", "codes"), [
-    ("['I50']", ["I50"]), ("[]", []), ("", []), ("nan", []), ("[1, 'I10']", ["I10"]), ("{'a': 1}", []),
+    ("['I50']", ["I50"]), ("[]", []), ("", []), ("nan", []), ("[1, 'I10']", ["I10"]),
+    ('["I50", null]', ["I50"]), ("{'NORM': 80.0, 'SR': 0.0}", ["NORM", "SR"]), ("['it''s']", ["its"]),
+    ('["a, b", "c"]', ["a, b", "c"]), (r"['a\'b', 'c']", ["a'b", "c"]), ("['a' 'b', 'c']", ["ab", "c"]),
     ("[__import__('os').system('true')]", []), ("[" * 5000, []), ("['a'" + " " * 20_000 + "]", []),
 ])  # fmt: skip
 def test_lists_are_literals_never_code(text: str, codes: list[str]) -> None:
     assert literal_codes(text) == codes
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), max_size=5))
+def test_a_list_as_text_is_what_python_wrote(codes: list[str]) -> None:
+    assert literal_codes(str(codes)) == codes
 
 
 @pytest.mark.parametrize(("codes", "expected"), [
@@ -159,6 +141,7 @@ def test_lists_are_literals_never_code(text: str, codes: list[str]) -> None:
     (["I50.9", "I27.0", "I31"], {"hf": 1.0, "ph": 1.0, "pc": 1.0}),
     (["I27.9"], {}),
     (["I10"], {}),
+    (["I50.0 Congestive heart failure"], {"hf": 1.0}),
     (["E11.9"], dict.fromkeys(DISEASES, 0.0)),
     ([""], dict.fromkeys(DISEASES, 0.0)),
 ])  # fmt: skip
@@ -166,79 +149,112 @@ def test_icd10_codes_become_labels(codes: list[str], expected: dict[str, float])
     assert diseases_of(codes) == expected
 
 
-# A hospital's own export
+@given(
+    st.lists(st.sampled_from(["I50", "I25.1", "I10", "E11", "I27.2X", ""]), max_size=6),
+    st.lists(st.sampled_from(["I42", "Z00", "I50.9"]), max_size=6),
+)
+def test_marks_of_parts_join_to_the_marks_of_the_whole(some: list[str], others: list[str]) -> None:
+    book = CodeBook()
+    assert book.marks(some) | book.marks(others) == book.marks(some + others)
+    assert book.labels(book.marks(some + others)) == diseases_of(others + some)
 
 
-def local(folder: Path, **more: Any) -> Source:
-    return source(
-        kind="local_site",
-        ecg={"format": "csv", "folder": folder / "ecg", "rate_hz": 500, "unit": "uV"},
-        cmr={"format": "nifti", "folder": folder / "cmr"},
-        index=folder / "index.csv",
-        **more,
-    )
+def test_a_site_may_replace_the_codes_of_one_disease() -> None:
+    book = CodeBook({"hf": ("I50", "I110")})
+    assert book.labels(book.marks(["I11.0"])) == {"hf": 1.0}
+    assert CodeBook().labels(CodeBook().marks(["I11.0"])) == {}
+    assert book.labels(book.marks(["I25"])) == {"cad": 1.0}
 
 
-def hospital(folder: Path, index: str) -> Path:
-    for name in ("ecg", "cmr"):
-        (folder / name).mkdir(exist_ok=True)
-    (folder / "index.csv").write_text(index)
-    return folder
+# Withdrawals
 
 
-def test_a_local_index_ties_ecg_and_cine(tmp_path: Path) -> None:
-    hospital(
-        tmp_path,
-        "patient,visit,ecg,cine\nA,1,a.csv,a.nii.gz\nA,2,b,\nB,1,,b.nii\nC,1,../c.csv,\nA,1,a.csv,\n",
-    )
-    (tmp_path / "p.csv").write_text("patient,visit,f24100,f24103,note\nA,1,150.5,,x\nA,2,,,\n")
-    (tmp_path / "d.csv").write_text("patient,icd10\nA,I25.1;I42.0\n")
-    opened = local(tmp_path, phenotypes=tmp_path / "p.csv", diagnoses=tmp_path / "d.csv")
-    listed = [(r.patient, r.visit, r.kind, r.path.name) for r in opened.recordings()]
-    assert sorted(set(listed)) == [
-        ("A", "1", "cine", "a.nii.gz"), ("A", "1", "ecg", "a.csv"), ("A", "2", "ecg", "b.csv"),
-        ("B", "1", "cine", "b.nii"),
-    ]  # fmt: skip
-    assert opened.refusals == {"ecg-file-missing": 1}
-    assert opened.person("A", "1").phenotypes == {24100: 150.5}
-    assert opened.person("A", "2").phenotypes == {} and opened.person("A", "2").diseases == {
-        "cad": 1,
-        "cm": 1,
-    }
+def test_the_newest_withdrawal_list_counts(tmp_path: Path) -> None:
+    (tmp_path / "w7_20220101.csv").write_text("1\n")
+    (tmp_path / "w7_20230101.csv").write_bytes(b"\xef\xbb\xbf1\r\n2\r\n\r\n")
+    (tmp_path / "w8_20210101.csv").write_text("3")
+    (tmp_path / "notes.csv").write_text("9\n")
+    assert read_ukb_lists(tmp_path) == {"1", "2", "3"}
+    assert read_ukb_lists(tmp_path / "w7_20220101.csv") == {"1"}
+    (tmp_path / "w7_20240101.csv").write_text("")
+    assert read_ukb_lists(tmp_path) == {"3"}
+    (tmp_path / "w7_20250101.csv").write_text("eid\n1\n")
+    with pytest.raises(SourceInvalidError, match="no identifier"):
+        read_ukb_lists(tmp_path)
+    assert read_ukb_lists(None) == frozenset() == read_list(None, numbers=False)
 
 
-def test_without_an_index_every_file_is_a_person(shared_data: Path, tmp_path: Path) -> None:
-    folder = shared_data / "ecg" / "georgia"
-    opened = source(kind="local_site", ecg={"format": "wfdb", "folder": folder})
-    assert len({r.patient for r in opened.recordings()}) == 12 and len(opened.files()) == 24
-    with pytest.raises(SourceInvalidError, match=r"\.hea"):
-        source(kind="local_site", ecg={"format": "wfdb", "folder": tmp_path}).recordings()
+@pytest.mark.parametrize(("content", "numbers", "expected"), [
+    (b"P-1\n\nP 2\n", False, None), (b"a,b\n", False, None), (b"\xff\xfe1\x00", False, None),
+    (b"12\nx\n", True, None), (b"P-1\r\n\"P_2\"\n 15709.0 ", False, {"P-1", "P_2", "15709"}),
+    (b"", False, set()),
+])  # fmt: skip
+def test_a_list_that_is_not_understood_is_not_a_short_one(
+    tmp_path: Path, content: bytes, numbers: bool, expected: set[str] | None
+) -> None:
+    (tmp_path / "w.csv").write_bytes(content)
+    if expected is not None:
+        assert read_list(tmp_path / "w.csv", numbers=numbers) == expected
+        return
+    with pytest.raises(SourceInvalidError) as caught:
+        read_list(tmp_path / "w.csv", numbers=numbers)
+    assert caught.value.where == "site.yaml: source.withdrawals"
 
 
-def test_local_layout_errors(tmp_path: Path) -> None:
-    hospital(tmp_path, "patient,ecg\nA,a\n")
-    with pytest.raises(SourceInvalidError, match="visit"):
-        local(tmp_path).recordings()
-    hospital(tmp_path, "patient,visit,ecg,cine\nA,1,a,\nB,1,a,\n")
-    with pytest.raises(SourceInvalidError, match="two people"):
-        local(tmp_path).recordings()
-    hospital(tmp_path, "patient,visit,ecg,cine\n,1,a,\n")
-    with pytest.raises(SourceInvalidError, match="no patient"):
-        local(tmp_path).recordings()
-    hospital(tmp_path, "patient,visit,ecg,cine\n")
-    with pytest.raises(SourceInvalidError, match="no recording"):
-        local(tmp_path).recordings()
-    (tmp_path / "p.csv").write_text("patient,visit,LVEF\nA,1,60\n")
-    with pytest.raises(SourceInvalidError, match="f24100"):
-        local(tmp_path, phenotypes=tmp_path / "p.csv").person("A", "1")
-    (tmp_path / "p.csv").write_text("patient,visit,f24100\nA,1,high\n")
-    with pytest.raises(SourceInvalidError, match="not a number"):
-        local(tmp_path, phenotypes=tmp_path / "p.csv").person("A", "1")
-    (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SourceInvalidError, match="UTF-8"):
-        local(tmp_path).recordings()
-    shutil.rmtree(tmp_path / "cmr")
-    hospital_index = tmp_path / "index.csv"
-    hospital_index.unlink()
-    with pytest.raises(FolderMissingError, match=r"source\.cmr"):
-        local(tmp_path).recordings()
+# Patterns
+
+
+@pytest.mark.parametrize(("pattern", "path", "found"), [
+    ("{patient}/{visit}/*.xml", "A/1/x.XML", {"patient": "A", "visit": "1"}),
+    ("{patient}/{visit}/*.xml", "A/1/2/x.xml", None),
+    ("{patient}_{visit}.h5", "A_1_2.h5", {"patient": "A_1", "visit": "2"}),
+    ("{patient}/{patient}_4d.nii.gz", "p1/p1_4d.nii.gz", {"patient": "p1"}),
+    ("{patient}/{patient}_4d.nii.gz", "p1/p2_4d.nii.gz", None),
+    ("**/{patient}.dcm", "A.dcm", {"patient": "A"}),
+    ("**/{patient}.dcm", "x/y/A.dcm", {"patient": "A"}),
+    ("{patient}/", "A", {"patient": "A"}),
+    ("a+b/{patient}.x?", "a+b/P.xy", {"patient": "P"}),
+    ("a+b/{patient}.x?", "aab/P.xy", None),
+])  # fmt: skip
+def test_patterns_read_person_and_visit_off_a_path(
+    pattern: str, path: str, found: dict[str, str] | None
+) -> None:
+    assert Pattern(pattern).match(path) == found
+
+
+# Phenotypes
+
+
+@pytest.mark.parametrize(("field", "value", "unit", "expected"), [
+    (24100, 0.148, "l", 148.0), (24103, 0.6, "1", 60.0), (24103, 60.0, "%", 60.0), (24105, 0.1, "kg", 100.0),
+    (24118, 8.0, "cm²", 800.0), (24140, 0.9, "CM", 9.0), (24104, 5500.0, "mL/min", 5.5),
+    (24120, 0.0017, "1/mmHg", 1.7), (24120, 1.7, "10^-3 mmHg^-1", 1.7),
+])  # fmt: skip
+def test_declared_units_become_the_unit_of_the_field(
+    field: int, value: float, unit: str, expected: float
+) -> None:
+    factor = factor_from(unit, PHENOTYPES[field - 24100])
+    assert factor is not None
+    row = PhenotypeCells({"c": (field, factor)}, key="k").values({"c": [str(value)]})[0]
+    assert row[field - 24100] == pytest.approx(expected)
+    assert np.isnan(row).sum() == 81
+
+
+@pytest.mark.parametrize(("field", "unit"), [(24100, "%"), (24100, "ml/m2"), (24103, "ml"), (24140, "mm2")])
+def test_units_of_another_dimension_have_no_factor(field: int, unit: str) -> None:
+    assert factor_from(unit, PHENOTYPES[field - 24100]) is None
+    assert unit not in units_of(PHENOTYPES[field - 24100])
+
+
+def test_implausible_values_are_missing_and_counted_and_a_wrong_unit_is_refused() -> None:
+    cells = PhenotypeCells({"edv": (24100, 1.0), "ef": (24103, 1.0)}, key="source.phenotypes")
+    values = cells.values({"edv": ["150", "-999", "", "NA", "1e9", "inf"], "ef": ["60"] * 6})
+    assert values[:, 0][:1] == 150 and np.isnan(values[1:, 0]).all() and (values[:, 3] == 60).all()
+    assert cells.implausible == 2
+    cells.check_units()
+    cells.values({"edv": ["150"] * 30, "ef": ["0.6"] * 30})
+    with pytest.raises(SourceInvalidError, match=r"24103.*%"):
+        cells.check_units()
+    with pytest.raises(SourceInvalidError, match="24103 is not a number") as caught:
+        cells.values({"edv": ["1"], "ef": ["60,5"]})
+    assert "60,5" not in str(caught.value)

@@ -13,6 +13,7 @@ import yaml
 
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import read_study
+from cardionets_core.data.readers.registry import READERS
 from cardionets_core.errors import REFUSAL_REASONS, CardioNetsError, RecordRefused, error_codes
 from server.plan import plan_of
 from server.study_files import SHIPPED
@@ -98,6 +99,12 @@ def test_every_refusal_reason_is_documented_and_unknown_ones_cannot_be_made():
     assert [reason for reason in REFUSAL_REASONS if f"`{reason}`" not in text] == []
     with pytest.raises(KeyError):
         RecordRefused("because")
+
+
+def test_every_format_is_documented():
+    documented = (ROOT / "docs" / "formats.md").read_text()
+    for reader in READERS.values():
+        assert f"| `{reader.name}` |" in documented, reader.name
 
 
 def test_an_error_tells_what_where_and_what_to_do():

@@ -68,7 +68,7 @@ def test_a_biobank_participant_comes_back_whole(sites):
     visit = patient.visits[0]
     mine = {r.kind: r for r in source.recordings() if (r.patient, r.visit) == (str(eid_of(0)), "2")}
     np.testing.assert_allclose(source.read(mine["ecg"]).signal_mv, visit.ecg.signal_mv, atol=0.0026)
-    cine = source.read(mine["cine"])
+    (cine,) = source.read(mine["cine"])
     np.testing.assert_array_equal(cine.pixels, visit.cine.stack.pixels)
     assert cine.spacing_mm == visit.cine.stack.spacing_mm
     assert cine.frame_ms == pytest.approx(visit.cine.stack.frame_ms, abs=1e-2)

@@ -15,21 +15,20 @@ import numpy as np
 
 from cardionets_core.data.readers.base import Reader
 from cardionets_core.data.readers.disk import read_bytes
-from cardionets_core.data.readers.lead_names import canonical_lead
+from cardionets_core.data.readers.lead_rows import MAXIMUM_RATE_HZ, positive_number, record_of
+from cardionets_core.data.readers.xml_text import (
+    CUT_OFF,
+    MAXIMUM_BYTES,
+    MAXIMUM_DEPTH,
+    has_element,
+    refusals_of,
+    true_encoding,
+)
 from cardionets_core.data.records import EcgRecord
 from cardionets_core.errors import RecordRefused
 
-MAXIMUM_BYTES = 8_000_000
-_MAXIMUM_DEPTH = 64
 _INTEGER_CHARACTERS = dict.fromkeys(map(ord, "0123456789,- \t\r\n"))
-_TRUNCATED = {
-    expat.errors.codes[message]
-    for message in (
-        expat.errors.XML_ERROR_NO_ELEMENTS,
-        expat.errors.XML_ERROR_UNCLOSED_TOKEN,
-        expat.errors.XML_ERROR_PARTIAL_CHAR,
-    )
-}
+_UNITS = {"SampleRate": "hz", "Resolution": "uvperlsb"}
 
 
 class _Strip:
@@ -48,7 +47,7 @@ class _Strip:
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._path.append(name)
-        if len(self._path) > _MAXIMUM_DEPTH:
+        if len(self._path) > MAXIMUM_DEPTH:
             raise RecordRefused("ecg-unreadable", "the elements are nested too deeply")
         if len(self._path) == 1:
             self.root = name
@@ -56,6 +55,8 @@ class _Strip:
         self.has_strip |= inside == ["StripData"]
         self.is_exercise |= inside in (["StripData", "Strip"], ["FullDisclosure"], ["Protocol"])
         wanted = inside == ["ObservationType"] or (len(inside) == 2 and inside[0] == "StripData")
+        if wanted and name in _UNITS and attributes.get("units", _UNITS[name]).lower() != _UNITS[name]:
+            raise RecordRefused("ecg-unsupported", f"{name} is given in another unit")
         self._text = [] if wanted else None
         self._lead = attributes.get("lead", "")
 
@@ -90,18 +91,17 @@ def read_cardiosoft_xml(path: Path) -> EcgRecord:
         The leads in the order of the file; mV = count x ``Resolution`` / 1000.
 
     Raises:
-        RecordRefused: ``ecg-file-missing``, ``ecg-too-large``, ``ecg-unreadable``, ``ecg-truncated`` or
-            ``ecg-wrong-structure`` (an exercise ECG, no ``StripData``, another dialect).
+        RecordRefused: ``ecg-file-missing``, ``ecg-too-large``, ``ecg-unreadable``, ``ecg-truncated``,
+            ``ecg-wrong-structure`` (an exercise ECG, no ``StripData``, another dialect) or
+            ``ecg-unsupported`` (a unit other than Hz and uV per count).
     """
-    try:
+    with refusals_of(path):
         return _record(_parse(read_bytes(path, kind="ecg", limit_bytes=MAXIMUM_BYTES)))
-    except RecordRefused as refusal:
-        raise RecordRefused(refusal.reason, refusal.what, where=str(path)) from refusal
 
 
 def _parse(content: bytes) -> _Strip:
     strip = _Strip()
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate(true_encoding(content))
     parser.buffer_text = True
     parser.StartElementHandler = strip.start
     parser.EndElementHandler = strip.end
@@ -112,7 +112,7 @@ def _parse(content: bytes) -> _Strip:
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
-        reason = "ecg-truncated" if error.code in _TRUNCATED else "ecg-unreadable"
+        reason = "ecg-truncated" if error.code in CUT_OFF else "ecg-unreadable"
         raise RecordRefused(reason, f"not well-formed XML: {expat.ErrorString(error.code)}") from error
     except (LookupError, ValueError, TypeError) as error:  # an unknown or broken encoding
         raise RecordRefused("ecg-unreadable", "the text's encoding is not known") from error
@@ -124,17 +124,14 @@ def _record(strip: _Strip) -> EcgRecord:
         raise RecordRefused("ecg-wrong-structure", "not a CardioSoft resting ECG")
     if not strip.has_strip or not strip.leads:
         raise RecordRefused("ecg-wrong-structure", "no rhythm strip")
-    rate_hz = _positive(strip.numbers.get("SampleRate", ""), "SampleRate")
-    mv_per_count = _positive(strip.numbers.get("Resolution", ""), "Resolution") / 1000.0
+    rate_hz = positive_number(strip.numbers.get("SampleRate", ""), "SampleRate", limit=MAXIMUM_RATE_HZ)
+    mv_per_count = positive_number(strip.numbers.get("Resolution", ""), "Resolution") / 1000.0
+    leads = [(name, _counts(text) * mv_per_count) for name, text in strip.leads if text.strip()]
+    record = record_of(leads, rate_hz=rate_hz)
     promised = strip.numbers.get("ChannelSampleCountTotal", "")
-    rows = {canonical_lead(name): _counts(text) for name, text in strip.leads if text.strip()}
-    if len(rows) < sum(1 for _, text in strip.leads if text.strip()):
-        raise RecordRefused("ecg-wrong-structure", "a lead stands twice")
-    lengths = {len(row) for row in rows.values()}
-    if len(lengths) != 1 or (promised and lengths != {int(_positive(promised, "ChannelSampleCountTotal"))}):
+    if promised and record.signal_mv.shape[1] != positive_number(promised, "ChannelSampleCountTotal"):
         raise RecordRefused("ecg-truncated", "the leads do not hold the samples that the file promises")
-    signal = np.stack(list(rows.values())) * mv_per_count
-    return EcgRecord(signal_mv=signal.astype(np.float32), fs_hz=rate_hz, leads=tuple(rows))
+    return record
 
 
 def _counts(text: str) -> np.ndarray:
@@ -156,21 +153,11 @@ def _counts(text: str) -> np.ndarray:
         raise RecordRefused("ecg-unreadable", "a waveform cell is not a number") from error
 
 
-def _positive(text: str, name: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise RecordRefused("ecg-unreadable", f"{name} is missing or not a number") from None
-    if not 0 < value < 1e9:
-        raise RecordRefused("ecg-unreadable", f"{name} is not positive")
-    return value
-
-
 READER = Reader(
     name="cardiosoft_xml",
     kind="ecg",
     title="GE CardioSoft XML",
     suffixes=(".xml",),
-    recognises=lambda path, head: b"<CardiologyXML" in head,
+    recognises=lambda path, head: has_element(head, "CardiologyXML"),
     read=lambda path, options: read_cardiosoft_xml(path),
 )

@@ -1,164 +1,115 @@
-"""One DICOM file as one frame of a cine (step 2 of the walk).
+"""The frames of one DICOM file, before any pixel is looked at (step 2 of the walk).
 
-Comes in: the bytes of a file. Goes out: the few tags that sorting needs, and its pixels when asked for.
-Names, dates and identifiers are never parsed into anything that lives on. Values are decoded from the raw
-elements: a study has hundreds of files, and pydicom's own conversion takes most of the time.
+Comes in: a file of a study. Goes out: for each of its frames the few values that sorting needs; nothing for a
+file that is no grey magnitude image, a DICOMDIR or a report. Only the head of a file is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO
-
-import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from cardionets_core.data.readers.archive import StudyFile
+from cardionets_core.data.readers.dicom_enhanced import frames_of
+from cardionets_core.data.readers.dicom_header import (
+    HEADER_BYTES,
+    WANTED,
+    DicomFrame,
+    ItemBudget,
+    PixelLayout,
+    number_of,
+    numbers_of,
+    parse_header,
+    short_of,
+    text_of,
+)
 from cardionets_core.errors import RecordRefused
 
+HEAD_BYTES = 16_384
+"""What is read of a file at first; the tags of a classic frame stand before the vendor's private ones."""
+MAXIMUM_FRAMES = 4_000
 MAXIMUM_PIXELS = 1_048_576
-_PLAIN = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
-_TAGS: dict[str, BaseTag] = {
-    name: Tag(name)
-    for name in (
-        "SeriesDescription",
-        "SeriesNumber",
-        "SeriesInstanceUID",
-        "InstanceNumber",
-        "TriggerTime",
-        "CardiacNumberOfImages",
-        "PixelSpacing",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "PixelRepresentation",
-        "SamplesPerPixel",
-        "NumberOfFrames",
-        "RescaleSlope",
-        "RescaleIntercept",
-        "PhotometricInterpretation",
-        "BitsStored",
-        "HighBit",
-        "PlanarConfiguration",
-        "PixelData",
-    )
-}
-_WANTED = list(_TAGS.values())
+MAXIMUM_PIXEL_BYTES = 96_000_000
+"""Of one file, plainly stored."""
+_PHASE_IMAGES = frozenset({"P", "PHASE", "PHASE MAP", "VELOCITY", "VELOCITY MAP", "PHASE CONTRAST"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DicomFrame:
-    """One frame before its pixels are looked at.
-
-    Attributes:
-        series: SeriesDescription.
-        series_number: SeriesNumber, 0 where absent.
-        series_key: tells series with one number apart; stays in this process.
-        instance: InstanceNumber.
-        trigger_ms: TriggerTime, or the instance number where absent.
-        frames_promised: CardiacNumberOfImages, 0 where absent.
-        spacing_mm: (between rows, between columns), or None.
-        plane: orientation and position, rounded: equal for frames of one slice.
-        shape: (rows, columns).
-        pixels: gives float32 [Y, X]; raises RecordRefused ``cine-unreadable``.
-    """
-
-    series: str
-    series_number: int
-    series_key: str
-    instance: int
-    trigger_ms: float
-    frames_promised: int
-    spacing_mm: tuple[float, float] | None
-    plane: tuple[float, ...]
-    shape: tuple[int, int]
-    pixels: Callable[[], np.ndarray]
-
-
-def read_frame(stream: BinaryIO) -> DicomFrame | None:
-    """Parse one file; None where it is no single-frame grey image.
+def read_frames(file: StudyFile, *, budget: ItemBudget) -> list[DicomFrame]:
+    """The frames of one file; none where it is no grey image.
 
     Raises:
-        RecordRefused: ``cine-unreadable``, the tags are torn.
+        RecordRefused: ``cine-unreadable``, the tags are torn; ``cine-unsupported``; ``cine-too-large``.
     """
     try:
-        return _frame(pydicom.dcmread(stream, specific_tags=_WANTED))
-    except Exception as error:  # pydicom raises many kinds on hostile bytes
+        head = file.read(HEAD_BYTES)
+        if head[128:132] != b"DICM":
+            return []
+        dataset, offset = parse_header(head, tags=WANTED, budget=budget)
+        if len(head) < file.size and ("Rows" not in dataset or _frame_count(dataset) > 1):
+            head = file.read(HEADER_BYTES)
+            dataset, offset = parse_header(head, tags=WANTED, budget=budget)
+        return _frames(dataset, file=file, head=head, offset=offset, budget=budget)
+    except RecordRefused:
+        raise
+    except Exception as error:  # pydicom, zipfile and zlib raise many kinds on hostile bytes
         raise RecordRefused("cine-unreadable", "a DICOM file is torn") from error
 
 
-def _frame(dataset: Dataset) -> DicomFrame | None:
-    if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:
-        raise ValueError("retired byte order")
-    rows, columns = _short(dataset, "Rows"), _short(dataset, "Columns")
-    is_single = (
-        _numbers(dataset, "NumberOfFrames") in ((), (1.0,)) and _short(dataset, "SamplesPerPixel") <= 1
+def _frames(
+    dataset: Dataset, *, file: StudyFile, head: bytes, offset: int | None, budget: ItemBudget
+) -> list[DicomFrame]:
+    rows, columns = short_of(dataset, "Rows"), short_of(dataset, "Columns")
+    photometric = text_of(dataset, "PhotometricInterpretation") or "MONOCHROME2"
+    if rows * columns < 1 or short_of(dataset, "SamplesPerPixel") > 1 or photometric != "MONOCHROME2":
+        return []
+    kind = text_of(dataset, "ImageType").upper().split("\\")
+    count = _frame_count(dataset)
+    if len(kind) > 2 and kind[2].strip() in _PHASE_IMAGES:
+        return []
+    bits = short_of(dataset, "BitsAllocated")
+    pixel_bytes = rows * columns * count * max(bits // 8, 1)
+    if rows * columns > MAXIMUM_PIXELS or count > MAXIMUM_FRAMES or pixel_bytes > MAXIMUM_PIXEL_BYTES:
+        raise RecordRefused("cine-too-large", f"{rows} x {columns} pixels, {count} frames")
+    layout = PixelLayout(
+        file=file,
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+        rows=rows,
+        columns=columns,
+        frames=count,
+        bits_allocated=bits,
+        bits_stored=short_of(dataset, "BitsStored") or bits,
+        is_signed=bool(short_of(dataset, "PixelRepresentation")),
+        offset=offset,
     )
-    if _TAGS["PixelData"] not in dataset or not is_single or not 1 <= rows * columns <= MAXIMUM_PIXELS:
-        return None
-    instance = int(_number(dataset, "InstanceNumber", default=0.0))
-    spacing = _numbers(dataset, "PixelSpacing")
-    plane = _numbers(dataset, "ImageOrientationPatient") + _numbers(dataset, "ImagePositionPatient")
+    first = _frame(dataset, layout)
+    if count == 1:
+        return [first]
+    return frames_of(head, first=first, budget=budget)
+
+
+def _frame(dataset: Dataset, layout: PixelLayout) -> DicomFrame:
+    spacing = numbers_of(dataset, "PixelSpacing")
+    trigger = numbers_of(dataset, "TriggerTime")
+    position = numbers_of(dataset, "ImagePositionPatient")
+    orientation = numbers_of(dataset, "ImageOrientationPatient")
+    thickness = number_of(dataset, "SliceThickness", default=0.0)
     return DicomFrame(
-        series=_text(dataset, "SeriesDescription"),
-        series_number=int(_number(dataset, "SeriesNumber", default=0.0)),
-        series_key=_text(dataset, "SeriesInstanceUID"),
-        instance=instance,
-        trigger_ms=_number(dataset, "TriggerTime", default=float(instance)),
-        frames_promised=int(_number(dataset, "CardiacNumberOfImages", default=0.0)),
+        layout=layout,
+        index=0,
+        series=text_of(dataset, "SeriesDescription"),
+        series_number=int(number_of(dataset, "SeriesNumber", default=0.0)),
+        series_key=text_of(dataset, "SeriesInstanceUID"),
+        instance=int(number_of(dataset, "InstanceNumber", default=0.0)),
+        trigger_ms=trigger[0] if trigger else None,
+        interval_ms=number_of(dataset, "NominalInterval", default=0.0),
+        frames_promised=int(number_of(dataset, "CardiacNumberOfImages", default=0.0)),
         spacing_mm=(spacing[0], spacing[1]) if len(spacing) == 2 else None,
-        plane=tuple(round(value, 1) for value in plane),
-        shape=(rows, columns),
-        pixels=lambda: _pixels(dataset, rows=rows, columns=columns),
+        step_mm=number_of(dataset, "SpacingBetweenSlices", default=thickness),
+        position_mm=position if len(position) == 3 else None,
+        orientation=orientation if len(orientation) == 6 else None,
+        slope=number_of(dataset, "RescaleSlope", default=1.0),
+        intercept=number_of(dataset, "RescaleIntercept", default=0.0),
     )
 
 
-def _pixels(dataset: Dataset, *, rows: int, columns: int) -> np.ndarray:
-    try:
-        bits = _short(dataset, "BitsAllocated")
-        if dataset.file_meta.TransferSyntaxUID in _PLAIN and bits in (8, 16):
-            kind = "<i2" if bits == 16 and _short(dataset, "PixelRepresentation") else f"<u{bits // 8}"
-            raw = np.frombuffer(_raw(dataset, "PixelData"), dtype=kind, count=rows * columns)
-            raw = raw.reshape(rows, columns)
-        else:
-            raw = dataset.pixel_array
-        slope = _number(dataset, "RescaleSlope", default=1.0)
-        intercept = _number(dataset, "RescaleIntercept", default=0.0)
-        return raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    except Exception as error:  # a missing decoder, too few bytes, a broken tag
-        raise RecordRefused("cine-unreadable", "a frame's pixels cannot be decoded") from error
-
-
-def _raw(dataset: Dataset, name: str) -> bytes:
-    """Undecoded bytes of an element; empty where it is absent."""
-    if _TAGS[name] not in dataset:
-        return b""
-    value = dataset.get_item(_TAGS[name]).value
-    return value if isinstance(value, bytes) else str("" if value is None else value).encode()
-
-
-def _text(dataset: Dataset, name: str) -> str:
-    return _raw(dataset, name).decode("latin-1").strip(" \0")
-
-
-def _short(dataset: Dataset, name: str) -> int:
-    """An unsigned 16-bit element; 0 where absent."""
-    return int.from_bytes(_raw(dataset, name)[:2], "little")
-
-
-def _numbers(dataset: Dataset, name: str) -> tuple[float, ...]:
-    """A decimal or integer string of one or more values."""
-    values = tuple(float(part) for part in _text(dataset, name).split("\\") if part.strip())
-    if not all(abs(value) < 1e9 for value in values):
-        raise ValueError("a number is not finite")
-    return values
-
-
-def _number(dataset: Dataset, name: str, *, default: float) -> float:
-    values = _numbers(dataset, name)
-    return values[0] if values else default
+def _frame_count(dataset: Dataset) -> int:
+    return int(number_of(dataset, "NumberOfFrames", default=1.0))

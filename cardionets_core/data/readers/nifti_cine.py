@@ -1,78 +1,97 @@
-"""NIfTI cines of one slice: (X, Y, 1, F) or (X, Y, F) (step 2 of the walk; FORMATS section 6).
+"""NIfTI cines: single files, and the folders that two well-known conversions write (step 2 of the walk).
 
-Spacing comes from pixdim, never from the affine: copies with a unit affine are in circulation. The header is
-checked before any pixel is unpacked, so a small file cannot ask for much memory.
+Comes in: a file or folder. Goes out: one stack a view. A 4-D file is X, Y, slices, frames. What the third
+axis of a 3-D file counts is declared by the site, else taken for frames where it is long. A file names no
+view: several slices are a short axis, and a single one is what the site declares, else what the file's name
+says.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-import numpy as np
-
-from cardionets_core.data.readers.base import Reader
-from cardionets_core.data.readers.disk import check_size
-from cardionets_core.data.records import CineStack
+from cardionets_core.data.readers.acdc_folder import is_acdc_folder, read_acdc_folder
+from cardionets_core.data.readers.base import Reader, ReadOptions
+from cardionets_core.data.readers.cine_views import view_of_name
+from cardionets_core.data.readers.converted_folder import is_converted_folder, read_converted_folder
+from cardionets_core.data.readers.nifti_stack import labels_of, stack_of, with_mask
+from cardionets_core.data.readers.nifti_volume import read_volume
+from cardionets_core.data.records import CineStack, View
 from cardionets_core.errors import RecordRefused
 
-MAXIMUM_BYTES = 200_000_000
-MAXIMUM_VOXELS = 40_000_000
-_MS_PER_UNIT = {"sec": 1000.0, "msec": 1.0, "usec": 0.001}
+_UNDECLARED = ReadOptions()
+_SUFFIXES = (".nii.gz", ".nii")
+_VIEWS: dict[str, View] = {"4ch": "4ch", "2ch": "2ch", "3ch": "3ch", "sax": "sax"}
 
 
-def read_nifti_cine(path: Path) -> CineStack:
-    """Read one cine.
+def read_nifti(path: Path, options: ReadOptions = _UNDECLARED) -> tuple[CineStack, ...]:
+    """Read the cines of one file or folder.
 
     Args:
-        path: a ``.nii`` or ``.nii.gz`` file.
+        path: a ``.nii`` or ``.nii.gz`` file, or a folder in the layout of ACDC or of UK Biobank's converter.
+        options: ``view``, ``third_axis`` and ``label_map``. With ``label_map`` a segmentation beside a file
+            (``NAME_gt`` or ``seg_NAME``) is read too; in folders it is read in any case.
 
     Returns:
-        Frames as [F, Y, X]; X is the first axis of the file.
+        One stack a view; a file gives one.
 
     Raises:
-        RecordRefused: ``cine-file-missing``, ``cine-too-large``, ``cine-unreadable``, ``cine-no-view``
-            (several slices) or ``cine-frames`` (a still image).
+        RecordRefused: ``cine-file-missing``, ``cine-too-large``, ``cine-unreadable``, ``cine-unsupported``,
+            ``cine-frames``, ``cine-spacing``, ``cine-geometry``, ``cine-mask`` or ``unrecognised`` (the
+            folder).
     """
-    check_size(path, kind="cine", limit_bytes=MAXIMUM_BYTES)
     try:
-        image: Any = nib.load(path)
-        shape = tuple(int(size) for size in image.shape)
-        zooms = tuple(float(zoom) for zoom in image.header.get_zooms())
-        time_unit = image.header.get_xyzt_units()[1]
-    except Exception as error:  # nibabel raises many kinds on hostile bytes
-        raise RecordRefused("cine-unreadable", "not a NIfTI image", where=str(path)) from error
-    if len(shape) == 4 and shape[2] != 1:
-        raise RecordRefused("cine-no-view", "the file holds several slices", where=str(path))
-    if len(shape) not in (3, 4):
-        raise RecordRefused("cine-frames", "the file holds no series of frames", where=str(path))
-    if min(shape) < 1 or int(np.prod(shape, dtype=np.float64)) > MAXIMUM_VOXELS:
-        raise RecordRefused("cine-too-large", f"{shape} voxels", where=str(path))
-    try:
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # gzip, zlib, OSError, ValueError: all mean the same here
-        raise RecordRefused("cine-unreadable", "the pixels are cut off or torn", where=str(path)) from error
-    frames = data.reshape(shape[0], shape[1], shape[-1])
-    return CineStack(
-        pixels=np.ascontiguousarray(frames.transpose(2, 1, 0)),
-        spacing_mm=(zooms[1], zooms[0]),
-        frame_ms=_frame_ms(zooms[len(shape) - 1], time_unit),
+        if path.is_dir():
+            return _read_folder(path, options)
+        return (_read_file(path, options),)
+    except RecordRefused as refusal:
+        raise RecordRefused(refusal.reason, refusal.what, where=str(path)) from refusal
+    except (OSError, ValueError) as error:
+        raise RecordRefused("cine-unreadable", "cannot be read", where=str(path)) from error
+
+
+def _read_folder(folder: Path, options: ReadOptions) -> tuple[CineStack, ...]:
+    if is_acdc_folder(folder):
+        return read_acdc_folder(folder, options)
+    if is_converted_folder(folder):
+        return read_converted_folder(folder, options)
+    raise RecordRefused("unrecognised")
+
+
+def _read_file(path: Path, options: ReadOptions) -> CineStack:
+    named = view_of_name(_stem(path))
+    view = options.view or _VIEWS.get(named)
+    stack = stack_of(read_volume(path), view=view, third_axis=options.third_axis)
+    drawn = _segmentation(path) if options.label_map else None
+    if drawn is None or options.label_map is None:
+        return stack
+    return with_mask(
+        stack, labels_of(read_volume(drawn, labels=True), label_map=options.label_map, like=stack.pixels)
     )
 
 
-def _frame_ms(step: float, unit: str) -> float | None:
-    """Milliseconds between frames; None where the header gives no plausible number."""
-    scale = _MS_PER_UNIT.get(unit, 1000.0 if step < 1.0 else 1.0)
-    frame_ms = step * scale
-    return frame_ms if 1.0 <= frame_ms <= 1000.0 else None
+def _segmentation(path: Path) -> Path | None:
+    stem = _stem(path)
+    names = [f"{name}{suffix}" for name in (f"{stem}_gt", f"seg_{stem}") for suffix in _SUFFIXES]
+    return next((beside for name in names if (beside := path.with_name(name)).is_file()), None)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _recognises(path: Path, head: bytes) -> bool:
+    if path.is_dir():
+        return is_acdc_folder(path) or is_converted_folder(path)
+    return path.name.lower().endswith(_SUFFIXES)
 
 
 READER = Reader(
     name="nifti",
     kind="cine",
-    title="NIfTI",
-    suffixes=(".nii", ".nii.gz"),
-    recognises=lambda path, head: path.name.lower().endswith((".nii", ".nii.gz")),
-    read=lambda path, options: (read_nifti_cine(path),),
+    title="NIfTI cine",
+    suffixes=_SUFFIXES[::-1],
+    recognises=_recognises,
+    read=read_nifti,
+    folders=True,
 )

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cardionets_core.data.readers import cardiosoft_xml, csv_ecg, dicom_cine_zip, nifti_cine, wfdb_ecg
+from cardionets_core.data.readers import (
+    cardiosoft_xml,
+    csv_ecg,
+    dicom_cine,
+    dicom_ecg,
+    edf_ecg,
+    hdf5_ecg,
+    hl7_aecg,
+    matlab_ecg,
+    muse_xml,
+    nifti_cine,
+    npy_ecg,
+    scp_ecg,
+    sierra_xml,
+    wfdb_ecg,
+)
 from cardionets_core.data.readers.base import HEAD_BYTES, Reader
 from cardionets_core.errors import RecordRefused, UnknownNameError
 
@@ -13,9 +28,18 @@ READERS: dict[str, Reader] = {
     for reader in (
         wfdb_ecg.READER,
         cardiosoft_xml.READER,
-        csv_ecg.READER,
+        muse_xml.READER,
+        sierra_xml.READER,
+        hl7_aecg.READER,
         nifti_cine.READER,
-        dicom_cine_zip.READER,
+        dicom_cine.READER,
+        scp_ecg.READER,
+        dicom_ecg.READER,
+        edf_ecg.READER,
+        hdf5_ecg.READER,
+        matlab_ecg.READER,
+        npy_ecg.READER,
+        csv_ecg.READER,
     )
 }
 """The order is that in which formats are tried: those with the surest marks stand first."""

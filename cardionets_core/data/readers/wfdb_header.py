@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
 
 MAXIMUM_SIGNALS = 64
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
+_MV_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "nv": 1e-6, "v": 1e3}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _FORMAT = re.compile(r"(?P<format>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?")
 _GAIN = re.compile(
@@ -25,27 +30,39 @@ class HeaderInvalidError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignalLine:
-    """One signal of the header.
+class Coding:
+    """How the samples of a signal are stored.
 
     Attributes:
-        file_name: a plain name beside the header.
         storage: number of the WFDB storage format.
         plain: one sample a frame and no skew.
         offset_bytes: bytes before the first sample.
         gain: counts per unit.
         baseline: count of zero.
-        unit: as spelt.
-        lead: as spelt.
+        mv_per_unit: millivolts; None where the unit is not a voltage.
+        single: whether float32 holds gain and baseline exactly and the unit is mV.
     """
 
-    file_name: str
     storage: int
     plain: bool
     offset_bytes: int
     gain: float
     baseline: int
-    unit: str
+    mv_per_unit: float | None
+    single: bool
+
+
+class SignalLine(NamedTuple):
+    """One signal of the header.
+
+    Attributes:
+        file_name: a plain name beside the header.
+        coding: how its samples are stored.
+        lead: as spelt.
+    """
+
+    file_name: str
+    coding: Coding
     lead: str
 
 
@@ -54,7 +71,7 @@ class Header:
     """A whole header.
 
     Attributes:
-        rate_hz: samples per second of each signal.
+        rate_hz: samples per second of each signal; positive.
         samples: length of each signal, or None where the header leaves it open.
         signals: in the order of the file.
         standard: the record line is one that the wfdb library reads too.
@@ -83,6 +100,8 @@ def parse_header(text: str) -> Header:
     if not 1 <= count <= MAXIMUM_SIGNALS or len(lines) < 1 + count:
         raise HeaderInvalidError("the header does not hold the signals that it promises")
     rate = _number(re.split(r"[/(]", record[2])[0], "rate") if len(record) > 2 else _DEFAULT_RATE_HZ
+    if rate <= 0:
+        raise HeaderInvalidError("the rate is not positive")
     samples = _whole(record[3], "number of samples") if len(record) > 3 else 0
     return Header(
         rate_hz=rate,
@@ -96,24 +115,33 @@ def _signal(line: str) -> SignalLine:
     fields = line.split(maxsplit=8)
     if len(fields) < 2:
         raise HeaderInvalidError("a signal line is short")
-    storage = _FORMAT.fullmatch(fields[1])
-    if storage is None or _FILE_NAME.fullmatch(fields[0]) is None:
-        raise HeaderInvalidError("a signal line names no plain file or no format")
-    scale = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
-    if len(fields) > 2 and scale is None:
+    if _FILE_NAME.fullmatch(fields[0]) is None:
+        raise HeaderInvalidError("a signal line names no plain file")
+    coding = _coding(fields[1], fields[2] if len(fields) > 2 else None, fields[4] if len(fields) > 4 else "0")
+    return SignalLine(fields[0], coding, fields[8] if len(fields) > 8 else "")
+
+
+@lru_cache(maxsize=256)  # the records of a cohort share a few codings
+def _coding(form: str, scale_text: str | None, zero: str) -> Coding:
+    storage = _FORMAT.fullmatch(form)
+    if storage is None:
+        raise HeaderInvalidError("a signal line names no format")
+    scale = _GAIN.fullmatch(scale_text) if scale_text is not None else None
+    if scale_text is not None and scale is None:
         raise HeaderInvalidError("a signal line has no readable gain")
-    gain = _number(scale["gain"], "gain") if scale else 0.0
-    zero = fields[4] if len(fields) > 4 else "0"
-    baseline = scale["baseline"] if scale and scale["baseline"] is not None else zero
-    return SignalLine(
-        file_name=fields[0],
+    gain = (_number(scale["gain"], "gain") if scale else 0.0) or _DEFAULT_GAIN
+    text = scale["baseline"] if scale and scale["baseline"] is not None else zero
+    baseline = _whole(text, "baseline", signed=True)
+    mv_per_unit = _MV_PER_UNIT.get(((scale["unit"] if scale else None) or "mV").lower())
+    exact = float(np.float32(gain)) == gain and 1e-6 < abs(gain) < 1e6 and abs(baseline) < 2**23
+    return Coding(
         storage=int(storage["format"][:6]),
         plain=(storage["per_frame"] or "1") == "1" and (storage["skew"] or "0") == "0",
         offset_bytes=_whole(storage["offset"] or "0", "offset"),
-        gain=gain or _DEFAULT_GAIN,
-        baseline=_whole(baseline, "baseline", signed=True),
-        unit=(scale["unit"] if scale else None) or "mV",
-        lead=fields[8] if len(fields) > 8 else "",
+        gain=gain,
+        baseline=baseline,
+        mv_per_unit=mv_per_unit,
+        single=exact and mv_per_unit == 1.0,
     )
 
 

@@ -16,9 +16,13 @@ class Source(Protocol):
     It is made from its part of ``site.yaml`` alone and opens files only when asked, so that it can be sent
     to a worker process for the price of its paths.
 
+    It is made of its document and of the views that the site keeps (``prepare.views``): recordings that can
+    hold none of them are not listed.
+
     Attributes:
         refusals: reason to number of recordings that ``recordings`` left out, ``withdrawn`` for one.
-        notes: doubt to number of rows of the tables, ``time-differs`` for one; counts only, never rows.
+        notes: doubt to number of rows of the tables, ``time-differs`` for one; counts only, never rows. The
+            tables are read when ``person`` is first asked, so they are complete from then on.
     """
 
     refusals: Counter[str]
@@ -50,7 +54,10 @@ class Source(Protocol):
         ...
 
     def tables(self) -> list[tuple[str, Path]]:
-        """(key of the document, path) of every table and list: what people are, not what signals are."""
+        """(key of the document, path) of every table and list: what people are, not what signals are.
+
+        A key that names several tables stands several times.
+        """
         ...
 
     def settings(self) -> dict[str, Any]:
@@ -88,8 +95,7 @@ def require_file(path: Path, *, key: str) -> Path:
 
 def beside(path: Path, name: str) -> Path | None:
     """The file that a table names inside a folder; None where the name is empty or leads out of it."""
-    parts = Path(name).parts
-    if not name or "\0" in name or Path(name).is_absolute() or ".." in parts:
+    if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
         return None
     return path / name
 

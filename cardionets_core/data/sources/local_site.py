@@ -1,179 +1,198 @@
-"""A hospital's own export: a folder of ECGs, a folder of cines, an index (step 2 of the walk).
+"""A hospital's own export: folders of ECGs and cines, an index or patterns, tables (step 2 of the walk).
 
-``index.csv`` has the columns patient, visit, ecg, cine; a cell of the last two is a file name inside its
-folder or empty. ``phenotypes.csv`` has patient, visit and columns f24100 to f24181; ``diagnoses.csv``
-patient, icd10.
+Everything is where and how ``site.yaml`` says; see ``config/local_site.py`` for the document. The index has
+the columns patient, visit, ecg, cine, or those that are declared; a cell of the last two names a file or
+folder inside ``ecg.folder`` and ``cmr.folder``, or is empty.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-
-from cardionets_core.config.site import EcgFiles, LocalSource
-from cardionets_core.data.phenotypes import PHENOTYPES
-from cardionets_core.data.readers.csv_ecg import read_csv_ecg
-from cardionets_core.data.readers.nifti_cine import read_nifti_cine
-from cardionets_core.data.readers.wfdb_ecg import read_wfdb
-from cardionets_core.data.records import Person, Read, Recording
-from cardionets_core.data.sources.base import beside, require_file, require_folder
-from cardionets_core.data.sources.diseases import read_diagnoses
-from cardionets_core.data.sources.tables import phenotype_row, phenotype_values, read_table
+from cardionets_core.config.local_site import CineFiles, EcgFiles, IndexTable, LocalSource, PhenotypeTable
+from cardionets_core.data.readers.wfdb_header import HeaderInvalidError, parse_header
+from cardionets_core.data.records import VIEWS, Person, Read, Recording
+from cardionets_core.data.sources.base import require_file, require_folder, wfdb_companions
+from cardionets_core.data.sources.local_files import Part, parts_of
+from cardionets_core.data.sources.local_tables import (
+    LocalTables,
+    check_units,
+    read_local_tables,
+    table_paths,
+)
+from cardionets_core.data.sources.tables import identifier, read_columns
+from cardionets_core.data.sources.withdrawals import read_list
 from cardionets_core.errors import SourceInvalidError
 
-_SUFFIX = {"wfdb": ".hea", "csv": ".csv"}
-_FIELD_OF_COLUMN = {
-    spelling: phenotype.field
-    for phenotype in PHENOTYPES
-    for spelling in (f"f{phenotype.field}", str(phenotype.field), phenotype.name)
-}
+_ONLY_VISIT = "1"
+_HEADER_BYTES = 100_000
 
 
 class LocalSiteSource:
-    """WFDB or CSV recordings and NIfTI cines, tied by an index."""
+    """Recordings of any format that is read here, keyed by an index or by their paths."""
 
-    def __init__(self, config: LocalSource) -> None:
+    def __init__(self, config: LocalSource, *, views: tuple[str, ...] = VIEWS) -> None:
+        """Bind a document; folders whose declared view is none of ``views`` are not listed.
+
+        Raises:
+            ConfigError: a format, field or unit that does not exist, or a declaration that is missing.
+        """
         self._config = config
+        self._parts = parts_of(config)
+        if isinstance(config.phenotypes, PhenotypeTable):
+            check_units(config.phenotypes)
+        self._listed = [part for part in self._parts if part.options.view in (None, *views)]
         self.refusals: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
 
     def recordings(self) -> list[Recording]:
         """See ``Source``."""
         self.refusals.clear()
-        found = self._unindexed() if self._config.index is None else self._indexed(self._config.index)
-        owners: dict[Path, tuple[str, str]] = {}
-        for recording in found:
-            owner = (recording.patient, recording.visit)
-            if owners.setdefault(recording.path, owner) != owner:
-                raise SourceInvalidError(
-                    "the index gives one file to two people or visits", where="site.yaml: source.index",
-                    remedy="a recording belongs to one visit of one person; mend the index",
-                )  # fmt: skip
+        found: list[Recording] = []
+        index = self._config.index_table
+        if index is not None:
+            found += self._indexed(index)
+        for part in self._listed:
+            if part.pattern is not None or index is None:
+                found += part.recordings(self.refusals)
+        self._check_owners(found)
         if not found:
             raise SourceInvalidError(
                 "the site lists no recording", where="site.yaml: source",
                 remedy="fill the index, or name the folder that holds the files",
             )  # fmt: skip
-        return found
+        kept = [recording for recording in found if recording.patient not in self._withdrawn]
+        if len(kept) < len(found):
+            self.refusals["withdrawn"] = len(found) - len(kept)
+        return kept
 
     def read(self, recording: Recording) -> Read:
         """See ``Source``."""
-        if recording.kind == "cine":
-            return (read_nifti_cine(recording.path),)
-        ecg = self._config.ecg
-        if ecg is not None and ecg.format == "csv" and ecg.rate_hz is not None and ecg.unit is not None:
-            return read_csv_ecg(recording.path, rate_hz=ecg.rate_hz, unit=ecg.unit)
-        return read_wfdb(recording.path)
+        parts = [part for part in self._parts if part.kind == recording.kind]
+        owner = next((part for part in parts if part.owns(recording.path)), parts[0])
+        return owner.read(recording.path)
+
+    def parts(self, recording: Recording) -> list[Path]:
+        """See ``Source``."""
+        path = recording.path
+        if path.suffix.lower() == ".hea":
+            return _wfdb_files(path)
+        return [part for part in (path, *_segmentations(path)) if part.exists()]
 
     def person(self, patient: str, visit: str) -> Person:
         """See ``Source``; diagnoses belong to the person, phenotypes to the visit."""
-        return Person(
-            phenotypes=phenotype_values(self._phenotypes.get((patient, visit))),
-            diseases=self._diseases.get(patient, {}),
-        )
+        return self._tables.person(patient, visit)
 
-    def files(self) -> list[tuple[str, Path]]:
+    def tables(self) -> list[tuple[str, Path]]:
         """See ``Source``."""
-        config = self._config
-        found: list[tuple[str, Path]] = []
-        for key, table in (("index", config.index), ("phenotypes", config.phenotypes),
-                           ("diagnoses", config.diagnoses)):  # fmt: skip
-            if table:
-                found.append((key, require_file(table, key=f"source.{key}")))
-        for kind, part in (("ecg", config.ecg), ("cmr", config.cmr)):
-            if part is not None:
-                folder = require_folder(part.folder, key=f"source.{kind}.folder")
-                named = [path for path in sorted(folder.rglob("*")) if _is_recording(path, form=part.format)]
-                found += [(f"{kind}/{path.relative_to(folder).as_posix()}", path) for path in named]
-        return found
-
-    def _unindexed(self) -> list[Recording]:
-        ecg = self._ecg()
-        folder = require_folder(ecg.folder, key="source.ecg.folder")
-        paths = sorted(path for path in folder.rglob(f"*{_SUFFIX[ecg.format]}") if path.is_file())
-        if not paths:
-            raise SourceInvalidError(
-                f"{folder} holds no {_SUFFIX[ecg.format]} file", where="site.yaml: source.ecg",
-                remedy="mend folder or format",
-            )  # fmt: skip
-        names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
         return [
-            Recording(patient=name, visit="1", kind="ecg", path=path)
-            for name, path in zip(names, paths, strict=True)
+            (key, require_file(path, key=f"source.{key}")) for key, path in table_paths(self._config).items()
         ]
 
-    def _indexed(self, index: Path) -> list[Recording]:
+    def settings(self) -> dict[str, Any]:
+        """See ``Source``."""
+        config = self._config
+        return {
+            "kind": config.kind,
+            "ecg": _shaping(config.ecg_parts),
+            "cmr": _shaping(config.cine_parts),
+        }
+
+    @cached_property
+    def _withdrawn(self) -> frozenset[str]:
+        return read_list(self._config.withdrawals, numbers=False)
+
+    @cached_property
+    def _tables(self) -> LocalTables:
+        return read_local_tables(self._config, withdrawn=self._withdrawn, notes=self.notes)
+
+    def _indexed(self, index: IndexTable) -> list[Recording]:
+        key = "source.index"
+        unkeyed = [part for part in self._parts if part.pattern is None]
+        for part in unkeyed:
+            require_folder(part.folder, key=f"{part.key}.folder")
+        named: list[tuple[Literal["ecg", "cine"], str]] = [("ecg", index.ecg), ("cine", index.cine)]
+        kinds = [(kind, column) for kind, column in named if any(part.kind == kind for part in unkeyed)]
+        wanted = (index.patient, *([index.visit] if index.visit else []), *(column for _, column in kinds))
+        listed = {
+            kind: [p for p in self._listed if p.pattern is None and p.kind == kind] for kind, _ in kinds
+        }
         found: list[Recording] = []
-        ecg, cmr = self._config.ecg, self._config.cmr
-        if ecg is not None:
-            require_folder(ecg.folder, key="source.ecg.folder")
-        if cmr is not None:
-            require_folder(cmr.folder, key="source.cmr.folder")
-        wanted = [name for name, part in (("ecg", ecg), ("cine", cmr)) if part is not None]
-        for row in read_table(index, key="source.index", columns=("patient", "visit", *wanted)):
-            if not row["patient"]:
-                raise SourceInvalidError(
-                    "a row of the index names no patient", where="site.yaml: source.index"
-                )
-            if ecg is not None and row["ecg"]:
-                name = row["ecg"]
-                suffix = _SUFFIX[ecg.format]
-                name = name if name.lower().endswith(suffix) else f"{name}{suffix}"
-                self._add(found, row, kind="ecg", path=beside(ecg.folder, name))
-            if cmr is not None and row["cine"]:
-                self._add(found, row, kind="cine", path=beside(cmr.folder, row["cine"]))
+        for piece in read_columns(index.table, key=key, columns=tuple(dict.fromkeys(wanted))):
+            for place, cell in enumerate(piece[index.patient]):
+                patient = identifier(cell)
+                if not patient:
+                    raise SourceInvalidError("a row of the index names no patient", where=f"site.yaml: {key}")
+                visit = identifier(piece[index.visit][place]) if index.visit else _ONLY_VISIT
+                for kind, column in kinds:
+                    name = piece[column][place]
+                    if not name or not listed[kind]:
+                        continue
+                    path = _named(listed[kind], name)
+                    if path is None:
+                        self.refusals[f"{kind}-file-missing"] += 1
+                    else:
+                        found.append(Recording(patient=patient, visit=visit, kind=kind, path=path))
         return found
 
-    def _add(self, found: list[Recording], row: dict[str, str], *, kind: str, path: Path | None) -> None:
-        if path is None:
-            self.refusals[f"{kind}-file-missing"] += 1
-        elif kind == "ecg":
-            found.append(Recording(patient=row["patient"], visit=row["visit"], kind="ecg", path=path))
-        else:
-            found.append(Recording(patient=row["patient"], visit=row["visit"], kind="cine", path=path))
-
-    def _ecg(self) -> EcgFiles:
-        if self._config.ecg is None:
-            raise SourceInvalidError(
-                "without an index there must be a folder of ECGs", where="site.yaml: source"
-            )
-        return self._config.ecg
-
-    @cached_property
-    def _phenotypes(self) -> dict[tuple[str, str], np.ndarray]:
-        path = self._config.phenotypes
-        if path is None:
-            return {}
-        rows: dict[tuple[str, str], np.ndarray] = {}
-        key = "source.phenotypes"
-        columns: dict[str, int] | None = None
-        keep = _FIELD_OF_COLUMN.__contains__
-        for row in read_table(path, key=key, columns=("patient", "visit"), keep=keep):
-            if columns is None:
-                columns = {name: _FIELD_OF_COLUMN[name] for name in row if name in _FIELD_OF_COLUMN}
-                if not columns:
-                    raise SourceInvalidError(
-                        "no phenotype column was found; looked for f24100 to f24181",
-                        where=f"site.yaml: {key}",
-                        remedy="name the columns by their UK Biobank field",
-                    )  # fmt: skip
-            values = phenotype_row({field: row[name] for name, field in columns.items()}, key=key)
-            if values is not None:
-                rows[row["patient"], row["visit"]] = values
-        return rows
-
-    @cached_property
-    def _diseases(self) -> dict[str, dict[str, float]]:
-        path = self._config.diagnoses
-        return read_diagnoses(path, key="source.diagnoses", id_column="patient") if path else {}
+    def _check_owners(self, found: list[Recording]) -> None:
+        owners: dict[Path, tuple[str, str]] = {}
+        for recording in found:
+            owner = (recording.patient, recording.visit)
+            if owners.setdefault(recording.path, owner) != owner:
+                raise SourceInvalidError(
+                    "one file belongs to two people or visits",
+                    where="site.yaml: source.index" if self._config.index else "site.yaml: source",
+                    remedy="a recording belongs to one visit of one person; mend the index or the patterns",
+                )
 
 
-def _is_recording(path: Path, *, form: str) -> bool:
-    """Whether a file belongs to a recording of the format: other files may lie in its folder and change."""
-    if form == "wfdb":
-        return path.with_suffix(".hea").is_file() and path.is_file()
-    return (
-        path.name.lower().endswith((".nii", ".nii.gz") if form == "nifti" else (".csv",)) and path.is_file()
-    )
+def _named(parts: list[Part], name: str) -> Path | None:
+    """The path that a cell names: in the first folder that holds it, else where the first folder would."""
+    name = name.replace("\\", "/")
+    paths = [path for part in parts if (path := part.named(name)) is not None]
+    if len(paths) > 1:
+        return next((path for path in paths if path.exists()), paths[0])
+    return paths[0] if paths else None
+
+
+def _shaping(files: Sequence[EcgFiles | CineFiles]) -> list[dict[str, Any]]:
+    """What is declared of each folder. Of several it also matters which folder and which files are meant.
+
+    So a digest of the folder's place among them is added: two folders that change places are seen, a whole
+    export that moves is not.
+    """
+    found = [part.model_dump(mode="json", exclude={"folder", "pattern"}) for part in files]
+    if len(files) > 1:
+        common = os.path.commonpath([part.folder for part in files])
+        for one, part in zip(found, files, strict=True):
+            place = f"{os.path.relpath(part.folder, common)}\n{part.pattern}"
+            one["place"] = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return found
+
+
+def _segmentations(path: Path) -> list[Path]:
+    """Where the drawing that belongs to a NIfTI file may lie."""
+    name = path.name.lower()
+    stem = path.name[: -len(".nii.gz")] if name.endswith(".nii.gz") else path.name[: -len(".nii")]
+    if not name.endswith((".nii", ".nii.gz")):
+        return []
+    return [path.with_name(f"{other}{suffix}") for other in (f"{stem}_gt", f"seg_{stem}") for suffix in
+            (".nii.gz", ".nii")]  # fmt: skip
+
+
+def _wfdb_files(header: Path) -> list[Path]:
+    """The header and the signal files that it names, as far as they are there."""
+    try:
+        with header.open("rb") as stream:
+            signals = parse_header(stream.read(_HEADER_BYTES).decode("latin-1")).signals
+    except (OSError, HeaderInvalidError):
+        return wfdb_companions(header)
+    names = dict.fromkeys(signal.file_name for signal in signals)
+    return [header, *(path for name in names if (path := header.with_name(name)).is_file())]

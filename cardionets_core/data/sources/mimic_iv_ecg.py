@@ -6,93 +6,161 @@ subject, who may have hundreds of studies, so splits never follow the study.
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cardionets_core.config.site import MimicSource
 from cardionets_core.data.readers.wfdb_ecg import read_wfdb
-from cardionets_core.data.records import Person, Read, Recording
+from cardionets_core.data.records import VIEWS, Person, Read, Recording
 from cardionets_core.data.sources.base import beside, require_file, require_folder, wfdb_companions
-from cardionets_core.data.sources.diseases import diseases_of
-from cardionets_core.data.sources.tables import read_table
+from cardionets_core.data.sources.diseases import CodeBook
+from cardionets_core.data.sources.mimic_tables import (
+    TIME_DIFFERS,
+    TWO_NOTES,
+    Machine,
+    Studies,
+    count_differing_times,
+    count_studies_with_two_notes,
+    read_machine,
+    read_studies,
+)
+from cardionets_core.data.sources.tables import identifier, read_columns
+from cardionets_core.data.sources.withdrawals import read_list
 from cardionets_core.errors import SourceInvalidError
 
-_MAXIMUM_LIST_CHARACTERS = 20_000
+_KEY = "source.root"
+_REPEATED = "row-repeated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Tables:
+    """The optional tables; None where a site does not have one."""
+
+    studies: Studies | None
+    machine: Machine | None
 
 
 class MimicIvEcgSource:
-    """``record_list.csv`` with its files, and the ICD lists of MIMIC-IV-ECG-Ext-ICD."""
+    """``record_list.csv`` with its files, the machine's measurements, and the ICD lists of Ext-ICD."""
 
-    def __init__(self, config: MimicSource) -> None:
+    def __init__(self, config: MimicSource, *, views: tuple[str, ...] = VIEWS) -> None:
+        """Bind a document; there are no cines, so ``views`` changes nothing."""
         self._config = config
+        self._book = CodeBook()
         self.refusals: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
 
     def recordings(self) -> list[Recording]:
-        """See ``Source``."""
+        """See ``Source``. A study that the list names twice is listed once."""
         self.refusals.clear()
-        found = []
-        for row in self._listed():
-            header = self._header(row)
-            if header is None:
-                self.refusals["ecg-file-missing"] += 1
-                continue
-            found.append(Recording(patient=row["subject_id"], visit=row["study_id"], kind="ecg", path=header))
-        if not found:
+        found: list[Recording] = []
+        subjects: dict[str, str] = {}
+        rows = 0
+        for piece in read_columns(self._list(), key=_KEY, columns=("subject_id", "study_id", "path")):
+            for subject, study, path in zip(
+                piece["subject_id"], piece["study_id"], piece["path"], strict=True
+            ):
+                rows += 1
+                patient, visit = identifier(subject), identifier(study)
+                if visit in subjects and subjects[visit] == patient:
+                    continue
+                if subjects.setdefault(visit, patient) != patient:
+                    raise SourceInvalidError(
+                        "record_list.csv gives one study to two subjects", where=f"site.yaml: {_KEY}",
+                        remedy="use the list as released",
+                    )  # fmt: skip
+                header = beside(self._config.root, f"{path.removesuffix('.hea')}.hea") if path else None
+                if patient in self._withdrawn:
+                    self.refusals["withdrawn"] += 1
+                elif header is None:
+                    self.refusals["ecg-file-missing"] += 1
+                else:
+                    found.append(Recording(patient=patient, visit=visit, kind="ecg", path=header))
+        if not subjects:
             raise SourceInvalidError(
-                "record_list.csv names no record", where="site.yaml: source.root",
+                "record_list.csv names no record", where=f"site.yaml: {_KEY}",
                 remedy="name the folder that holds the whole record_list.csv and files/",
             )  # fmt: skip
+        self._note(_REPEATED, rows - len(subjects))
         return found
 
     def read(self, recording: Recording) -> Read:
         """See ``Source``."""
         return read_wfdb(recording.path)
 
+    def parts(self, recording: Recording) -> list[Path]:
+        """See ``Source``."""
+        return wfdb_companions(recording.path)
+
     def person(self, patient: str, visit: str) -> Person:
         """See ``Source``; the diagnoses are those of the study's own stay."""
-        return Person(diseases=self._diseases.get(visit, {}))
+        studies = self._tables.studies
+        if studies is None or patient in self._withdrawn:
+            return Person()
+        age, sex = studies.age_and_sex(visit)
+        return Person(diseases=studies.diseases(visit, book=self._book), age_years=age, sex=sex)
 
-    def files(self) -> list[tuple[str, Path]]:
+    def measurements(self, study: str) -> dict[str, float]:
+        """What the cart measured of a study: ``rr_interval_ms``, ``qrs_axis_degrees`` and seven more.
+
+        NaN where missing or a sentinel; empty where there is no table or no such study. These are the
+        machine's numbers, not a physician's.
+        """
+        machine = self._tables.machine
+        return {} if machine is None else machine.of(study)
+
+    def tables(self) -> list[tuple[str, Path]]:
         """See ``Source``."""
-        found = [("record_list.csv", self._list_path())]
-        if self._config.diagnoses:
-            found.append(("diagnoses", require_file(self._config.diagnoses, key="source.diagnoses")))
-        for row in self._listed():
-            header = self._header(row)
-            if header is not None:
-                found += [(f"{row['path']}{path.suffix}", path) for path in wfdb_companions(header)]
+        config = self._config
+        found = [("root", self._list())]
+        found += [("root", path) for path in (self._machine_path, self._links_path) if path.is_file()]
+        if config.diagnoses is not None:
+            found.append(("diagnoses", require_file(config.diagnoses, key="source.diagnoses")))
+        if config.withdrawals is not None:
+            found.append(("withdrawals", require_file(config.withdrawals, key="source.withdrawals")))
         return found
 
-    def _list_path(self) -> Path:
-        root = require_folder(self._config.root, key="source.root")
-        return require_file(root / "record_list.csv", key="source.root")
+    def settings(self) -> dict[str, Any]:
+        """See ``Source``."""
+        return {"kind": self._config.kind}
 
-    def _listed(self) -> Iterator[dict[str, str]]:
-        return read_table(self._list_path(), key="source.root", columns=("subject_id", "study_id", "path"))
+    @property
+    def _machine_path(self) -> Path:
+        return self._config.root / "machine_measurements.csv"
 
-    def _header(self, row: dict[str, str]) -> Path | None:
-        path = row["path"].removesuffix(".hea")
-        return beside(self._config.root, f"{path}.hea") if path else None
+    @property
+    def _links_path(self) -> Path:
+        return self._config.root / "waveform_note_links.csv"
+
+    def _list(self) -> Path:
+        root = require_folder(self._config.root, key=_KEY)
+        return require_file(root / "record_list.csv", key=_KEY)
 
     @cached_property
-    def _diseases(self) -> dict[str, dict[str, float]]:
-        if self._config.diagnoses is None:
-            return {}
-        columns = ("study_id", "all_diag_all")
-        rows = read_table(self._config.diagnoses, key="source.diagnoses", columns=columns)
-        labelled = ((row["study_id"], literal_codes(row["all_diag_all"])) for row in rows)
-        return {study: diseases_of(codes) for study, codes in labelled if codes}
+    def _withdrawn(self) -> frozenset[str]:
+        return read_list(self._config.withdrawals, numbers=True)
 
+    @cached_property
+    def _tables(self) -> _Tables:
+        studies = machine = None
+        if self._config.diagnoses is not None:
+            studies = read_studies(
+                self._config.diagnoses,
+                key="source.diagnoses",
+                book=self._book,
+                withdrawn=self._withdrawn,
+                notes=self.notes,
+            )
+        if self._machine_path.is_file():
+            machine = read_machine(self._machine_path, key=_KEY, notes=self.notes)
+            self._note(TIME_DIFFERS, count_differing_times(self._list(), machine, key=_KEY))
+        if self._links_path.is_file():
+            self._note(TWO_NOTES, count_studies_with_two_notes(self._links_path, key=_KEY))
+        return _Tables(studies=studies, machine=machine)
 
-def literal_codes(text: str) -> list[str]:
-    """Codes of a Python list as text; empty where it is ``[]`` (none recorded is not healthy) or no list."""
-    if not text.startswith("[") or len(text) > _MAXIMUM_LIST_CHARACTERS:
-        return []
-    try:
-        found = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return []
-    return [code for code in found if isinstance(code, str)] if isinstance(found, list) else []
+    def _note(self, name: str, count: int) -> None:
+        if count:
+            self.notes[name] = count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.sources.base import Source
@@ -12,7 +11,7 @@ from cardionets_core.data.sources.mimic_iv_ecg import MimicIvEcgSource
 from cardionets_core.data.sources.uk_biobank import UkBiobankFolders
 from cardionets_core.errors import UnknownNameError
 
-SOURCES: dict[str, Callable[[Any], Source]] = {
+SOURCES: dict[str, Callable[..., Source]] = {
     "uk_biobank": UkBiobankFolders,
     "mimic_iv_ecg": MimicIvEcgSource,
     "local_site": LocalSiteSource,
@@ -30,4 +29,4 @@ def open_source(config: SiteConfig) -> Source:
         raise UnknownNameError(
             f"no source is called {kind!r}; there are {sorted(SOURCES)}", where="source.kind"
         )
-    return SOURCES[kind](config.source)
+    return SOURCES[kind](config.source, views=config.prepare.views)

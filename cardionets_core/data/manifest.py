@@ -1,0 +1,137 @@
+"""The manifest of a site's cache: what vouches for everything else (step 4 of the walk).
+
+    <folders.cache>/cohort/
+        manifest.json         schema, site, fingerprint, files, tables, counts, doubts, refusals
+        rows.parquet          row, patient, pseudonym, split, ecg, cine, other views, age, sex
+        records.parquet       a row a recording, also a refused one: outcome, places in the store, facts
+        phenotypes.npy        float32 [R, 82]
+        diseases.npy          float32 [R, 5]
+    <folders.cache>/store/    the packed bytes, see store.py
+
+No file of the cache holds an identifier, a path or a date: people are pseudonyms, recordings and files keyed
+HMACs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cardionets_core.config.site import SiteConfig
+from cardionets_core.data.fingerprint import Fingerprint
+from cardionets_core.errors import CacheForeignError, CacheStaleError
+
+SCHEMA = 2
+MANIFEST = "manifest.json"
+ROWS = "rows.parquet"
+RECORDS = "records.parquet"
+PHENOTYPES = "phenotypes.npy"
+DISEASES = "diseases.npy"
+REBUILD = "run `prepare` again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What ``manifest.json`` holds.
+
+    Attributes:
+        schema: of the cache.
+        site: name of the site.
+        content_digest: SHA-256 over rows and digests of recordings, in canonical order: equal for equal
+            content, wherever it lies and in whatever order it was read.
+        fingerprint: what the cache was made from.
+        files: part of the store to (name of its file, bytes that are published).
+        tables: name of a file of this folder to its SHA-256.
+        counts: listed, records, rows, patients, ecgs, cines, unread.
+        flags: doubt that did not stop a recording to number of recordings.
+        notes: doubt of the tables to number of rows.
+        warnings: what a person should look at, near-duplicates for one, to its number.
+        refusals: reason to number of recordings.
+    """
+
+    schema: int
+    site: str
+    content_digest: str
+    fingerprint: Fingerprint
+    files: dict[str, tuple[str, int]]
+    tables: dict[str, str]
+    counts: dict[str, int]
+    flags: dict[str, int]
+    notes: dict[str, int]
+    warnings: dict[str, int]
+    refusals: dict[str, int]
+
+    def to_json(self) -> str:
+        """Canonical text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+def cohort_folder(config: SiteConfig) -> Path:
+    """Where a site's publication lies."""
+    return config.folders.cache / "cohort"
+
+
+def store_folder(config: SiteConfig) -> Path:
+    """Where a site's packed bytes lie."""
+    return config.folders.cache / "store"
+
+
+def read_manifest(config: SiteConfig) -> Manifest:
+    """The manifest of a site's cache.
+
+    Raises:
+        CacheStaleError: there is none, or one of another schema.
+        CacheForeignError: it is torn, or belongs to another site.
+    """
+    path = cohort_folder(config) / MANIFEST
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema, site = content["schema"], content["site"]
+    except FileNotFoundError:
+        raise CacheStaleError(
+            "there is no cache yet, or it is being made", where=str(path.parent), remedy="run `prepare`"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise torn(path) from error
+    if site != config.site:
+        raise other_site(str(site), config)
+    if schema != SCHEMA:
+        raise CacheStaleError("the cache has another layout", where=str(path.parent), remedy=REBUILD)
+    try:
+        files = {part: (str(name), int(length)) for part, (name, length) in content["files"].items()}
+        if any(Path(name).name != name for name, _ in files.values()):
+            raise ValueError("a file of the store lies elsewhere")
+        known = {**content, "fingerprint": Fingerprint(**content["fingerprint"]), "files": files}
+        return Manifest(**known)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise torn(path) from error
+
+
+def refuse_other_site(config: SiteConfig) -> None:
+    """Stop before another site's cache is replaced.
+
+    Raises:
+        CacheForeignError: a manifest that can be read names another site.
+    """
+    try:
+        content = json.loads((cohort_folder(config) / MANIFEST).read_text(encoding="utf-8"))
+        site = content["site"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if site != config.site:
+        raise other_site(str(site), config)
+
+
+def other_site(site: str, config: SiteConfig) -> CacheForeignError:
+    """The error for a cache of another site."""
+    return CacheForeignError(
+        f"the cache was made for the site {site!r}, not for {config.site!r}", where=str(config.folders.cache),
+        remedy="give each site its own folders.cache, or delete the cache if the site was renamed",
+    )  # fmt: skip
+
+
+def torn(path: Path) -> CacheForeignError:
+    """The error for a cache whose bytes are not those that were written."""
+    return CacheForeignError("the cache is torn", where=str(path), remedy=REBUILD)

@@ -1,0 +1,196 @@
+"""The log of the store: one line a recording, each with its own checksum (step 4 of the walk).
+
+    {"schema": 1, "site": ..., "key": ..., "chain": ..., "files": {...}, "ends": {...}, "sum": ...}
+    {"key": ..., "stamp": ..., "content": ..., "kind": "ecg", "places": {"ecg": [0, 60000], ...}, "sum": ...}
+    {"key": ..., "kind": "ecg", "gone": true, "sum": ...}
+    {"synced": true, "sum": ...}
+
+The first line says whose the store is and which files belong to it. A later line of a recording stands for
+the earlier ones. A line names no person, file or date: only keyed HMACs. A last line that is torn was being
+written when the process was killed, and is dropped; a torn line before it means that the log is not to be
+trusted at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_MARK = b',"sum":"'
+SYNCED: dict[str, Any] = {"synced": True}
+
+
+class LogTornError(ValueError):
+    """The log cannot be trusted; the store starts again from nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The first line.
+
+    Attributes:
+        schema: of the log.
+        site: name of the site.
+        key: HMAC of a constant: tells whether the same key made the rest.
+        chain: digest of the code and settings that shape the bytes.
+        files: part of the store to the name of its file.
+        ends: part of the store to bytes that have been announced; a file is never cut below them, for
+            someone may hold a map of it.
+    """
+
+    schema: int = SCHEMA
+    site: str
+    key: str
+    chain: str
+    files: dict[str, str]
+    ends: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the store holds of one recording.
+
+    Attributes:
+        key: keyed HMAC of what the hospital calls the recording.
+        stamp: keyed HMAC of name, size and time of its files when they were read.
+        content: keyed HMAC of their bytes; empty where they could not be read.
+        kind: ``ecg`` or ``cine``.
+        reason: of ``REFUSAL_REASONS``; empty where accepted.
+        flags: doubts that did not stop it.
+        facts: name to number or word, for the report.
+        places: ``ecg``, ``signature`` or a view to (first byte, bytes) in its file.
+        digest: SHA-256 of the packed bytes; empty where refused.
+        gone: the recording may not be held any more, whatever earlier lines say.
+    """
+
+    key: str
+    kind: Literal["ecg", "cine"]
+    stamp: str = ""
+    content: str = ""
+    reason: str = ""
+    flags: tuple[str, ...] = ()
+    facts: dict[str, float | str] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    digest: str = ""
+    gone: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the store holds its bytes."""
+        return not self.reason
+
+    def line(self) -> bytes:
+        """Its line of the log."""
+        return log_line({name: value for name in _FIELDS if (value := getattr(self, name))})
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Entry:
+        """From a parsed line; the words that many entries share are kept once."""
+        intern = sys.intern
+        return cls(
+            key=content["key"],
+            kind="ecg" if content["kind"] == "ecg" else "cine",
+            stamp=content.get("stamp", ""),
+            content=content.get("content", ""),
+            reason=intern(content.get("reason", "")),
+            flags=tuple(intern(flag) for flag in content.get("flags", ())),
+            facts={intern(name): value for name, value in content.get("facts", {}).items()},
+            places={
+                intern(name): (int(start), int(length))
+                for name, (start, length) in content.get("places", {}).items()
+            },
+            digest=content.get("digest", ""),
+            gone=content.get("gone", False),
+        )
+
+
+_FIELDS = tuple(entry_field.name for entry_field in fields(Entry))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLog:
+    """What a log holds.
+
+    Attributes:
+        head: its first line.
+        entries: in the order of the lines.
+        synced: how many of the entries were on the disk for sure, with their bytes.
+        good_bytes: length of the log without a torn last line.
+    """
+
+    head: Head
+    entries: list[Entry]
+    synced: int
+    good_bytes: int
+
+
+def log_line(content: dict[str, Any]) -> bytes:
+    """A line of JSON that ends with the checksum of what stands before it."""
+    text = _encode(content)[:-1].encode()
+    return text + _MARK + _checksum(text) + b'"}\n'
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The content of a line.
+
+    Raises:
+        ValueError: it is torn.
+    """
+    text, mark, rest = line.rpartition(_MARK)
+    if not mark or rest != _checksum(text) + b'"}\n':
+        raise ValueError("torn line")
+    content = json.loads(text + b"}")
+    if not isinstance(content, dict):
+        raise ValueError("not an object")
+    return content
+
+
+def read_log(path: Path) -> ReadLog:
+    """Read a log to the end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        LogTornError: it is damaged in more than its last line, or of another schema.
+    """
+    head: Head | None = None
+    entries: list[Entry] = []
+    good_bytes = synced = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                content = parse_line(line)
+                if head is None:
+                    head = Head(**content)
+                    if head.schema != SCHEMA:
+                        raise LogTornError("another schema")
+                elif content == SYNCED:
+                    synced = len(entries)
+                else:
+                    entries.append(Entry.from_content(content))
+            except (ValueError, KeyError, TypeError) as error:
+                if head is None or stream.read(1):
+                    raise LogTornError("a line before the last is torn") from error
+                break
+            good_bytes += len(line)
+    if head is None:
+        raise LogTornError("empty")
+    return ReadLog(head=head, entries=entries, synced=synced, good_bytes=good_bytes)
+
+
+def whole_log(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:
+    """A log without history: the head, a line for each entry, and that all of it is on the disk."""
+    yield log_line(asdict(head))
+    for entry in entries:
+        yield entry.line()
+    yield log_line(SYNCED)
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=8).hexdigest().encode()

@@ -1,0 +1,181 @@
+"""What a publication is made of, and the cohort that is opened: views, people, bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import adaptive_avg_pool3d
+
+from cardionets_core.config.site import SiteConfig
+from cardionets_core.data.cine_sizes import CineSizes
+from cardionets_core.data.cohort import Cohort, concatenate
+from cardionets_core.data.listing import Listing, recording_keys
+from cardionets_core.data.publish import BYTES_A_CINE, BYTES_A_SAMPLE, compose
+from cardionets_core.data.records import Person, Recording
+from cardionets_core.data.store_log import Entry
+from cardionets_core.data.windows import InputShape
+
+KEY = bytes(range(32))
+
+
+class Tables:
+    """A source that knows people only."""
+
+    def person(self, patient: str, visit: str) -> Person:
+        if patient != "A":
+            return Person()
+        return Person(age_years=50.5 + int(visit), sex="M", phenotypes={24103: 60.0}, diseases={"hf": 1.0})
+
+
+def config(folder: Path, **prepare: Any) -> SiteConfig:
+    return SiteConfig(
+        site="here", source={"kind": "mimic_iv_ecg", "root": folder}, policy={"phases": ["ecg_mae"]},
+        prepare=prepare,
+    )  # fmt: skip
+
+
+def listed(*recordings: tuple[str, str, str, str]) -> Listing:
+    found = [Recording(patient=p, visit=v, kind=k, path=Path(n)) for p, v, k, n in recordings]  # type: ignore[arg-type]
+    return Listing(recordings=recording_keys(found, key=KEY), stamps={}, digest="")
+
+
+def test_a_row_names_the_last_item_of_each_view_and_what_the_tables_say(tmp_path: Path) -> None:
+    listing = listed(
+        ("A", "2", "ecg", "e2"), ("A", "2", "cine", "long"), ("A", "2", "cine", "later"),
+        ("A", "2", "cine", "short"), ("A", "3", "ecg", "e3"), ("B", "1", "ecg", "torn"), ("B", "1", "cine", "axis"),
+    )  # fmt: skip
+    item = BYTES_A_CINE
+    places = {
+        "e2": {"ecg": (5 * BYTES_A_SAMPLE, 7 * BYTES_A_SAMPLE), "signature": (0, 4)},
+        "e3": {"ecg": (0, 3 * BYTES_A_SAMPLE), "signature": (4, 4)},
+        "long": {"4ch": (3 * item, item), "2ch": (4 * item, item)},
+        "later": {"4ch": (9 * item, item)},
+        "short": {"sax": (0, item)},
+        "axis": {"sax": (item, item)},
+        "torn": {},
+    }
+    entries = {
+        key: Entry(key=key, kind=recording.kind, places=places[recording.path.name], digest=recording.path.name,
+                   reason="" if places[recording.path.name] else "ecg-flat")
+        for key, recording in listing.recordings.items()
+    }  # fmt: skip
+    settings = config(tmp_path)
+    draft = compose(settings, key=KEY, listing=listing, entries=entries, source=Tables())  # type: ignore[arg-type]
+    rows = [dict(zip(draft.rows, values, strict=True)) for values in zip(*draft.rows.values(), strict=True)]
+    rows.sort(key=lambda row: (row["sex"] < 0, row["age_years"] or 0))
+    assert [[row[view] for view in ("4ch", "2ch", "3ch", "sax")] for row in rows] == [
+        # "later" is before "long" by name, so the last 4-chamber cine is that of "long".
+        [3, 4, -1, 0], [-1, -1, -1, -1], [-1, -1, -1, 1],
+    ]  # fmt: skip
+    assert [row["age_years"] for row in rows] == [52.5, 53.5, None]
+    assert [row["sex"] for row in rows] == [1, 1, -1] and [row["ecg"] >= 0 for row in rows] == [
+        True,
+        True,
+        False,
+    ]
+    assert draft.refusals == {"ecg-flat": 1}
+    assert draft.counts() == {"records": 7, "rows": 3, "ecgs": 2, "patients": 2, "cines": 5}
+    held = {row["age_years"]: row["ecg"] for row in rows}
+    ecgs = [
+        place
+        for place in zip(draft.records["ecg_offset"], draft.records["ecg_samples"], strict=True)
+        if place[1]
+    ]
+    assert ecgs[held[52.5]] == (5, 7) and ecgs[held[53.5]] == (0, 3)
+    assert np.nansum(draft.phenotype_array()) == 120 and np.nansum(draft.disease_array()) == 2
+
+
+def test_the_digest_knows_content_and_order_but_no_place(tmp_path: Path) -> None:
+    listing = listed(("A", "1", "ecg", "a"), ("B", "1", "ecg", "b"))
+    keys = list(listing.recordings)
+
+    def digest(first: int, *, content: str = "x", source: Any = None, **prepare: Any) -> str:
+        starts = {keys[0]: first, keys[1]: 48 - first}
+        entries = {
+            key: Entry(key=key, kind="ecg", digest=content, places={"ecg": (starts[key], 24)}) for key in keys
+        }
+        source = source or Tables()
+        settings = config(tmp_path, **prepare)
+        return compose(settings, key=KEY, listing=listing, entries=entries, source=source).content.hexdigest()
+
+    class Nobody(Tables):
+        def person(self, patient: str, visit: str) -> Person:
+            return Person()
+
+    assert digest(0) == digest(48)
+    others = {
+        digest(0, content="y"),
+        digest(0, source=Nobody()),
+        digest(0, split={"test": 0.98, "validation": 0}),
+    }
+    assert len(others | {digest(0)}) == 4
+
+
+def test_files_of_one_name_are_told_apart_and_a_moved_folder_changes_nothing() -> None:
+    def keys(root: str, *names: str) -> list[str]:
+        found = [Recording(patient="A", visit="1", kind="ecg", path=Path(root, name)) for name in names]
+        return list(recording_keys(found, key=KEY))
+
+    names = ("a/rec.hea", "b/rec.hea", "b/other.hea")
+    assert len(set(keys("/here", *names))) == 3 and keys("/here", *names) == keys("/elsewhere/deep", *names)
+    assert keys("/here", "a/rec.hea", "a/rec.hea") == keys("/here", "a/rec.hea")
+    assert keys("/here", "a/rec.hea") != keys("/here", "a/rec2.hea")
+
+
+def small_cohort(site: str, *, value: int, **changes: Any) -> Cohort:
+    """Two rows; the records lie in reverse order with gaps between them."""
+    counts = np.zeros(12 * 20, dtype=np.int16)
+    for record, offset in enumerate((12, 2)):
+        counts[12 * offset : 12 * (offset + 5)] = value + record
+    content: dict[str, Any] = {
+        "site": site, "digest": site, "ecg_counts": counts, "ecg_offsets": np.array([12, 2]),
+        "ecg_samples": np.array([5, 5]), "cines": np.zeros((3, 50, 96, 96), np.uint8),
+        "row_patient": np.array([0, 1]), "row_split": np.zeros(2, np.int8), "row_ecg": np.array([0, 1]),
+        "row_cine": np.array([2, -1]), "phenotypes": np.full((2, 82), np.nan, np.float32),
+        "diseases": np.full((2, 5), np.nan, np.float32),
+    }  # fmt: skip
+    return Cohort(**{**content, **changes})
+
+
+def test_cohorts_with_gaps_and_views_are_joined() -> None:
+    first = small_cohort("a", value=1)
+    second = small_cohort(
+        "b", value=7, row_views={"sax": np.array([-1, 0])}, row_sex=np.array([0, 1], np.int8),
+        row_age_years=np.array([40, np.nan], np.float32),
+    )  # fmt: skip
+    joined = concatenate([first, second], site="all")
+    assert [joined.ecg_mv(record)[3, 4] for record in range(4)] == [
+        np.float32(0.001) * v for v in (1, 2, 7, 8)
+    ]
+    assert joined.row_cine.tolist() == [2, -1, 5, -1]
+    assert {view: items.tolist() for view, items in joined.row_views.items()} == {"sax": [-1, -1, -1, 3]}
+    assert joined.row_sex.tolist() == [-1, -1, 0, 1] and first.row_sex.dtype == np.int8
+    np.testing.assert_array_equal(joined.row_age_years, np.array([np.nan, np.nan, 40, np.nan], np.float32))
+
+
+@pytest.mark.parametrize("frames, pixels", [(8, 32), (25, 64), (50, 96)])
+def test_cines_at_a_size_are_area_means_and_a_bounded_number_is_kept(frames: int, pixels: int) -> None:
+    cines = np.random.default_rng(0).integers(0, 256, (6, 50, 96, 96), dtype=np.uint8)
+    one = 4 * frames * pixels * pixels
+    sizes = CineSizes(kept_bytes=3 * one)
+    expected = adaptive_avg_pool3d(
+        torch.from_numpy(cines.astype(np.float32)), (frames, pixels, pixels)
+    ).numpy()
+    for items in ([0, 1, 2, 3, 4, 5], [5, 5, 0], [], [2]):
+        taken = sizes.take(cines, np.array(items, dtype=np.int64), frames=frames, pixels=pixels)
+        np.testing.assert_array_equal(taken, expected[items])
+        assert sizes.bytes <= 3 * one
+    assert (sizes.bytes == 0) == (frames == 50)
+
+
+def test_a_batch_holds_the_cines_of_its_rows() -> None:
+    cines = np.random.default_rng(1).integers(0, 256, (3, 50, 96, 96), dtype=np.uint8)
+    cohort = small_cohort("a", value=1, cines=cines, row_cine=np.array([2, 0]))
+    shape = InputShape(ecg_samples=5, cine_frames=50, cine_pixels=96)
+    batch = cohort.batch(np.array([1, 0]), keys=frozenset({"cine"}), shape=shape)
+    assert batch.cine_BFYX is not None
+    np.testing.assert_allclose(batch.cine_BFYX.numpy(), cines[[0, 2]] / 127.5 - 1, atol=1e-6)
