@@ -24,7 +24,7 @@ from simulation.machines import Cart, Scanner
 SCENARIOS = Path(__file__).parent / "scenarios"
 """Where the scenarios of this package lie."""
 
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 """Raised whenever the same scenario gives other files; it is part of the digest."""
 
 

@@ -7,6 +7,7 @@ another's is refused by name; nothing is mended here.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -62,8 +63,9 @@ def open_cache(config: SiteConfig, *, check: Literal["full", "quick"] = "full") 
     read_manifest(config)
     key = load_key(config.folders.secret)
     source = open_source(config)
-    listing = take_listing(source, key=key).digest if check == "full" else ""
-    now = fingerprint(config, key=key, source=source, listing=listing)
+    now = fingerprint(config, key=key, source=source)
+    if check == "full":
+        now = replace(now, listing=take_listing(source, key=key).digest)
     return open_published(config, now=now, verify=check == "full")
 
 

@@ -50,8 +50,8 @@ def fingerprint(config: SiteConfig, *, key: bytes, source: Source, listing: str 
     Args:
         config: of the site.
         key: of the site.
-        source: names its tables and settings; its recordings are not listed here.
-        listing: digest of the listing, if it was taken.
+        source: names its tables and settings; its recordings are not listed here, which is quick.
+        listing: digest of the listing, if it was taken. Whoever relies on it takes it after this call.
 
     Raises:
         FolderMissingError, SourceInvalidError: a table is not there.

@@ -57,8 +57,10 @@ def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
         key = ensure_key(config.folders.secret)
         refuse_other_site(config)
         source = open_source(config)
+        # Looked at before they are read: a list that grows in this very moment makes the cache stale.
+        now = fingerprint(config, key=key, source=source)
         listing = take_listing(source, key=key)
-        now = fingerprint(config, key=key, source=source, listing=listing.digest)
+        now = replace(now, listing=listing.digest)
         tell("list", len(listing.recordings), len(listing.recordings))
         damaged = False
         try:

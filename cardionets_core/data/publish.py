@@ -140,7 +140,6 @@ class Draft:
                 else [None if value is None else float(value) for value in values],
                 type=pa.string() if words else pa.float64(),
             )  # fmt: skip
-        columns.setdefault("format", pa.nulls(total, type=pa.string()))
         for name, values in self.records.items():
             kinds = {"flags": pa.list_(pa.string()), **dict.fromkeys(PLACES, pa.int64())}
             columns[name] = pa.array(values, type=kinds.get(name, pa.string()))

@@ -46,7 +46,8 @@ def listed(*recordings: tuple[str, str, str, str]) -> Listing:
 def test_a_row_names_the_last_item_of_each_view_and_what_the_tables_say(tmp_path: Path) -> None:
     listing = listed(
         ("A", "2", "ecg", "e2"), ("A", "2", "cine", "long"), ("A", "2", "cine", "later"),
-        ("A", "2", "cine", "short"), ("A", "3", "ecg", "e3"), ("B", "1", "ecg", "torn"), ("B", "1", "cine", "axis"),
+        ("A", "2", "cine", "short"), ("A", "3", "ecg", "e3"), ("B", "1", "ecg", "torn"),
+        ("B", "1", "cine", "axis"),
     )  # fmt: skip
     item = BYTES_A_CINE
     places = {
@@ -58,11 +59,11 @@ def test_a_row_names_the_last_item_of_each_view_and_what_the_tables_say(tmp_path
         "axis": {"sax": (item, item)},
         "torn": {},
     }
-    entries = {
-        key: Entry(key=key, kind=recording.kind, places=places[recording.path.name], digest=recording.path.name,
-                   reason="" if places[recording.path.name] else "ecg-flat")
-        for key, recording in listing.recordings.items()
-    }  # fmt: skip
+    entries = {}
+    for key, recording in listing.recordings.items():
+        name = recording.path.name
+        reason = "" if places[name] else "ecg-flat"
+        entries[key] = Entry(key=key, kind=recording.kind, places=places[name], digest=name, reason=reason)
     settings = config(tmp_path)
     draft = compose(settings, key=KEY, listing=listing, entries=entries, source=Tables())  # type: ignore[arg-type]
     rows = [dict(zip(draft.rows, values, strict=True)) for values in zip(*draft.rows.values(), strict=True)]

@@ -529,3 +529,20 @@ def test_replicas_hold_the_pixels_of_sunnybrook(sunnybrook: CineStack, shared_da
         stack = only(shared_data / "replicas" / "ukb" / "20209" / name)
         assert stack.view == "sax" and stack.slice_spacing_mm == pytest.approx(8.0, abs=0.001)
         np.testing.assert_array_equal(stack.pixels, sunnybrook.pixels[:, slice(*slices)])
+
+
+def test_a_folder_is_a_recording_only_where_it_holds_one_study(tmp_path: Path, shared_data: Path) -> None:
+    with zipfile.ZipFile(shared_data / "cmr" / "sunnybrook" / "SCD0000301.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".dcm")][:6]
+        for patient in ("one", "two"):
+            for name in names:
+                dataset = pydicom.dcmread(io.BytesIO(archive.read(name)))
+                if patient == "two":
+                    dataset.StudyInstanceUID = "1.2.3"
+                (tmp_path / patient).mkdir(exist_ok=True)
+                dataset.save_as(tmp_path / patient / Path(name).name)
+    assert recognise(tmp_path / "one").name == recognise(tmp_path / "two").name == "dicom"
+    for folder in (tmp_path, shared_data / "ecg" / "vendor" / "dicom", shared_data / "ecg" / "vendor"):
+        with pytest.raises(RecordRefused) as caught:
+            recognise(folder)
+        assert caught.value.reason == "unrecognised"

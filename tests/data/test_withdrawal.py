@@ -295,6 +295,29 @@ def test_a_withdrawal_that_is_killed_is_finished_by_the_next_prepare(
     assert len(digests) == 1
 
 
+def test_a_list_that_grows_while_it_is_read_is_not_missed(
+    made: tuple[SiteConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cardionets_core.data import prepare as module
+
+    config, origin = made
+    here = moved(config, origin, tmp_path / "here")
+    shutil.rmtree(here.folders.cache)
+    real = module.take_listing
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        listing = real(*arguments, **options)
+        (tmp_path / "here" / "withdrawn.txt").write_text(f"{LEAVES}\n")
+        return listing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "take_listing", slow)
+        assert prepare(here).refusals == {}
+    with pytest.raises(CacheStaleError, match="withdrawals"):
+        open_cache(here, check="quick")
+    assert prepare(here).refusals == {"withdrawn": 3}
+
+
 @pytest.mark.parametrize("back_after_kill_at", [3, 8, 10, 12, 14])
 def test_who_comes_back_after_a_killed_withdrawal_is_read_again(
     made: tuple[SiteConfig, Path], tmp_path: Path, back_after_kill_at: int

@@ -23,12 +23,13 @@ class ReadOptions:
 
     Attributes:
         rate_hz: samples per second of bare arrays and CSV files.
-        unit: ``mV``, ``uV`` or ``V`` of bare arrays and CSV files.
+        unit: ``mV``, ``uV`` or ``V`` of bare arrays, CSV files, and aECG lists of plain integers.
         leads: order of the rows or columns of bare arrays.
         dataset: name of the array in an HDF5 or MATLAB file.
         view: of cine files that name none.
         third_axis: what the third axis of a 3-D NIfTI file counts.
         label_map: meaning of the labels of segmentations that lie beside the images.
+        views: those that are wanted of a study that holds several; all where empty.
     """
 
     rate_hz: float | None = None
@@ -38,6 +39,7 @@ class ReadOptions:
     view: Literal["4ch", "2ch", "3ch", "sax"] | None = None
     third_axis: Literal["frames", "slices"] | None = None
     label_map: Literal["ukb", "acdc"] | None = None
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 from cardionets_core.data.readers.archive import StudyFile, study_files
 from cardionets_core.data.readers.base import Reader, ReadOptions
@@ -39,10 +40,12 @@ _VIEWS: tuple[View, ...] = ("4ch", "2ch", "3ch", "sax")
 _MIXED_ORDER: tuple[View, ...] = ("3ch", "4ch", "2ch")
 _UNDECLARED = ReadOptions()
 _LOOKED_AT = 40
-"""Files of a folder that are opened to tell whether it holds DICOM."""
+"""Files of a folder that are opened to tell whether it is one study."""
 _MR_IMAGES = b"1.2.840.10008.5.1.4.1.1.4"
 _NOT_MR_IMAGES = (b"1.2.840.10008.5.1.4.1.1.4.2",)
 """MR spectroscopy."""
+_WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
+_STUDY_TAGS = ("StudyInstanceUID", "SOPClassUID")
 
 
 def read_dicom_study(
@@ -56,7 +59,7 @@ def read_dicom_study(
     Args:
         path: a folder, a zip, or one multi-frame file.
         options: ``view`` holds for slices whose view neither name nor geometry tells.
-        views: those to read; all where empty. The others' pixels are not touched.
+        views: those to read; by default those of the options. The others' pixels are not touched.
 
     Returns:
         One stack a view in the order of ``VIEWS``; several ``unknown`` ones only where no view is known.
@@ -67,7 +70,7 @@ def read_dicom_study(
     """
     try:
         with _quietly(), study_files(path) as files:
-            return _read(files, options, views=views)
+            return _read(files, options, views=views or options.views)
     except RecordRefused as refusal:
         raise RecordRefused(refusal.reason, refusal.what, where=str(path)) from refusal
     except Exception as error:  # zipfile and zlib raise many kinds on hostile bytes
@@ -200,11 +203,31 @@ def _recognises(path: Path, head: bytes) -> bool:
         return is_image and not any(uid in head for uid in _NOT_MR_IMAGES)
     if head and path.suffix.lower() == ".zip":
         return True  # a torn one as well, so that it is refused for that
+    if not path.is_dir():
+        return False
     try:
-        with study_files(path) as files:
-            return any(file.read(132)[128:] == b"DICM" for file in files[:_LOOKED_AT])
+        with _quietly(), study_files(path) as files:
+            return _is_one_study(files)
     except Exception:  # an unreadable folder is of no format
         return False
+
+
+def _is_one_study(files: Sequence[StudyFile]) -> bool:
+    """Whether the DICOM files of a folder, those looked at, are MR images of one study.
+
+    A folder of ECGs, or one above the studies of several people, is no recording itself.
+    """
+    step = max(1, len(files) // _LOOKED_AT)
+    studies, classes = set(), set()
+    for file in files[::step]:
+        if file.read(132)[128:] != b"DICM":
+            continue
+        with file.opened() as stream:
+            tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_STUDY_TAGS))
+        studies.add(str(tags.get("StudyInstanceUID", "")))
+        classes.add(str(tags.get("SOPClassUID", "")))
+    images = {name for name in classes if name.encode().startswith(_MR_IMAGES)}
+    return len(studies) == 1 and bool(images) and not any(name.startswith(_WAVEFORMS) for name in classes)
 
 
 READER = Reader(

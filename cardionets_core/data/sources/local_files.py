@@ -159,8 +159,12 @@ class Part:
             return False
 
 
-def parts_of(config: LocalSource) -> tuple[Part, ...]:
+def parts_of(config: LocalSource, *, views: tuple[str, ...] = ()) -> tuple[Part, ...]:
     """All folders of a document, ECGs first.
+
+    Args:
+        config: the part of the document.
+        views: of cines, those that are wanted; all where empty.
 
     Raises:
         UnknownNameError: no reader has the name of a format.
@@ -176,7 +180,8 @@ def parts_of(config: LocalSource) -> tuple[Part, ...]:
     for kind, name, is_list, files in named:
         for place, declared in enumerate(files):
             try:
-                parts.append(_part(declared, kind=kind, key=f"{name}.{place}" if is_list else name))
+                key = f"{name}.{place}" if is_list else name
+                parts.append(_part(declared, kind=kind, key=key, views=views))
             except ConfigError as fault:
                 faults.append(fault)
     if len(faults) > 1:
@@ -189,13 +194,17 @@ def parts_of(config: LocalSource) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _part(files: EcgFiles | CineFiles, *, kind: Literal["ecg", "cine"], key: str) -> Part:
+def _part(
+    files: EcgFiles | CineFiles, *, kind: Literal["ecg", "cine"], key: str, views: tuple[str, ...]
+) -> Part:
     if isinstance(files, EcgFiles):
         options = ReadOptions(
             rate_hz=files.rate_hz, unit=files.unit, leads=files.leads, dataset=files.dataset
         )
     else:
-        options = ReadOptions(view=files.view, third_axis=files.third_axis, label_map=files.label_map)
+        options = ReadOptions(
+            view=files.view, third_axis=files.third_axis, label_map=files.label_map, views=views
+        )
     reader = None if files.format == AUTO else reader_named(files.format, where=f"site.yaml: {key}.format")
     if reader is not None:
         _check_reader(reader, options, kind=kind, key=key)

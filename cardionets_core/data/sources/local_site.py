@@ -44,7 +44,7 @@ class LocalSiteSource:
             ConfigError: a format, field or unit that does not exist, or a declaration that is missing.
         """
         self._config = config
-        self._parts = parts_of(config)
+        self._parts = parts_of(config, views=views)
         if isinstance(config.phenotypes, PhenotypeTable):
             check_units(config.phenotypes)
         self._listed = [part for part in self._parts if part.options.view in (None, *views)]
