@@ -184,7 +184,7 @@ def test_other_bytes_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.dcm") == "ecg-file-missing"
 
 
-def test_mutated_files_give_a_record_or_a_refusal(shared_data: Path, tmp_path: Path) -> None:
+def test_mutated_files_give_a_record_or_a_refusal(shared_data: Path, tmp_path: Path, answer_of) -> None:
     content = (shared_data / "ecg" / "vendor" / "dicom" / VENDOR[0]).read_bytes()
     rng = np.random.default_rng(6)
     path = tmp_path / "wounded.dcm"
@@ -195,12 +195,5 @@ def test_mutated_files_give_a_record_or_a_refusal(shared_data: Path, tmp_path: P
             place = int(rng.integers(128, 5000 if rng.random() < 0.9 else len(content)))
             wounded[place] = int(rng.integers(0, 256))
         path.write_bytes(wounded[: int(rng.integers(0, len(wounded)))] if case % 5 == 0 else wounded)
-        try:
-            record = read_dicom_ecg(path)
-        except RecordRefused as refusal:
-            answers.add(refusal.reason)
-            continue
-        answers.add("read")
-        assert record.signal_mv.dtype == np.float32 and record.signal_mv.shape[0] == len(record.leads)
-        assert np.isfinite(record.fs_hz) and record.fs_hz > 0 and record.signal_mv.shape[1] > 0
+        answers.add(answer_of(read_dicom_ecg, path))
     assert {"read", "ecg-unreadable"} <= answers

@@ -104,7 +104,7 @@ def test_refusals(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.edf") == "ecg-file-missing"
 
 
-def test_mutated_files_give_a_record_or_a_refusal(tmp_path: Path) -> None:
+def test_mutated_files_give_a_record_or_a_refusal(tmp_path: Path, answer_of) -> None:
     path = write(tmp_path, signals())
     whole = path.read_bytes()
     rng = np.random.default_rng(8)
@@ -115,12 +115,5 @@ def test_mutated_files_give_a_record_or_a_refusal(tmp_path: Path) -> None:
             place = int(rng.integers(0, 256 * 14))
             wounded[place] = int(rng.choice([*b"0123456789-. eE", *rng.integers(0, 256, 4)]))
         path.write_bytes(wounded[: int(rng.integers(0, len(wounded)))] if case % 5 == 0 else wounded)
-        try:
-            record = read_edf(path)
-        except RecordRefused as refusal:
-            answers.add(refusal.reason)
-            continue
-        answers.add("read")
-        assert record.signal_mv.dtype == np.float32 and record.signal_mv.shape[0] == len(record.leads)
-        assert np.isfinite(record.fs_hz) and record.fs_hz > 0 and record.signal_mv.shape[1] > 0
+        answers.add(answer_of(read_edf, path))
     assert {"read", "ecg-truncated", "ecg-unreadable"} <= answers

@@ -195,22 +195,6 @@ def test_an_up_to_date_cache_is_opened_not_made(copy: SiteConfig) -> None:
     ]  # fmt: skip
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were decoded."""
-    from cardionets_core.data import reading
-
-    names: list[str] = []
-    real = reading.pack_recording
-
-    def watched(source: Any, recording: Any, **options: Any) -> Any:
-        names.append(recording.path.name)
-        return real(source, recording, **options)
-
-    monkeypatch.setattr(reading, "pack_recording", watched)
-    return names
-
-
 def test_only_what_is_new_or_changed_is_read_and_the_cohort_is_as_if_made_at_once(
     copy: SiteConfig, decoded: list[str], tmp_path: Path
 ) -> None:

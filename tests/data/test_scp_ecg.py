@@ -192,7 +192,7 @@ def test_checksums_of_what_is_read_must_hold_and_names_may_be_blanked(example: P
     assert refused(tmp_path, bytes(4_000_001)) == "ecg-too-large"
 
 
-def test_mutated_files_give_a_record_or_a_refusal(example: Path, tmp_path: Path) -> None:
+def test_mutated_files_give_a_record_or_a_refusal(example: Path, tmp_path: Path, answer_of) -> None:
     """Checksums are mended after each wound, so that the wound reaches the decoder."""
     rng = np.random.default_rng(5)
     small = scp(counts(200))
@@ -202,14 +202,7 @@ def test_mutated_files_give_a_record_or_a_refusal(example: Path, tmp_path: Path)
         for _ in range(int(rng.integers(1, 5))):
             content[int(rng.integers(6, len(content)))] = int(rng.integers(0, 256))
         content = content[: int(rng.integers(0, len(content)))] if case % 5 == 0 else mended(content)
-        try:
-            record = read_scp_ecg(put(tmp_path, bytes(content)))
-        except RecordRefused as refusal:
-            answers.add(refusal.reason)
-            continue
-        answers.add("read")
-        assert record.signal_mv.dtype == np.float32 and record.signal_mv.shape[0] == len(record.leads)
-        assert np.isfinite(record.fs_hz) and record.fs_hz > 0 and record.signal_mv.shape[1] > 0
+        answers.add(answer_of(read_scp_ecg, put(tmp_path, bytes(content))))
     assert {"read", "ecg-truncated", "ecg-unreadable"} <= answers
 
 

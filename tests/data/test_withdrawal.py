@@ -177,22 +177,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SiteConfig, Path]:
     return config, folder
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were decoded in this process."""
-    from cardionets_core.data import reading
-
-    names: list[str] = []
-    real = reading.pack_recording
-
-    def watching(source: Any, recording: Any, **options: Any) -> Any:
-        names.append(recording.path.name)
-        return real(source, recording, **options)
-
-    monkeypatch.setattr(reading, "pack_recording", watching)
-    return names
-
-
 def kill_points(calls: int, *, number: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(1, calls, number)})
 
