@@ -58,7 +58,7 @@ def prepare(
         _print(preview(config), preview_lines, format)
         return
     from cardionets_core.data.prepare import prepare as prepare_cache
-    from client.quality_report import prepared_summary
+    from client.report.quality_report import prepared_summary
 
     with Screen(sys.stderr) as screen:
         cohort = prepare_cache(config, progress=screen.tell)
@@ -91,7 +91,7 @@ def check(
     with Screen(sys.stderr) as screen:
         found = check_site(site, sample=sample, progress=screen.tell)
         if picture is not None:
-            from client.sample_picture import write_sample_picture
+            from client.report.sample_picture import write_sample_picture
 
             write_sample_picture(picture, found.sampled)
             screen.note(f"the picture shows recordings of patients and stays in the building: {picture}")

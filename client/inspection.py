@@ -143,6 +143,8 @@ def _ecg(record: EcgRecord) -> dict[str, Any]:
             sizes = _lead_sizes(LEADS, order_leads(record)[0])
             facts["leads_derived"] = missing
             facts["lead_mv"] |= {lead: sizes[lead] for lead in missing}
+    found = facts["lead_mv"]
+    facts["lead_mv"] = {lead: found[lead] for lead in LEADS if lead in found} | found
     try:
         checked = check_ecg(record)
     except RecordRefused as refusal:

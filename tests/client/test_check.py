@@ -19,7 +19,7 @@ from client.doctor.clock import check_clock
 from client.doctor.folders import check_folders
 from client.doctor.machine import check_disk, check_libraries, estimated_bytes
 from client.doctor.sample import Sampled, choose_sample
-from client.sample_picture import write_sample_picture
+from client.report.sample_picture import write_sample_picture
 
 
 def state_of(folder):

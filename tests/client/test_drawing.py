@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from cardionets_core.data.records import LEADS
-from client.histograms import bars_svg, histogram
-from client.pictures import even_frames, frame_png, raw_frames, strip_svg
+from client.report.histograms import bars_svg, histogram
+from client.report.pictures import even_frames, frame_png, raw_frames, strip_svg
+from client.report.strips import BOX_PX, HEIGHT_PX, ROW_BOXES, WIDTH_PX, lay_out
 from client.screen import PLAIN_EVERY_S, Screen
-from client.strips import BOX_PX, HEIGHT_PX, ROW_BOXES, WIDTH_PX, lay_out
 
 
 @given(arrays(np.float64, st.integers(0, 80), elements=st.floats(-1e4, 1e4) | st.just(np.nan)))

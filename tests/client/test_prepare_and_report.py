@@ -14,10 +14,10 @@ import pytest
 from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache, record_table
 from cardionets_core.errors import REFUSAL_REASONS
-from client.histograms import histogram
-from client.quality_report import write_report
-from client.report_content import report_content
-from client.report_page import Example, Group, render_page
+from client.report.content import report_content
+from client.report.histograms import histogram
+from client.report.page import Example, Group, render_page
+from client.report.quality_report import write_report
 from client.wording import warning_words
 
 DAMAGED = {"ecg-truncated": 1, "ecg-flat": 1, "ecg-amplitude": 1, "cine-flat": 1}

@@ -18,7 +18,7 @@ from cardionets_core.data.cohort import SEXES, SPLITS, Cohort
 from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import REFUSAL_REASONS
-from client.histograms import Histogram, histogram
+from client.report.histograms import Histogram, histogram
 from client.wording import DISEASES as DISEASE_WORDS
 from client.wording import flag_words, warning_words
 

@@ -22,11 +22,11 @@ from cardionets_core.data.cohort import ECG_RATE_HZ, Cohort
 from cardionets_core.data.examples import refused_examples
 from cardionets_core.data.records import VIEWS, CineStack, EcgRecord, Read
 from cardionets_core.errors import REFUSAL_REASONS
-from client.pictures import data_uri, even_frames, frame_png, raw_frames, strip_svg
 from client.private_file import write_private
-from client.report_content import Table, histograms_of, report_content
-from client.report_page import PAGE, Example, Group, render_page
-from client.strips import BOX_MV, Strip, lay_out
+from client.report.content import Table, histograms_of, report_content
+from client.report.page import PAGE, Example, Group, render_page
+from client.report.pictures import data_uri, even_frames, frame_png, raw_frames, strip_svg
+from client.report.strips import BOX_MV, Strip, lay_out
 
 SCHEMA_VERSION = 1
 """Of what ``prepare`` prints."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from client.strips import BOX_PX, COLUMN_BOXES, GUTTER_PX, HEIGHT_PX, ROW_BOXES, ROWS, WIDTH_PX, Strip
+from client.report.strips import BOX_PX, COLUMN_BOXES, GUTTER_PX, HEIGHT_PX, ROW_BOXES, ROWS, WIDTH_PX, Strip
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 

@@ -14,9 +14,9 @@ import numpy as np
 from cardionets_core.data.cohort import ECG_MV_PER_COUNT, ECG_RATE_HZ
 from cardionets_core.errors import REFUSAL_REASONS, UsageError
 from client.doctor.sample import Sampled
-from client.pictures import even_frames, sheet_png
 from client.private_file import write_private
-from client.strips import Strip, lay_out
+from client.report.pictures import even_frames, sheet_png
+from client.report.strips import Strip, lay_out
 
 
 def write_sample_picture(path: Path, sampled: Sequence[Sampled]) -> None:

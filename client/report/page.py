@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from client.histograms import Histogram, bars_svg
+from client.report.histograms import Histogram, bars_svg
 from client.wording import note_words
 
 TEMPLATES = Path(__file__).with_name("templates")

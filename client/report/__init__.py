@@ -1,0 +1,1 @@
+"""Pages and pictures of a hospital's own recordings; they stay in the building."""
