@@ -54,8 +54,9 @@ class Screen:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("·"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=Console(file=self._stream),
             )
             self._bar.start()
