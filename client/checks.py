@@ -34,6 +34,7 @@ from client.doctor.service import (
     open_cohort,
     phases_without_cache,
 )
+from client.ending import error_json
 
 SCHEMA_VERSION = 2
 SAMPLE = 8
@@ -93,7 +94,7 @@ class Checked:
             "exit_code": self.exit_code,
             "phases": self.phases,
             **self.facts,
-            "problems": [_problem(problem) for problem in self.problems],
+            "problems": [error_json(problem) for problem in self.problems],
             "notices": [{"what": notice.what, "remedy": notice.remedy} for notice in self.notices],
         }
 
@@ -139,16 +140,6 @@ def check_site(
         found.phases = phases.facts
         found.add(phases.problems)
     return found
-
-
-def _problem(error: CardioNetsError) -> dict[str, Any]:
-    return {
-        "code": error.code,
-        "exit_code": error.exit_code,
-        "what": error.what,
-        "where": error.where,
-        "remedy": error.remedy,
-    }
 
 
 def _listing(config: SiteConfig, found: Checked) -> tuple[Source | None, list[Recording]]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
+from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
+    from cardionets_core.config.site import SiteConfig
     from cardionets_core.data.sources.local_files import Part
+
+SCHEMA_VERSION = 1
+"""Of what stdout gets in the place of a result."""
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -47,23 +53,46 @@ def prepare(
     Then writes the quality report, quality.html and quality.json, into the folder report of the cache. It
     shows recordings and stays in the building.
     """
-    from cardionets_core.config.site import read_site
-    from client.screen import Screen
     from client.wording import prepare_lines, preview_lines
 
-    config = read_site(site)
-    if dry_run:
-        from client.preview import preview
+    with _answering(format, stopped="nothing was read yet; run the same command again to go on"):
+        from cardionets_core.config.site import read_site
 
-        _print(preview(config), preview_lines, format)
-        return
+        config = read_site(site)
+        if dry_run:
+            from client.preview import preview
+
+            _print(preview(config), preview_lines, format)
+            return
+        content, error = _prepared(config)
+    _print(content | ({"error": error_json(error)} if error else {}), prepare_lines, format)
+    if error is not None:
+        tell_error(error)
+        raise SystemExit(error.exit_code)
+
+
+def _prepared(config: SiteConfig) -> tuple[dict[str, Any], CardioNetsError | None]:
+    """The summary of a prepared site, and the error where nothing of it can be used."""
     from cardionets_core.data.prepare import prepare as prepare_cache
+    from client.doctor.folders import exposed_key
     from client.report.quality_report import prepared_summary
+    from client.report.unusable import nothing_usable
+    from client.screen import Screen
 
     with Screen(sys.stderr) as screen:
-        cohort = prepare_cache(config, progress=screen.tell)
-        content = prepared_summary(config, cohort, progress=screen.tell)
-    _print(content, prepare_lines, format)
+        try:
+            cohort = prepare_cache(config, progress=screen.tell)
+            content = prepared_summary(config, cohort, progress=screen.tell)
+        except Stopped as stopped:
+            done, total = screen.reached.get("read", (0, 0))
+            if total:
+                kept = f"{done:,} of {total:,} recordings are done and kept"
+                stopped.told = f"stopped: {kept}; run the same command again to go on"
+            raise
+        exposed = exposed_key(config.folders.secret)
+        if exposed is not None:
+            screen.note(f"warning [{exposed.code}]: {exposed}")
+    return content, nothing_usable(content)
 
 
 @cli.command()
@@ -86,11 +115,13 @@ def check(
     from client.screen import Screen
     from client.wording import check_lines
 
-    if picture is not None and picture.exists() and not replace:
-        raise UsageError(f"{picture} is there already", remedy="name another file, or give --replace")
-    with Screen(sys.stderr) as screen:
+    with _answering(format, stopped="nothing was changed"), Screen(sys.stderr) as screen:
+        if picture is not None and picture.exists() and not replace:
+            raise UsageError(f"{picture} is there already", remedy="name another file, or give --replace")
         found = check_site(site, sample=sample, progress=screen.tell)
-        if picture is not None:
+        if picture is not None and not found.sampled:
+            screen.note("no picture was written: no recording could be sampled")
+        elif picture is not None:
             from client.report.sample_picture import write_sample_picture
 
             write_sample_picture(picture, found.sampled)
@@ -117,18 +148,19 @@ def inspect(
     from client.inspection import Tally, declared_parts, inspect_paths
     from client.wording import inspection_lines, tally_lines
 
-    declared: Sequence[Part] = ()
-    if site is not None:
-        from cardionets_core.config.site import read_site
-
-        declared = declared_parts(read_site(site))
     tally = Tally()
-    for found in inspect_paths(paths, declared=declared):
-        tally.add(found)
-        if format is Format.json:
-            print(json.dumps(found, allow_nan=False), flush=True)
-        elif found["format"] is not None or paths[found["argument"] - 1].is_file():
-            print("\n".join(inspection_lines(found)), flush=True)
+    with _answering(format, stopped="the rest was not looked at, and nothing was changed"):
+        declared: Sequence[Part] = ()
+        if site is not None:
+            from cardionets_core.config.site import read_site
+
+            declared = declared_parts(read_site(site))
+        for found in inspect_paths(paths, declared=declared):
+            tally.add(found)
+            if format is Format.json:
+                print(json.dumps(found, allow_nan=False), flush=True)
+            elif found["format"] is not None or paths[found["argument"] - 1].is_file():
+                print("\n".join(inspection_lines(found)), flush=True)
     print("\n".join(tally_lines(tally)), file=sys.stderr if format is Format.json else sys.stdout)
     if not tally.read:
         raise SystemExit(DataError.exit_code)
@@ -138,22 +170,45 @@ def inspect(
 def journal(
     site: SiteOption = Path("site.yaml"),
     verify: Annotated[bool, typer.Option("--verify", help="check the chain of hashes only")] = False,
+    format: FormatOption = Format.table,
 ) -> None:
     """Print what left the building, one JSON object a line, or check that no line was changed."""
     from cardionets_core.audit.journal import verify as verify_chain
-    from cardionets_core.config.site import read_site
     from client.gate import JOURNAL
 
-    path = read_site(site).folders.state / JOURNAL
+    with _answering(format):
+        from cardionets_core.config.site import read_site
+
+        path = read_site(site).folders.state / JOURNAL
+        whole = verify_chain(path) if path.exists() else 0
     if not path.exists():
         print("nothing has left the building yet", file=sys.stderr)
-        return
-    lines = verify_chain(path)
-    if verify:
-        print(f"{lines} lines, whole")
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        print(line.partition(" ")[2])
+    if verify and (path.exists() or format is Format.json):
+        summary = {"schema_version": SCHEMA_VERSION, "lines": whole, "whole": True}
+        _print(summary, lambda found: [f"{found['lines']} lines, whole"], format)
+    elif path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            print(line.partition(" ")[2])
+
+
+@contextlib.contextmanager
+def _answering(format: Format, *, stopped: str = "") -> Iterator[None]:
+    """A known error in here is also the one JSON object on stdout where JSON was asked for.
+
+    Args:
+        format: what stdout gets.
+        stopped: what is true of a command that was stopped.
+    """
+    try:
+        yield
+    except CardioNetsError as error:
+        if format is Format.json:
+            print(json.dumps({"schema_version": SCHEMA_VERSION, "error": error_json(error)}))
+        raise
+    except Stopped as signal:
+        if stopped and not signal.told:
+            signal.told = f"stopped: {stopped}"
+        raise
 
 
 def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[str]], format: Format) -> None:
@@ -166,11 +221,7 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
 
 def main() -> None:
     """Entry point; a known error becomes its message and exit code."""
-    try:
-        cli()
-    except CardioNetsError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    run_program(cli)
 
 
 if __name__ == "__main__":

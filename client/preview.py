@@ -11,7 +11,7 @@ from typing import Any
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.fingerprint import fingerprint
 from cardionets_core.data.listing import take_listing
-from cardionets_core.data.manifest import refuse_other_site, store_folder
+from cardionets_core.data.manifest import refuse_other_key, refuse_other_site, store_folder
 from cardionets_core.data.pseudonym import KEY_BYTES, load_key
 from cardionets_core.data.sources import open_source
 from cardionets_core.data.store import LOG
@@ -28,7 +28,7 @@ def preview(config: SiteConfig) -> dict[str, Any]:
 
     Raises:
         FolderMissingError, SourceInvalidError: the source cannot list its files.
-        CacheForeignError: the cache is another site's.
+        CacheForeignError: the cache is another site's, or was made with another key.
         DataError: the key is there but cannot be used.
     """
     refuse_other_site(config)
@@ -36,7 +36,8 @@ def preview(config: SiteConfig) -> dict[str, Any]:
     source = open_source(config)
     listing = take_listing(source, key=key)
     now = fingerprint(config, key=key, source=source, listing=listing.digest)
-    entries, again = _held(config, key=now.key, chain=now.chain)
+    refuse_other_key(config, now.key)
+    entries, again = _held(config, chain=now.chain)
     new = listing.recordings.keys() - entries.keys()
     unchanged = {
         name
@@ -57,7 +58,7 @@ def preview(config: SiteConfig) -> dict[str, Any]:
     }
 
 
-def _held(config: SiteConfig, *, key: str, chain: str) -> tuple[dict[str, Entry], str]:
+def _held(config: SiteConfig, *, chain: str) -> tuple[dict[str, Entry], str]:
     """What the store holds that would be kept; and why not, where something else was held."""
     try:
         log = read_log(store_folder(config) / LOG)
@@ -65,8 +66,6 @@ def _held(config: SiteConfig, *, key: str, chain: str) -> tuple[dict[str, Entry]
         return {}, ""
     except LogTornError:
         return {}, "the log of the cache is damaged"
-    if log.head.key != key:
-        return {}, "the cache was made with another key"
     if log.head.chain != chain:
         return {}, "settings or code have changed"
     held: dict[str, Entry] = {}

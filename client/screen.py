@@ -26,12 +26,16 @@ class Screen:
         stream: where to write.
         live: True to draw a bar; default: where the stream is a terminal.
         clock: seconds; tests pass their own.
+
+    Attributes:
+        reached: stage to (done, total) as they were told last.
     """
 
     def __init__(self, stream: TextIO, *, live: bool | None = None, clock: Any = time.monotonic) -> None:
         self._stream = stream
         self._live = stream.isatty() if live is None else live
         self._clock = clock
+        self.reached: dict[str, tuple[int, int]] = {}
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
         self._begun: dict[str, float] = {}
@@ -68,6 +72,7 @@ class Screen:
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Progress: ``done`` of ``total`` in a stage of ``WORDS``, or of any other name."""
+        self.reached[stage] = (done, total)
         words = WORDS.get(stage, stage)
         if self._bar is not None:
             if stage not in self._tasks:

@@ -27,7 +27,8 @@ FLAGS = {
     "nan-filled": "short gaps were filled by straight lines",
     "nan-lead": "a lead that is missing for more than a fifth of the time counts as zero",
     "padding-cropped": "zeros at both ends were cut off",
-    "phase-heuristic": "the file names no end-diastole and end-systole; they were found in the pictures",
+    "padding-trimmed": "zeros that fill up an array were cut off",
+    "view-refused": "another view of the same study was refused",
     "series-repeated": "a series was repeated; the last whole one is used",
 }
 NOTES = {
@@ -36,20 +37,41 @@ NOTES = {
     "measurement-sentinel": 'a measurement of the machine that stands for "missing"; taken as missing',
     "time-differs": "two tables give different times for one recording; the list of recordings counts",
     "two-notes": "two notes for one recording",
+    "row-repeated": "a row of a table stands twice",
     "phenotype-implausible": "a phenotype that no heart can have; taken as missing",
 }
 DISEASES = {
-    "cad": "coronary artery disease (I20 to I25)",
-    "cm": "cardiomyopathy (I42, I43)",
-    "hf": "heart failure (I50)",
-    "pc": "pericardial disease (I30 to I32)",
-    "ph": "pulmonary hypertension (I27.0, I27.2)",
+    "cad": ("coronary artery disease", "I20 to I25"),
+    "cm": ("cardiomyopathy", "I42, I43"),
+    "hf": ("heart failure", "I50"),
+    "pc": ("pericardial disease", "I30 to I32"),
+    "ph": ("pulmonary hypertension", "I27.0, I27.2"),
 }
+"""Name and the standard codes."""
+VIEWS = {
+    "4ch": "4-chamber cines",
+    "2ch": "2-chamber cines",
+    "3ch": "3-chamber cines",
+    "sax": "short-axis cines",
+}
+PAIRS = "pairs are ECGs with a 4-chamber cine of the same visit: no phase uses another view yet"
 
 
 def flag_words(flag: str) -> str:
     """A flag in words; one that has none yet is told by its name."""
     return FLAGS.get(flag, flag.replace("-", " "))
+
+
+def disease_title(disease: str, codes: str | None = None) -> str:
+    """A disease with its codes.
+
+    Args:
+        disease: short name.
+        codes: the site's own; empty where no codes count; None for the standard ones.
+    """
+    name, standard = DISEASES[disease]
+    told = standard if codes is None else codes
+    return f"{name} ({told})" if told else name
 
 
 def warning_words(warnings: Mapping[str, int]) -> list[str]:
@@ -162,11 +184,7 @@ def check_lines(found: dict[str, Any]) -> Iterator[str]:
         if sample["flags"]:
             yield f"           flags: {_counts(sample['flags'])}"
     if "splits" in found:
-        yield f"splits     from the {found['splits']['from']}"
-        for name, counts in found["splits"]["splits"].items():
-            yield f"           {name:11}" + ", ".join(
-                f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()
-            )
+        yield from _split_lines(found["splits"])
     for name, state in found["phases"].items():
         yield f"phase {name:10} {state}"
     for notice in found["notices"]:
@@ -179,6 +197,17 @@ def check_lines(found: dict[str, Any]) -> Iterator[str]:
             yield f"  to do: {problem['remedy']}"
     number = len(found["problems"])
     yield f"{number} problem(s)" if number else "no problems"
+
+
+def _split_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"splits     from the {found['from']}"
+    about = "expected, about " if "expected" in found["from"] else ""
+    # A listing knows no view yet: all its cines are counted.
+    names = {"cines": VIEWS["4ch"]} if found["from"] == "cache" else {}
+    for name, counts in found["splits"].items():
+        told = {names.get(what, what.replace("_", " ")): n for what, n in counts.items() if what != "views"}
+        told |= {VIEWS[view]: n for view, n in counts.get("views", {}).items()}
+        yield f"           {name:11}{about}" + ", ".join(f"{count:,} {what}" for what, count in told.items())
 
 
 def _machine_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -212,10 +241,17 @@ def _machine_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def prepare_lines(found: dict[str, Any]) -> Iterator[str]:
     """The result of ``prepare``."""
-    columns = ("patients", "recordings", "cines", "pairs", "phenotype_rows")
-    yield f"{'split':12}" + "".join(f"{name.replace('_', ' '):>15}" for name in columns)
-    for split in ("train", "validation", "test"):
-        yield f"{split:12}" + "".join(f"{found[split][name]:>15,}" for name in columns)
+    splits = {split: found[split] for split in ("train", "validation", "test")}
+    columns = {"patients": "patients", "recordings": "ECGs", "cines": VIEWS["4ch"]}
+    columns |= {view: VIEWS[view] for view in splits["train"]["views"]}
+    columns |= {"pairs": "pairs", "phenotype_rows": "phenotype rows"}
+    yield f"{'split':10}" + "".join(f"  {title:>14}" for title in columns.values())
+    for split, counts in splits.items():
+        every = counts | counts["views"]
+        yield f"{split:10}" + "".join(
+            f"  {every[name]:>{max(14, len(title))},}" for name, title in columns.items()
+        )
+    yield PAIRS
     for kind, counts in found["found"].items():
         used = f"{counts['accepted']:,} of {counts['listed']:,} used"
         yield f"{kind}: {used}, {counts['flagged']:,} of these with a flag"

@@ -122,7 +122,7 @@ class PhenotypeTable(Document):
 
 
 class FlagColumn(Document):
-    """A yes-or-no column; any other value is unknown."""
+    """A yes-or-no column: it alone decides its disease; any other value is unknown."""
 
     column: str = Field(min_length=1)
     yes: tuple[Cell, ...] = Field(default=(1, "yes", "true"), min_length=1)
@@ -136,7 +136,7 @@ class FlagColumn(Document):
 
 
 class DiagnosisTable(Document):
-    """A table of diagnoses: ICD-10 codes, or one column a disease."""
+    """A table of diagnoses: a column a disease, and ICD-10 codes for the diseases that have none."""
 
     table: Path
     patient: str = "patient"
@@ -153,6 +153,8 @@ class DiagnosisTable(Document):
             raise ValueError("give icd10 (a column of codes), flags (a column a disease), or both")
         if self.diseases and self.icd10 is None:
             raise ValueError("diseases names codes, so icd10 must name their column")
+        if both := sorted(set(self.diseases) & set(self.flags)):
+            raise ValueError(f"{both[0]} has a flag column, which alone decides it: leave its codes out")
         if any(not code.strip() for codes in self.diseases.values() for code in codes):
             raise ValueError("an empty code would stand for every code")
         return self

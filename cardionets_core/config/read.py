@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,10 +66,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
         The mapping, made of plain Python values only.
 
     Raises:
-        ConfigError: the file is absent, too large, not UTF-8, not YAML, or not a mapping.
+        ConfigError: the file is absent, no plain file, too large, not UTF-8, not YAML, or not a mapping.
     """
     try:
-        size = path.stat().st_size
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
+            raise ConfigError(
+                f"{path} is no plain file", where=str(path), remedy="name the document itself, as a file"
+            )
+        size = state.st_size
         if size > MAXIMUM_BYTES:
             raise ConfigError(f"{path.name} has {size} bytes; no document is that large", where=str(path))
         text = path.read_text(encoding="utf-8")

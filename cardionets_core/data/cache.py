@@ -33,13 +33,13 @@ from cardionets_core.data.manifest import (
     store_folder,
     torn,
 )
-from cardionets_core.data.pseudonym import load_key
+from cardionets_core.data.pseudonym import load_key, other_key
 from cardionets_core.data.publish import BYTES_A_CINE, BYTES_A_SAMPLE, INTERNAL, PLACES
 from cardionets_core.data.records import LEADS, VIEWS
 from cardionets_core.data.sources import open_source
-from cardionets_core.data.storage import map_file
+from cardionets_core.data.storage import map_file, regular_file
 from cardionets_core.data.store import packed_digest
-from cardionets_core.errors import CacheForeignError, CacheStaleError, DataError
+from cardionets_core.errors import CacheStaleError, DataError
 
 __all__ = ["MANIFEST", "cohort_folder", "open_cache", "read_manifest", "record_table", "summary"]
 
@@ -83,7 +83,7 @@ def open_published(config: SiteConfig, *, now: Fingerprint, verify: bool) -> Coh
     manifest = read_manifest(config)
     made, folder = manifest.fingerprint, cohort_folder(config)
     if made.key != now.key:
-        raise CacheForeignError("the cache was made with another key", where=str(folder), remedy=REBUILD)
+        raise other_key(config.folders.cache)
     if (made.chain, made.settings) != (now.chain, now.settings):
         raise CacheStaleError("settings or code have changed", where=str(folder), remedy=REBUILD)
     if made.withdrawals != now.withdrawals:
@@ -96,7 +96,8 @@ def open_published(config: SiteConfig, *, now: Fingerprint, verify: bool) -> Coh
         maps = _maps(config, manifest)
         if verify:
             _verify(config, manifest, records, maps)
-        labels = {name: np.load(folder / name, mmap_mode="r" if rows.num_rows else None, allow_pickle=False)
+        mode: Literal["r"] | None = "r" if rows.num_rows else None
+        labels = {name: np.load(regular_file(folder / name), mmap_mode=mode, allow_pickle=False)
                   for name in (PHENOTYPES, DISEASES)}  # fmt: skip
         if any(len(array) != rows.num_rows for array in labels.values()):
             raise ValueError("another number of rows")
@@ -161,7 +162,10 @@ def refused_keys(config: SiteConfig) -> list[tuple[str, str]]:
 
 
 def summary(cohort: Cohort) -> dict[str, Any]:
-    """Counts of a cohort by split, for people; holds no value of any one person."""
+    """Counts of a cohort by split, for people; holds no value of any one person.
+
+    ``cines`` and ``pairs`` count 4-chamber cines, which the phases use; ``views`` the other kept views.
+    """
     needs = {"ecg": cohort.row_ecg >= 0, "cine": cohort.row_cine >= 0,
              "phenotypes": ~np.isnan(cohort.phenotypes).all(axis=1)}  # fmt: skip
     report: dict[str, Any] = {"site": cohort.site, "digest": cohort.digest, "refusals": dict(cohort.refusals)}
@@ -173,6 +177,9 @@ def summary(cohort: Cohort) -> dict[str, Any]:
             "cines": len(np.unique(cohort.row_cine[here & needs["cine"]])),
             "pairs": int((here & needs["ecg"] & needs["cine"]).sum()),
             "phenotype_rows": int((here & needs["phenotypes"]).sum()),
+            "views": {
+                view: len(np.unique(items[here & (items >= 0)])) for view, items in cohort.row_views.items()
+            },
         }
     return report
 
@@ -191,7 +198,7 @@ def _maps(config: SiteConfig, manifest: Manifest) -> dict[str, np.ndarray]:
 
 
 def _table(config: SiteConfig, manifest: Manifest, name: str, *, columns: list[str] | None) -> pa.Table:
-    content = (cohort_folder(config) / name).read_bytes()
+    content = regular_file(cohort_folder(config) / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != manifest.tables[name]:
         raise ValueError("another content")
     # No threads: arrow's pools can outlive the interpreter and abort it at exit.
@@ -202,7 +209,7 @@ def _table(config: SiteConfig, manifest: Manifest, name: str, *, columns: list[s
 def _verify(config: SiteConfig, manifest: Manifest, records: pa.Table, maps: dict[str, np.ndarray]) -> None:
     """Compare labels and every recording with their digests, the latter in the order of the disk."""
     for name in (PHENOTYPES, DISEASES):
-        with (cohort_folder(config) / name).open("rb") as stream:
+        with regular_file(cohort_folder(config) / name).open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest.tables[name]:
                 raise ValueError("another content")
     column = {name: records[name].to_numpy() for name in PLACES}

@@ -106,7 +106,8 @@ def unpublish(config: SiteConfig) -> None:
     folder = cohort_folder(config)
     _remove_report(folder)
     if folder.exists():
-        (folder / MANIFEST).unlink(missing_ok=True)
+        with contextlib.suppress(IsADirectoryError):  # something else in its place goes with the rest
+            (folder / MANIFEST).unlink(missing_ok=True)
         sync_folder(folder)
         shutil.rmtree(folder)
         sync_folder(folder.parent)
@@ -148,7 +149,7 @@ def _swap(new: Path, folder: Path) -> None:
     """Put the draft in the publication's place; killed in between, there is none until the next run."""
     _remove_report(folder)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.old-", dir=folder.parent))
-    if folder.exists():
+    if os.path.lexists(folder):
         folder.rename(aside / folder.name)
     new.rename(folder)
     sync_folder(folder.parent)

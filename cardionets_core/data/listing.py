@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cardionets_core.data.records import Recording
 from cardionets_core.data.sources import Source
+from cardionets_core.data.storage import regular_file
 
 _HEX = 32
 
@@ -35,6 +36,21 @@ class Listing:
     digest: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the folders say of a recording's files; none of them is opened.
+
+    Attributes:
+        stamp: HMAC of name, folder, size and time of change of every file, and whether it may be read.
+        size_mark: HMAC of their sizes; stands for the content of what is too large to be read.
+        total_bytes: of all files.
+    """
+
+    stamp: str
+    size_mark: str
+    total_bytes: int
+
+
 def take_listing(source: Source, *, key: bytes) -> Listing:
     """List a source.
 
@@ -46,7 +62,7 @@ def take_listing(source: Source, *, key: bytes) -> Listing:
         FolderMissingError, SourceInvalidError: the source cannot list its files.
     """
     recordings = recording_keys(source.recordings(), key=key)
-    stamps = {name: _stamp(source, recording, key=key) for name, recording in recordings.items()}
+    stamps = {name: look_at(source, recording, key=key).stamp for name, recording in recordings.items()}
     digest = hmac.new(key, b"listing", hashlib.sha256)
     for name in sorted(stamps):
         digest.update(f"{name}:{stamps[name]}\n".encode())
@@ -75,22 +91,27 @@ def content_digest(source: Source, recording: Recording, *, key: bytes) -> str:
     digest = hmac.new(key, b"content", hashlib.sha256)
     try:
         for path in _files(source.parts(recording)):
-            with path.open("rb") as stream:
+            with regular_file(path).open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError:
         return ""
     return digest.hexdigest()[:_HEX]
 
 
-def _stamp(source: Source, recording: Recording, *, key: bytes) -> str:
-    """Name, folder, size and time of change of every file, and whether it may be read."""
-    seen = []
+def look_at(source: Source, recording: Recording, *, key: bytes) -> Look:
+    """Ask the folders for a recording's files."""
+    seen, sizes = [], []
     with contextlib.suppress(OSError):  # a folder that may not be entered, a file that went away just now
         for path in _files(source.parts(recording)):
             state = path.stat()
             readable = os.access(path, os.R_OK)
             seen.append(f"{path.parent.name}/{path.name}:{state.st_size}:{state.st_mtime_ns}:{readable}")
-    return _mac(key, "stamp", *seen)
+            sizes.append(state.st_size)
+    return Look(
+        stamp=_mac(key, "stamp", *seen),
+        size_mark=_mac(key, "sizes", *map(str, sizes)),
+        total_bytes=sum(sizes),
+    )
 
 
 def _files(parts: Iterable[Path]) -> Iterable[Path]:

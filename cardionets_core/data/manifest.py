@@ -14,6 +14,8 @@ HMACs.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +23,13 @@ from typing import Any
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.fingerprint import Fingerprint
+from cardionets_core.data.pseudonym import other_key
+from cardionets_core.data.storage import regular_file
+from cardionets_core.data.store import LOG
+from cardionets_core.data.store_log import read_head
 from cardionets_core.errors import CacheForeignError, CacheStaleError
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 ROWS = "rows.parquet"
 RECORDS = "records.parquet"
@@ -64,8 +70,9 @@ class Manifest:
     refusals: dict[str, int]
 
     def to_json(self) -> str:
-        """Canonical text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Canonical text, with the SHA-256 of itself."""
+        content = asdict(self)
+        return _canonical({**content, "sum": _sum(content)})
 
 
 def cohort_folder(config: SiteConfig) -> Path:
@@ -87,7 +94,7 @@ def read_manifest(config: SiteConfig) -> Manifest:
     """
     path = cohort_folder(config) / MANIFEST
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = _content(path)
         schema, site = content["schema"], content["site"]
     except FileNotFoundError:
         raise CacheStaleError(
@@ -100,6 +107,8 @@ def read_manifest(config: SiteConfig) -> Manifest:
     if schema != SCHEMA:
         raise CacheStaleError("the cache has another layout", where=str(path.parent), remedy=REBUILD)
     try:
+        if content.pop("sum") != _sum(content):
+            raise ValueError("another content")
         files = {part: (str(name), int(length)) for part, (name, length) in content["files"].items()}
         if any(Path(name).name != name for name, _ in files.values()):
             raise ValueError("a file of the store lies elsewhere")
@@ -113,15 +122,34 @@ def refuse_other_site(config: SiteConfig) -> None:
     """Stop before another site's cache is replaced.
 
     Raises:
-        CacheForeignError: a manifest that can be read names another site.
+        CacheForeignError: a manifest or log that can be read names another site.
     """
-    try:
-        content = json.loads((cohort_folder(config) / MANIFEST).read_text(encoding="utf-8"))
-        site = content["site"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if site != config.site:
-        raise other_site(str(site), config)
+    head = read_head(store_folder(config) / LOG)
+    sites = [] if head is None else [head.site]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        sites.append(str(_content(cohort_folder(config) / MANIFEST)["site"]))
+    for site in sites:
+        if site != config.site:
+            raise other_site(site, config)
+
+
+def refuse_other_key(config: SiteConfig, key: str) -> None:
+    """Stop before a cache of another key is replaced: everybody would get a new pseudonym and a new split.
+
+    Args:
+        config: of the site.
+        key: tells which key is in use, see ``Fingerprint``; empty where there is none.
+
+    Raises:
+        CacheForeignError: the log, or where it cannot be read the manifest, was made with another key.
+    """
+    head = read_head(store_folder(config) / LOG)
+    made = "" if head is None else head.key
+    if head is None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            made = str(_content(cohort_folder(config) / MANIFEST)["fingerprint"]["key"])
+    if made and made != key:
+        raise other_key(config.folders.cache)
 
 
 def other_site(site: str, config: SiteConfig) -> CacheForeignError:
@@ -135,3 +163,18 @@ def other_site(site: str, config: SiteConfig) -> CacheForeignError:
 def torn(path: Path) -> CacheForeignError:
     """The error for a cache whose bytes are not those that were written."""
     return CacheForeignError("the cache is torn", where=str(path), remedy=REBUILD)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = json.loads(regular_file(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("not an object")
+    return content
+
+
+def _canonical(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _sum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()

@@ -7,6 +7,7 @@ counted by reason and never named.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,13 @@ from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.duplicates import find_duplicates
 from cardionets_core.data.fingerprint import Fingerprint, fingerprint
 from cardionets_core.data.listing import Listing, take_listing
-from cardionets_core.data.manifest import cohort_folder, read_manifest, refuse_other_site, store_folder
+from cardionets_core.data.manifest import (
+    cohort_folder,
+    read_manifest,
+    refuse_other_key,
+    refuse_other_site,
+    store_folder,
+)
 from cardionets_core.data.pseudonym import ensure_key
 from cardionets_core.data.publish import Draft, compose
 from cardionets_core.data.reading import Job, Outcome, packed_arrays, read_all
@@ -48,23 +55,28 @@ def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
     Raises:
         FolderMissingError: a path of the document is not there.
         SourceInvalidError: the files are not laid out as the source reads them.
-        CacheForeignError: the cache's folder holds the cache of another site.
+        CacheForeignError: the cache's folder holds the cache of another site or key.
         DataError: the key or the cache's folder cannot be used, the disk is full, or a worker died; what has
             been read by then is kept.
     """
     tell = progress or (lambda stage, done, total: None)
     with sole_writer(cohort_folder(config)):
-        key = ensure_key(config.folders.secret)
         refuse_other_site(config)
+        if not os.path.lexists(config.folders.secret):
+            refuse_other_key(config, "")  # a new key in the place of the lost one would only be in the way
+        key = ensure_key(config.folders.secret)
         source = open_source(config)
         # Looked at before they are read: a list that grows in this very moment makes the cache stale.
         now = fingerprint(config, key=key, source=source)
         listing = take_listing(source, key=key)
+        refuse_other_key(config, now.key)
         now = replace(now, listing=listing.digest)
         tell("list", len(listing.recordings), len(listing.recordings))
-        damaged = False
+        damaged, held = False, {}
         try:
-            if not read_manifest(config).counts["unread"]:
+            manifest = read_manifest(config)
+            held = dict(manifest.files.values())
+            if not manifest.counts["unread"]:
                 return open_published(config, now=now, verify=True)
         except CacheStaleError:
             pass
@@ -78,17 +90,24 @@ def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
                 key=now.key,
                 chain=now.chain,
                 unpublish=partial(unpublish, config),
+                held=held,
             ) as store,
         ):
-            if damaged:
-                store.forget(store.damaged())
-            # Whoever is no longer listed is gone before anything else happens.
-            store.forget(store.entries.keys() - listing.recordings.keys())
-            store.settle()
-            _read_new(config, store, listing=listing, key=key, tell=tell)
-            store.settle()
-            _publish(config, store, listing=listing, key=key, source=source, now=now, tell=tell)
-    return open_published(config, now=now, verify=False)
+            while True:
+                if damaged:
+                    store.forget(store.damaged())
+                # Whoever is no longer listed is gone before anything else happens.
+                store.forget(store.entries.keys() - listing.recordings.keys())
+                store.settle()
+                _read_new(config, store, listing=listing, key=key, tell=tell)
+                store.settle()
+                _publish(config, store, listing=listing, key=key, source=source, now=now, tell=tell)
+                try:
+                    return open_published(config, now=now, verify=True)
+                except CacheForeignError:  # damage that hid behind other changes
+                    if damaged:
+                        raise
+                    damaged = True
 
 
 def _read_new(config: SiteConfig, store: Store, *, listing: Listing, key: bytes, tell: Progress) -> None:
@@ -138,6 +157,7 @@ def _publish(
     tell: Progress,
 ) -> None:
     tell("publish", 0, len(listing.recordings))
+    store.sync()  # a publication never shows what a power cut could still take
     draft = compose(config, key=key, listing=listing, entries=store.entries, source=source)
     ends = store.ends
     write_publication(

@@ -14,7 +14,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from cardionets_core.errors import DataError
+from cardionets_core.errors import CacheForeignError, DataError
 
 KEY_BYTES = 32
 
@@ -23,9 +23,15 @@ def load_key(path: Path) -> bytes:
     """The site's key.
 
     Raises:
-        DataError: the file is absent, unreadable or not of 32 bytes.
+        DataError: the file is absent, unreadable, not a file or not of 32 bytes.
     """
     try:
+        if os.path.lexists(path) and not path.is_file():
+            raise DataError(
+                "the key of the pseudonyms must be a file",
+                where=f"folders.secret: {path}",
+                remedy="name a file in folders.secret, or take away what lies there in its place",
+            )
         with path.open("rb") as stream:
             key = stream.read(KEY_BYTES + 1)
     except OSError as error:
@@ -49,7 +55,7 @@ def ensure_key(path: Path) -> bytes:
     Raises:
         DataError: the file exists and is not a key, or cannot be made.
     """
-    if path.exists():
+    if os.path.lexists(path):
         return load_key(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -73,11 +79,23 @@ def ensure_key(path: Path) -> bytes:
 
 
 def keyed_digest(key: bytes, kind: str, content: str) -> str:
-    """Hex HMAC-SHA256 of (kind, content); no two different pairs give one message."""
-    message = f"{len(kind)}:{kind}:{content}".encode()
+    """Hex HMAC-SHA256 of (kind, content); no two different pairs give one message.
+
+    Bytes of a file name that are not UTF-8 count as they are.
+    """
+    message = f"{len(kind)}:{kind}:{content}".encode("utf-8", "surrogateescape")
     return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
 def pseudonym(key: bytes, patient: str) -> str:
     """32 hex digits that stand for a person in this site's cache."""
     return keyed_digest(key, "patient", patient)[:32]
+
+
+def other_key(cache: Path) -> CacheForeignError:
+    """The error for a cache that was made with another key."""
+    return CacheForeignError(
+        "the cache was made with another key of the pseudonyms", where=f"folders.cache: {cache}",
+        remedy="restore the key of folders.secret from the site's backup; if a new key is meant, which gives "
+        f"new pseudonyms and new splits, delete the folder {cache}",
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -19,7 +20,7 @@ from multiprocessing import connection, get_context, parent_process
 import numpy as np
 
 from cardionets_core.config.site import SiteConfig
-from cardionets_core.data.listing import content_digest
+from cardionets_core.data.listing import content_digest, look_at
 from cardionets_core.data.pack import Packed, pack_recording
 from cardionets_core.data.records import Recording
 from cardionets_core.data.sources import open_source
@@ -30,6 +31,8 @@ RECORDINGS_AT_ONCE = 8
 CHUNKS_AHEAD = 4
 ECG_SECONDS, CINE_SECONDS = 0.003, 0.3
 """About what one recording takes."""
+HASHED_BYTES = 2_000_000_000
+"""Files larger than this are not read twice: their sizes stand for their bytes."""
 WORTH_SECONDS = 6.0
 """Work under which starting workers, which is some seconds of imports, takes longer than reading."""
 
@@ -55,7 +58,8 @@ class Outcome:
 
     Attributes:
         key: of the recording.
-        content: keyed digest of its bytes; empty where they could not be read.
+        content: keyed digest of its bytes, or of their number where they are too many; empty where they could
+            not be read, or changed meanwhile.
         packed: None where the bytes are those that were read last: nothing was decoded.
         digest: of the packed arrays; empty where refused.
     """
@@ -81,10 +85,20 @@ class JobReader:
 
     def read(self, job: Job) -> Outcome:
         """Read, check and pack one recording, unless its bytes are those that were read last."""
-        content = content_digest(self._source, job.recording, key=self._key)
-        if content and content == job.content:
-            return Outcome(key=job.key, content=content)
-        packed = pack_recording(self._source, job.recording, views=self._views)
+        source, recording, key = self._source, job.recording, self._key
+        look, content = look_at(source, recording, key=key), ""
+        # What is new has nothing to be compared with, and what is too large is refused before it is read.
+        if job.content not in ("", look.size_mark) and look.total_bytes <= HASHED_BYTES:
+            content = content_digest(source, recording, key=key)
+            if content and content == job.content:
+                return Outcome(key=job.key, content=content)
+        packed = pack_recording(source, recording, views=self._views)
+        if packed.reason.endswith("-too-large") or look.total_bytes > HASHED_BYTES:
+            content = look.size_mark
+        elif not content:
+            content = content_digest(source, recording, key=key)
+            if look_at(source, recording, key=key) != look:  # the digest may be of other bytes
+                content = ""
         arrays = packed_arrays(packed)
         digest = packed_digest(arrays) if arrays else ""
         return Outcome(key=job.key, content=content, packed=packed, digest=digest)
@@ -117,7 +131,7 @@ def read_all(config: SiteConfig, jobs: Sequence[Job], *, key: bytes) -> Iterator
     waiting: set[Future[list[Outcome]]] = set()
     try:
         for chunk in chunks:
-            waiting.add(pool.submit(_read_jobs, chunk))
+            waiting.add(_submit(pool, chunk))
             if len(waiting) >= CHUNKS_AHEAD * workers:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -134,6 +148,15 @@ def read_all(config: SiteConfig, jobs: Sequence[Job], *, key: bytes) -> Iterator
         ) from error  # fmt: skip
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: Sequence[Job]) -> Future[list[Outcome]]:
+    """Hand out work. Ctrl-C reaches the workers too; held back while they start, it is this process's."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_read_jobs, chunk)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def packed_arrays(packed: Packed) -> dict[str, np.ndarray]:

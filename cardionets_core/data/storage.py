@@ -1,7 +1,8 @@
 """Files of the store that only grow, and whose parts can be blanked (step 4 of the walk).
 
-Comes in: bytes. Goes out: where they lie. A file knows nothing of records, digests or the log; what the log
-does not cover is cut off when the store is opened again.
+Comes in: bytes. Goes out: where they lie. A file knows nothing of records, digests or the log. When it is
+opened again, what the log does not cover is cut off and what is missing is filled up, so that every place
+stays where it was.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,14 +27,23 @@ class FlatFile:
 
     Args:
         path: made where it is absent, readable by its owner alone.
-        end: bytes that are known to be good; whatever lies behind is cut off.
+        end: bytes that are covered. A shorter file is filled up with zeros, of a longer one the rest is cut.
+        held: bytes that somebody may have mapped: they are blanked behind ``end``, but not cut.
+        step: bytes; what is appended begins at a multiple of them.
+
+    Attributes:
+        found: how many of the covered bytes were there.
     """
 
-    def __init__(self, path: Path, *, end: int) -> None:
+    def __init__(self, path: Path, *, end: int, held: int = 0, step: int = 1) -> None:
         self.path = path
+        self._step = step
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.end = min(end, os.fstat(self._handle).st_size)
+        size = os.fstat(self._handle).st_size
+        self.found = min(end, size)
+        self.end = max(end, min(held, size))
         os.ftruncate(self._handle, self.end)
+        self.blank(end, self.end - end)
         self._dirty = True
 
     def __enter__(self) -> FlatFile:
@@ -45,7 +56,7 @@ class FlatFile:
 
     def append(self, content: bytes | memoryview) -> int:
         """Write behind the end; gives where it begins, in bytes. What failed half way is not counted."""
-        start, written, view = self.end, 0, memoryview(content)
+        start, written, view = -(-self.end // self._step) * self._step, 0, memoryview(content)
         self._dirty = True
         while written < len(view):
             written += os.pwrite(self._handle, view[written:], start + written)
@@ -77,6 +88,7 @@ class FlatFile:
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     """Replace a file at once: a reader sees the old bytes or the new ones, and a crash leaves either."""
     draft = path.with_name(f"{path.name}.draft")
+    make_way(draft)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as stream:
         stream.writelines(pieces)
@@ -101,10 +113,37 @@ def map_file(path: Path, dtype: str, *, shape: tuple[int, ...]) -> np.ndarray:
     Raises:
         ValueError, OSError: the file is absent or shorter than the shape asks for.
     """
+    regular_file(path)
     if 0 in shape:
-        path.stat()
         return np.zeros(shape, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def regular_file(path: Path) -> Path:
+    """The path, if it leads to a file; opening a pipe would wait for ever.
+
+    Raises:
+        FileNotFoundError: there is nothing, or a link to nowhere.
+        OSError: there is something else.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
+
+
+def make_way(path: Path) -> None:
+    """Take away a pipe or a link to nowhere where a file is about to be opened for writing.
+
+    Raises:
+        DataError: a folder lies there; what it holds is not ours to delete.
+    """
+    if path.is_dir():
+        raise DataError(
+            "a folder lies where a file of the cache belongs", where=f"folders.cache: {path}",
+            remedy="move it out of the cache and run `prepare` again",
+        )  # fmt: skip
+    if not path.is_file():
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

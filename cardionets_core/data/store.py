@@ -12,7 +12,8 @@ shown to training is the business of the publication.
         signatures-1.bin    float32
 
 Bytes that nobody may see any more are overwritten with zeros where they lie, and only then does the log
-forget them: killed in between, the next run finds them again and starts over.
+forget them: killed in between, the next run finds them again and starts over. A file that became shorter than
+what the log covers is filled up with zeros, and what was lost is forgotten.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import numpy as np
 
-from cardionets_core.data.storage import FlatFile, sync_folder, write_whole
+from cardionets_core.data.pseudonym import other_key
+from cardionets_core.data.storage import FlatFile, make_way, sync_folder, write_whole
 from cardionets_core.data.store_log import SYNCED, Entry, Head, LogTornError, log_line, read_log, whole_log
 from cardionets_core.errors import CacheForeignError
 
@@ -38,6 +40,8 @@ DEAD_BYTES = 1 << 24
 """A file is rewritten when more than this share of it, and at least so many bytes, are blank."""
 SYNC_SECONDS = 1.0
 PARTS = ("ecg", "cines", "signatures")
+STEP_BYTES = {"ecg": 24, "cines": 50 * 96 * 96, "signatures": 4}
+"""What is published counts in samples of 12 leads and in cines: a place begins at a multiple of these."""
 
 
 def file_of(name: str) -> str:
@@ -64,17 +68,22 @@ class Store:
         key: tells which key made the keyed digests.
         chain: digest of the code and settings that shape the bytes; another one empties the store.
         unpublish: takes down what is published; called before any byte goes that it may show.
+        held: name of a file to its published bytes, which somebody may have mapped.
 
     Raises:
-        CacheForeignError: the store is another site's.
+        CacheForeignError: the store is another site's, or was made with another key.
+        DataError: a folder lies where a file belongs.
     """
 
     def __init__(
-        self, folder: Path, *, site: str, key: str, chain: str, unpublish: Callable[[], None]
-    ) -> None:
+        self, folder: Path, *, site: str, key: str, chain: str, unpublish: Callable[[], None],
+        held: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_way(folder / LOG)
         self._folder = folder
         self._unpublish = unpublish
+        self._held = held
         self.entries: dict[str, Entry] = {}
         self._dead: list[tuple[str, int, int]] = []
         self._forgotten = False
@@ -86,7 +95,9 @@ class Store:
                     f"the cache was made for the site {log.head.site!r}, not for {site!r}", where=str(folder),
                     remedy="give each site its own folders.cache",
                 )  # fmt: skip
-            if (log.head.key, log.head.chain) != (key, chain) or set(log.head.files) != {*PARTS}:
+            if log.head.key != key:
+                raise other_key(folder.parent)
+            if log.head.chain != chain or set(log.head.files) != {*PARTS}:
                 raise LogTornError("made from something else")
         except (FileNotFoundError, LogTornError):
             unpublish()
@@ -210,7 +221,7 @@ class Store:
         if dead_bytes < DEAD_BYTES or dead_bytes <= DEAD_SHARE * file.end:
             return None
         name_of_file = f"{part}-{1 + _number(file.path)}.bin"
-        moved = self._stack.enter_context(FlatFile(self._folder / name_of_file, end=0))
+        moved = self._stack.enter_context(FlatFile(self._folder / name_of_file, end=0, step=STEP_BYTES[part]))
         try:
             places = {
                 (key, name): (moved.append(file.read(start, length)), length)
@@ -229,14 +240,19 @@ class Store:
         return file.path
 
     def _replay(self, entries: list[Entry], *, synced: int, stack: contextlib.ExitStack) -> None:
-        """Take the lines of the log as far as their bytes are there, and cut the files behind them."""
+        """Take the lines of the log as far as their bytes are there, and bring the files to their length."""
         ends = dict(self._head.ends)
         for entry in entries:
             for part, start, length in self._places(entry):
                 ends[part] = max(ends[part], start + length)
         for part in PARTS:
             path = self._folder / self._head.files[part]
-            self._files[part] = stack.enter_context(FlatFile(path, end=ends[part]))
+            make_way(path)
+            held = self._held.get(path.name, 0)
+            if held > ends[part]:  # the log has lost lines: whose the bytes were that it covered is unknown
+                self._unpublish()
+            file = FlatFile(path, end=ends[part], held=held, step=STEP_BYTES[part])
+            self._files[part] = stack.enter_context(file)
         for number, entry in enumerate(entries):
             if entry.gone:
                 self._drop(entry.key)
@@ -245,7 +261,7 @@ class Store:
             if number >= synced and not self._is_whole(entry):
                 self._drop(entry.key)  # the log reached the disk before the bytes did
         for key, entry in list(self.entries.items()):
-            if any(start + length > self._files[part].end for part, start, length in self._places(entry)):
+            if any(start + length > self._files[part].found for part, start, length in self._places(entry)):
                 self._drop(key)
 
     def _drop(self, key: str) -> None:
@@ -280,7 +296,7 @@ class Store:
         """Remove the files of an earlier log, and drafts of a killed run."""
         known = {LOG, *self._head.files.values()}
         for path in self._folder.iterdir():
-            if path.name not in known:
+            if path.name not in known and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
 
 

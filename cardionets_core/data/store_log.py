@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from cardionets_core.data.storage import regular_file
+
 SCHEMA = 1
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _MARK = b',"sum":"'
@@ -157,8 +159,10 @@ def read_log(path: Path) -> ReadLog:
 
     Raises:
         FileNotFoundError: there is none.
-        LogTornError: it is damaged in more than its last line, or of another schema.
+        LogTornError: it is damaged in more than its last line, of another schema, or no file.
     """
+    if path.exists() and not path.is_file():
+        raise LogTornError("not a file")
     head: Head | None = None
     entries: list[Entry] = []
     good_bytes = synced = 0
@@ -182,6 +186,15 @@ def read_log(path: Path) -> ReadLog:
     if head is None:
         raise LogTornError("empty")
     return ReadLog(head=head, entries=entries, synced=synced, good_bytes=good_bytes)
+
+
+def read_head(path: Path) -> Head | None:
+    """The first line of a log; None where there is none that can be read."""
+    try:
+        with regular_file(path).open("rb") as stream:
+            return Head(**parse_line(stream.readline()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def whole_log(head: Head, entries: Iterable[Entry]) -> Iterator[bytes]:

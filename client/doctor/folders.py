@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cardionets_core.config.site import SiteConfig
+from cardionets_core.data.pseudonym import load_key
 from cardionets_core.errors import CardioNetsError, DataError, FolderMissingError, PrivacyError
 from client.doctor.findings import Findings
 
@@ -28,11 +29,12 @@ def check_folders(config: SiteConfig) -> Findings:
            "folders.secret": config.folders.secret.parent}  # fmt: skip
     for key, path in own.items():
         _add(findings, _unwritable(key, path))
-    _add(findings, _exposed(config.folders.secret))
+    _add(findings, _no_key(config.folders.secret))
+    _add(findings, exposed_key(config.folders.secret))
     findings.facts = {
         "sources_readable": len(sources) - sum(isinstance(p, FolderMissingError) for p in findings.problems),
         "sources": len(sources),
-        "key": "present" if config.folders.secret.exists() else "not made yet: prepare makes it",
+        "key": _state_of_key(config.folders.secret),
     }
     return findings
 
@@ -42,6 +44,17 @@ def existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def exposed_key(key: Path) -> PrivacyError | None:
+    """The problem of a key that others may read: they could test whether a known patient is in the cache."""
+    if not key.is_file() or not key.stat().st_mode & GROUP_OR_OTHERS:
+        return None
+    return PrivacyError(
+        f"the key of the pseudonyms may be read or written by others (mode {key.stat().st_mode & 0o777:04o})",
+        where="site.yaml: folders.secret",
+        remedy=f"chmod 600 {key}",
+    )
 
 
 def _add(findings: Findings, problem: CardioNetsError | None) -> None:
@@ -83,12 +96,18 @@ def _unwritable(key: str, path: Path) -> DataError | None:
     return DataError(what, where=f"site.yaml: {key}", remedy="name a folder that this account may write to")
 
 
-def _exposed(key: Path) -> PrivacyError | None:
-    """With the key anybody could test whether a known patient is in the cache."""
-    if not key.is_file() or not key.stat().st_mode & GROUP_OR_OTHERS:
+def _no_key(path: Path) -> DataError | None:
+    """What stands in the key's place and is none."""
+    if not os.path.lexists(path):
         return None
-    return PrivacyError(
-        f"the key of the pseudonyms may be read or written by others (mode {key.stat().st_mode & 0o777:04o})",
-        where="site.yaml: folders.secret",
-        remedy=f"chmod 600 {key}",
-    )
+    try:
+        load_key(path)
+    except DataError as error:
+        return error
+    return None
+
+
+def _state_of_key(path: Path) -> str:
+    if not path.exists():
+        return "not made yet: prepare makes it"
+    return "present" if _no_key(path) is None else "cannot be used"

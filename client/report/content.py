@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from cardionets_core.config.local_site import DiagnosisTable
+from cardionets_core.config.site import LocalSource, SourceConfig
 from cardionets_core.data.amplitude import gain_suspect
 from cardionets_core.data.cache import summary
 from cardionets_core.data.cohort import SEXES, SPLITS, Cohort
@@ -19,8 +21,8 @@ from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import REFUSAL_REASONS
 from client.report.histograms import Histogram, histogram
-from client.wording import DISEASES as DISEASE_WORDS
-from client.wording import flag_words, warning_words
+from client.report.unusable import mostly_left_out
+from client.wording import disease_title, flag_words, warning_words
 
 SCHEMA_VERSION = 1
 KINDS = ("ecg", "cine")
@@ -58,6 +60,7 @@ def report_content(
     refusals: Mapping[str, int],
     warnings: Mapping[str, int],
     notes: Mapping[str, int],
+    codes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """All of the report but its pictures.
 
@@ -68,6 +71,7 @@ def report_content(
         refusals: reason to number, those that the source left out before reading included.
         warnings: name to number, of the manifest.
         notes: doubt of the tables to number of rows.
+        codes: disease to the codes that the site declares for it, see ``declared_codes``.
     """
     splits = summary(cohort)
     return {
@@ -78,12 +82,12 @@ def report_content(
         "patients": cohort.patients(np.arange(len(cohort.row_patient))),
         "left_out": _left_out(table, refusals),
         "flags": _flags(table),
-        "warnings": _warnings(table, warnings),
+        "warnings": mostly_left_out(table, refusals) + _warnings(table, warnings),
         "notes": dict(sorted(notes.items())),
         "histograms": {name: found.to_json() for name, found in histograms.items()},
         "splits": {name: splits[name] for name in SPLITS},
         "sex": _sexes(cohort),
-        "diseases": _diseases(cohort),
+        "diseases": _diseases(cohort, codes or {}),
         "phenotypes": _phenotypes(cohort),
     }
 
@@ -154,7 +158,19 @@ def _sexes(cohort: Cohort) -> dict[str, int]:
     return {**counts, "unknown": len(sex) - sum(counts.values())}
 
 
-def _diseases(cohort: Cohort) -> list[dict[str, Any]]:
+def declared_codes(source: SourceConfig) -> dict[str, str]:
+    """Disease to the codes that a site's document gives it; empty where a column says who has it."""
+    table = source.diagnoses if isinstance(source, LocalSource) else None
+    if not isinstance(table, DiagnosisTable):
+        return {}
+    columns: dict[str, str] = dict.fromkeys(table.flags, "")
+    if table.icd10 is None:
+        return columns
+    own = {str(disease): ", ".join(codes) for disease, codes in table.diseases.items()}
+    return columns | own
+
+
+def _diseases(cohort: Cohort, codes: Mapping[str, str]) -> list[dict[str, Any]]:
     found = []
     for place, name in enumerate(DISEASES):
         known = _of_people(cohort, cohort.diseases[:, place])
@@ -163,7 +179,7 @@ def _diseases(cohort: Cohort) -> list[dict[str, Any]]:
         found.append(
             {
                 "disease": name,
-                "title": DISEASE_WORDS[name],
+                "title": disease_title(name, codes.get(name)),
                 "known": len(known),
                 "positive": positive,
                 "prevalence": round(positive / len(known), 4) if len(known) else None,

@@ -6,7 +6,7 @@ numbers, the unknown ones counted apart; what lies far outside is gathered at th
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +98,23 @@ def histogram(values: np.ndarray, *, title: str, unit: str, digits: int = 2) -> 
 
 
 def _one_each(known: np.ndarray) -> tuple[Bar, ...]:
-    counts = Counter(known.tolist())
+    """A bar for each value that people can tell apart."""
+    groups: dict[str, list[float]] = {}
+    for value in np.sort(known).tolist():
+        groups.setdefault(_label(value), []).append(value)
     return tuple(
-        Bar(least=value, below=None, count=count, label=f"{value:g}")
-        for value, count in sorted(counts.items())
+        Bar(least=values[0], below=None, count=len(values), label=label) for label, values in groups.items()
     )
+
+
+def _label(value: float) -> str:
+    """Three significant digits, but of large numbers every digit before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _finest(largest: float) -> float:
+    """The smallest step at which edges up to ``largest`` keep labels of their own."""
+    return 10.0 ** (min(2, math.floor(math.log10(largest))) - 2) if largest > 0 else 0.0
 
 
 def _of_equal_width(known: np.ndarray) -> tuple[Bar, ...]:
@@ -110,19 +122,22 @@ def _of_equal_width(known: np.ndarray) -> tuple[Bar, ...]:
     if np.ptp(known) <= _FAR * (high - low):
         low, high = float(known.min()), float(known.max())
     span = max(high - low, 1e-9)
-    step = next((step for step in _STEPS if span / step <= MAXIMUM_BARS - 2), _STEPS[-1])
+    finest = _finest(max(abs(low), abs(high)))
+    # A step of 2.5 times the finest would need one digit more.
+    steps = [step for step in _STEPS if step >= 0.999 * finest and not 2.4 * finest < step < 2.6 * finest]
+    step = next((step for step in steps if span / step <= MAXIMUM_BARS - 2), _STEPS[-1])
     first, last = np.floor(low / step), np.floor(high / step) + 1
     edges = np.arange(first, last + 1) * step
     inside, _ = np.histogram(known[(known >= edges[0]) & (known < edges[-1])], bins=edges)
     bars = [
-        Bar(least=float(a), below=float(b), count=int(count), label=f"{a:g}")
+        Bar(least=float(a), below=float(b), count=int(count), label=_label(a))
         for a, b, count in zip(edges[:-1], edges[1:], inside, strict=True)
     ]
     under, over = int((known < edges[0]).sum()), int((known >= edges[-1]).sum())
     if under:
-        bars.insert(0, Bar(least=None, below=float(edges[0]), count=under, label=f"< {edges[0]:g}"))
+        bars.insert(0, Bar(least=None, below=float(edges[0]), count=under, label=f"< {_label(edges[0])}"))
     if over:
-        bars.append(Bar(least=float(edges[-1]), below=None, count=over, label=f"≥ {edges[-1]:g}"))
+        bars.append(Bar(least=float(edges[-1]), below=None, count=over, label=f"≥ {_label(edges[-1])}"))
     return tuple(bars)
 
 

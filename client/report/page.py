@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from client.report.histograms import Histogram, bars_svg
-from client.wording import note_words
+from client.wording import VIEWS, note_words
 
 TEMPLATES = Path(__file__).with_name("templates")
 PAGE = "quality.html"
@@ -87,6 +87,7 @@ def render_page(
         accepted_groups=accepted,
         refused_groups=refused,
         listed=listed,
+        views={view: VIEWS[view] for view in content["splits"]["train"]["views"]},
         used=sum(counts["accepted"] for counts in content["recordings"].values()),
         refused_most=max((row["count"] for row in content["left_out"]), default=1),
         note_words={note: note_words(note) for note in content["notes"]},
@@ -95,9 +96,12 @@ def render_page(
 
 
 def _percent(part: float | None) -> str:
+    """Nearly all is not all, and nearly none is not none."""
     if part is None:
         return "unknown"
-    return f"{100 * part:.1f} %" if 0 < part < 0.1 else f"{100 * part:.0f} %"
+    if 0 < part < 0.0005 or 0.9995 <= part < 1:
+        return "under 0.1 %" if part < 0.5 else "over 99.9 %"
+    return f"{100 * part:.1f} %" if 0 < part < 0.1 or 0.9 < part < 1 else f"{100 * part:.0f} %"
 
 
 def _phenotype_blocks(phenotypes: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from cardionets_core.data.examples import refused_examples
 from cardionets_core.data.records import VIEWS, CineStack, EcgRecord, Read
 from cardionets_core.errors import REFUSAL_REASONS
 from client.private_file import write_private
-from client.report.content import Table, histograms_of, report_content
+from client.report.content import Table, declared_codes, histograms_of, report_content
 from client.report.page import PAGE, Example, Group, render_page
 from client.report.pictures import data_uri, even_frames, frame_png, raw_frames, strip_svg
 from client.report.strips import BOX_MV, Strip, lay_out
@@ -68,6 +68,7 @@ def write_report(config: SiteConfig, cohort: Cohort, *, today: datetime.date | N
         refusals=manifest.refusals,
         warnings=manifest.warnings,
         notes=manifest.notes,
+        codes=declared_codes(config.source),
     )
     page = render_page(
         content,

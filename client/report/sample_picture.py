@@ -24,7 +24,7 @@ def write_sample_picture(path: Path, sampled: Sequence[Sampled]) -> None:
 
     Args:
         path: of the PNG; replaced where it is there.
-        sampled: outcomes; where there are none, a sheet that says so.
+        sampled: outcomes, at least one.
 
     Raises:
         UsageError: the picture cannot be written there.
@@ -33,7 +33,7 @@ def write_sample_picture(path: Path, sampled: Sequence[Sampled]) -> None:
     for number, item in enumerate(sampled, start=1):
         rows += _rows(number, item)
     try:
-        write_private(path, sheet_png(rows or [("no recording could be sampled", None)]))
+        write_private(path, sheet_png(rows))
     except OSError as error:
         raise UsageError(
             f"the picture cannot be written: {error.strerror}", where=str(path), remedy="name another file"

@@ -197,4 +197,47 @@ def test_a_sheet_shows_what_is_left_out_and_each_view(tmp_path):
         with Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())) as image:
             heights.append(image.height)
     assert heights[0] < heights[1] and heights[0] < heights[2]
-    write_sample_picture(tmp_path / "x.png", [])
+
+
+def test_where_nothing_was_sampled_no_picture_is_written(hospital, client, tmp_path):
+    whole = hospital.site.read_text()
+    hospital.site.write_text("site: 3")
+    done = client("check", "--site", hospital.site, "--picture", tmp_path / "x.png")
+    assert done.code == 3 and "no picture was written" in done.err and not (tmp_path / "x.png").exists()
+    hospital.site.write_text(whole)
+    assert client("check", "--site", hospital.site, "--picture", tmp_path / "x.png").code == 4
+    assert (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("key", ["cache", "state"])
+def test_a_file_in_the_place_of_a_folder_is_a_problem(hospital, client, key):
+    (hospital.folder / key).write_text("in the way")
+    done = client("check", "--site", hospital.site, "--sample", 0, "--format", "json")
+    problems = [p for p in json.loads(done.out)["problems"] if p["where"] == f"site.yaml: folders.{key}"]
+    assert len(problems) == 1 and "is not a folder" in problems[0]["what"] and problems[0]["remedy"]
+
+
+@pytest.mark.parametrize("wrong", ["folder", "short"])
+def test_what_is_no_key_is_a_problem_once(hospital, client, wrong):
+    assert client("prepare", "--site", hospital.site).code == 0
+    secret = read_site(hospital.site).folders.secret
+    secret.unlink()
+    secret.mkdir() if wrong == "folder" else secret.write_bytes(bytes(31))
+    secret.chmod(0o700 if wrong == "folder" else 0o600)
+    done = client("check", "--site", hospital.site, "--sample", 0, "--format", "json")
+    found = json.loads(done.out)
+    (problem,) = [problem for problem in found["problems"] if "folders.secret" in problem["where"]]
+    assert problem["remedy"] and done.code == 4 and found["folders"]["key"] == "cannot be used"
+
+
+def test_expected_splits_are_said_to_be_about(hospital, client):
+    (hospital.folder / "secret" / "pseudonym.key").unlink(missing_ok=True)
+    told = client("check", "--site", hospital.site, "--sample", 0).out
+    assert told.count("expected, about ") == 3
+    assert client("prepare", "--site", hospital.site).code == 0
+    assert (
+        "about"
+        not in client("check", "--site", hospital.site, "--sample", 0)
+        .out.split("splits")[1]
+        .split("phase")[0]
+    )

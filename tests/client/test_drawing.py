@@ -133,3 +133,20 @@ def test_a_terminal_gets_a_bar():
         screen.note("[kept]")
     assert "reading the recordings" in stream.getvalue() and "2/2" in stream.getvalue()
     assert "[kept]" in stream.getvalue()
+
+
+@given(st.floats(0.01, 90_000), st.floats(1e-4, 3), st.integers(1, 60))
+def test_ticks_have_three_digits_and_differ(middle, spread, count):
+    values = middle * (1 + spread * np.linspace(-0.5, 0.5, count))
+    labels = [bar.label for bar in histogram(values, title="x", unit="s").bars]
+    assert len(labels) == len(set(labels))
+    for label in labels:
+        digits = label.strip("<≥ -").split("e")[0].replace(".", "").lstrip("0")
+        assert len(digits) <= 3 or "." not in label
+
+
+def test_durations_that_nobody_can_tell_apart_share_a_bar():
+    found = histogram(np.repeat([10.0, 11.948, 11.951], [9, 4, 5]), title="x", unit="s")
+    assert [(bar.label, bar.count) for bar in found.bars] == [("10", 9), ("11.9", 4), ("12", 5)]
+    found = histogram(np.repeat([10.0, 11.958, 11.951], [9, 4, 5]), title="x", unit="s")
+    assert [(bar.label, bar.count) for bar in found.bars] == [("10", 9), ("12", 9)]

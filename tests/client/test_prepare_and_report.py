@@ -10,13 +10,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 
 from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache, record_table
 from cardionets_core.errors import REFUSAL_REASONS
 from client.report.content import report_content
 from client.report.histograms import histogram
-from client.report.page import Example, Group, render_page
+from client.report.page import Example, Group, _percent, render_page
 from client.report.quality_report import write_report
 from client.wording import warning_words
 
@@ -207,3 +208,27 @@ def test_a_suspect_gain_and_duplicates_are_said_in_sentences(prepared):
 def test_an_empty_histogram_says_so():
     nothing = histogram(np.array([np.nan, np.nan]), title="ages", unit="years")
     assert (nothing.known, nothing.unknown, nothing.median, nothing.bars) == (0, 2, None, ())
+
+
+@pytest.mark.parametrize(
+    "part, told",
+    [
+        (352 / 353, "99.7 %"), (1.0, "100 %"), (9999 / 10000, "over 99.9 %"), (1 / 5000, "under 0.1 %"),
+        (0.0, "0 %"), (0.034, "3.4 %"), (0.5, "50 %"), (None, "unknown"),
+    ],
+)  # fmt: skip
+def test_nearly_all_is_not_all(part, told):
+    assert _percent(part) == told
+
+
+def test_diseases_bear_the_codes_that_the_site_declares(hospital, client):
+    table = {"table": "codes.csv", "patient": "patient", "icd10": "codes",
+             "diseases": {"hf": ["I50", "I11.0"]}, "flags": {"cm": {"column": "cm"}}}  # fmt: skip
+    (hospital.folder / "codes.csv").write_text("patient,codes,cm\nnobody,I50,1\n")
+    document = yaml.safe_load(hospital.site.read_text())
+    document["source"]["diagnoses"] = table
+    hospital.site.write_text(yaml.safe_dump(document))
+    assert client("prepare", "--site", hospital.site).code == 0
+    titles = {row["disease"]: row["title"] for row in report_of(hospital.site)[0]["diseases"]}
+    assert titles["hf"] == "heart failure (I50, I11.0)" and titles["cm"] == "cardiomyopathy"
+    assert titles["ph"] == "pulmonary hypertension (I27.0, I27.2)"

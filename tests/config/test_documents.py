@@ -1,5 +1,6 @@
 """Documents: every fault at once, with its key; equal studies have equal digests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_a_file_that_is_no_document(tmp_path, text, told):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=told):
         read_mapping(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_plain_file_is_not_opened(tmp_path, kind):
+    path = tmp_path / "site.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="no plain file"):
+        read_site(path)
 
 
 def test_an_absent_file(tmp_path):

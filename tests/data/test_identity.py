@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from cardionets_core.data.cohort import SPLITS, Cohort, concatenate
 from cardionets_core.data.leakage import check_leakage
+from cardionets_core.data.listing import recording_keys
 from cardionets_core.data.pairs import pair_visits
 from cardionets_core.data.pseudonym import ensure_key, keyed_digest, load_key, pseudonym
 from cardionets_core.data.records import Recording
@@ -32,6 +34,15 @@ def test_a_key_is_made_once_for_its_owner_alone_and_never_written_again(tmp_path
     with pytest.raises(DataError, match="32 bytes"):
         ensure_key(path)
     assert path.read_bytes() == b"short"
+    path.unlink()
+    for make in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to(tmp_path / "nowhere")):
+        make(path)
+        for use in (load_key, ensure_key):
+            with pytest.raises(DataError, match="must be a file") as caught:
+                use(path)
+            assert "prepare" not in caught.value.remedy
+        (path.rmdir if path.is_dir() else path.unlink)()
+    assert not list(path.parent.iterdir())
 
 
 def test_pseudonyms_depend_on_key_kind_and_person_only() -> None:
@@ -39,6 +50,16 @@ def test_pseudonyms_depend_on_key_kind_and_person_only() -> None:
     assert pseudonym(KEY, "1234567") != pseudonym(bytes(32), "1234567")
     assert keyed_digest(KEY, "a", "b:c") != keyed_digest(KEY, "a:b", "c")
     assert "1234567" not in pseudonym(KEY, "1234567")
+    assert pseudonym(KEY, "1234567") == "33ca7218d4c7e2d953d5ac922127b54e"
+
+
+def test_names_that_are_not_utf8_have_pseudonyms_too() -> None:
+    names = ["b", "b\xff", *(os.fsdecode(name) for name in (b"b\xff", b"b\xfe", b"b\xff\xff"))]
+    assert len({pseudonym(KEY, name) for name in names}) == len(names)
+    listed = [Recording(patient=name, visit=name, kind="ecg", path=Path(name)) for name in names]
+    visits = pair_visits(listed, key=KEY)
+    assert [visit.pseudonym for visit in visits] == sorted(pseudonym(KEY, name) for name in names)
+    assert list(recording_keys(listed, key=KEY).values()) == listed
 
 
 def test_splits_keep_their_shares_and_nobody_moves() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cardionets_core.config.site import SiteConfig
+from cardionets_core.data import reading
 from cardionets_core.data.cache import cohort_folder, open_cache, read_manifest, record_table, summary
 from cardionets_core.data.cache_writer import sole_writer, write_publication
 from cardionets_core.data.cohort import Cohort
@@ -125,7 +126,7 @@ def test_a_hospital_becomes_a_cohort(tmp_path: Path) -> None:
     cohort = prepare(config, progress=lambda stage, done, total: told.append((stage, done, total)))
     assert cohort.refusals == {"ecg-too-short": 1, "cine-file-missing": 1}
     train = summary(cohort)["train"]
-    assert train == {"patients": 5, "recordings": 4, "cines": 5, "pairs": 3, "phenotype_rows": 2}
+    assert train == {"patients": 5, "recordings": 4, "cines": 5, "pairs": 3, "phenotype_rows": 2, "views": {}}
     assert told[0] == ("list", 11, 11) and told[1] == ("read", 0, 11)
     assert told[2:13] == [("read", done, 11) for done in range(1, 12)]
     assert told[13:] == [("publish", 0, 11), ("publish", 11, 11)]
@@ -340,11 +341,163 @@ def test_torn_and_foreign_manifests_are_noticed(copy: SiteConfig) -> None:
     copy.folders.secret.write_bytes(bytes(32))
     with pytest.raises(CacheForeignError, match="key"):
         open_cache(copy, check="quick")
-    other = prepare(copy)
-    assert read_manifest(copy).fingerprint.key != manifest["fingerprint"]["key"] and len(other.row_ecg) == 6
     copy.folders.secret.unlink()
     with pytest.raises(DataError, match="key"):
         open_cache(copy)
+
+
+def test_a_cache_of_another_key_is_refused_and_left_as_it_is(
+    copy: SiteConfig, made: tuple[SiteConfig, Cohort]
+) -> None:
+    secret, log = copy.folders.secret, store_folder(copy) / "log.jsonl"
+    key, lines, before = secret.read_bytes(), log.read_bytes(), content(copy)
+    for text in (lines, b"torn"):  # where the log cannot be read, the manifest tells
+        log.write_bytes(text)
+        for other in (bytes(32), None):
+            secret.unlink()
+            if other is not None:
+                secret.write_bytes(other)
+            with pytest.raises(CacheForeignError, match="another key") as caught:
+                prepare(copy)
+            assert "backup" in caught.value.remedy and str(copy.folders.cache) in caught.value.remedy
+            assert content(copy) == {**before, log.name: text} and secret.exists() == (other is not None)
+            secret.write_bytes(key)
+    log.write_bytes(lines)
+    assert_equal(prepare(copy), made[1])
+    secret.write_bytes(bytes(32))
+    shutil.rmtree(copy.folders.cache)
+    assert len(prepare(copy).row_ecg) == 6 and read_manifest(copy).fingerprint.key not in str(before)
+    # The log vouches for itself: a manifest with a flipped digit is torn, and no matter of another key.
+    path = cohort_folder(copy) / "manifest.json"
+    for name in ("key", "content_digest"):
+        start = path.read_text().index(f'"{name}":"') + len(name) + 4
+        spoilt = bytearray(path.read_bytes())
+        spoilt[start] = ord("0") if spoilt[start] != ord("0") else ord("1")
+        path.write_bytes(spoilt)
+        with pytest.raises(CacheForeignError, match="torn"):
+            open_cache(copy, check="quick")
+        prepare(copy)
+        open_cache(copy)
+
+
+DAMAGE = {
+    "one byte short": lambda whole: whole[:-1],
+    "some bytes short": lambda whole: whole[:-1000],
+    "half": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "garbage behind": lambda whole: whole + bytes(range(1, 200)),
+    "flipped": lambda whole: whole[: len(whole) // 2] + bytes(255 - b for b in whole[len(whole) // 2 :]),
+}
+
+
+@pytest.mark.parametrize("changed_too", [False, True])
+@pytest.mark.parametrize(
+    "name", ["store/ecg-1.bin", "store/cines-1.bin", "store/signatures-1.bin", "store/log.jsonl",
+             "cohort/manifest.json", "cohort/rows.parquet", "cohort/records.parquet"]
+)  # fmt: skip
+def test_one_prepare_mends_whatever_was_damaged(copy: SiteConfig, name: str, *, changed_too: bool) -> None:
+    """Also where the site's tables changed meanwhile, so that nobody looked at the bytes before."""
+    phenotypes = copy.source.phenotypes  # type: ignore[union-attr]
+    assert phenotypes is not None
+    digest, file, whole = open_cache(copy).digest, Path(name), b""
+    for number, damage in enumerate([*DAMAGE.values(), None, os.mkfifo, Path.mkdir, "nowhere"]):
+        path = copy.folders.cache / name
+        # A log that is no file is noticed only when there is something to be written.
+        whole = path.read_bytes() if path.is_file() else whole
+        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+        if damage == "nowhere":
+            path.symlink_to(copy.folders.cache / "nowhere")
+        elif damage in (os.mkfifo, Path.mkdir):
+            damage(path)  # type: ignore[operator]
+        elif damage is not None:
+            path.write_bytes(damage(whole))  # type: ignore[operator]
+        if changed_too:
+            phenotypes.write_text(phenotypes.read_text() + "\n" * number)
+        if damage is Path.mkdir and file.parent.name == "store" and (changed_too or file.suffix == ".bin"):
+            with pytest.raises(DataError, match="a folder lies"):
+                prepare(copy)
+            path.rmdir()
+        assert prepare(copy).digest == digest, damage
+        assert open_cache(copy, check="full").digest == digest
+        manifest = read_manifest(copy)
+        for stored, length in manifest.files.values():
+            assert (store_folder(copy) / stored).stat().st_size >= length
+        assert not (copy.folders.cache / "nowhere").exists()
+
+
+def test_a_recording_that_is_too_large_is_never_read_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
+) -> None:
+    folder = tmp_path / "ecg"
+    folder.mkdir()
+    for seed in range(2):
+        write_ecg(folder / f"{seed}.csv", seed=seed)
+    large = folder / "large.csv"
+    large.touch()
+    os.truncate(large, 3_000_000_000)  # sparse: costs no disk
+    hashed: list[str] = []
+    real = reading.content_digest
+
+    def watching(source: Any, recording: Any, **options: Any) -> str:
+        hashed.append(recording.path.name)
+        return real(source, recording, **options)
+
+    monkeypatch.setattr(reading, "content_digest", watching)
+    ecg = {"format": "csv", "folder": folder, "rate_hz": RATE_HZ, "unit": "uV"}
+    config = site(tmp_path / "s", {"kind": "local_site", "ecg": ecg})
+    first = prepare(config)
+    assert first.refusals == {"ecg-too-large": 1} and len(first.ecg_samples) == 2
+    assert sorted(hashed) == ["0.csv", "1.csv"] and len(decoded) == 3
+    for path in folder.iterdir():
+        os.utime(path)
+    decoded.clear()
+    assert prepare(config).digest == first.digest and decoded == ["large.csv"]
+    assert sorted(hashed) == ["0.csv", "0.csv", "1.csv", "1.csv"]
+    assert read_manifest(config).counts["unread"] == 0
+    # Small enough to be compared, but known to be refused: its bytes are not read either.
+    os.truncate(large, 200_000_000)
+    prepare(config)
+    hashed.clear()
+    os.utime(large)
+    prepare(config)
+    assert hashed == []
+    write_ecg(large, seed=2)
+    assert len(prepare(config).ecg_samples) == 3 and open_cache(config).refusals == {}
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    copy: SiteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest of its new bytes must not vouch for what was packed of the old ones."""
+    changing = index_of(copy).parent / "ecg" / "PID-B_1.csv"
+    real = reading.content_digest
+
+    def late(source: Any, recording: Any, **options: Any) -> str:
+        if recording.path == changing:
+            write_ecg(changing, seed=77)
+        return real(source, recording, **options)
+
+    shutil.rmtree(copy.folders.cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "content_digest", late)
+        old = prepare(copy)
+    assert read_manifest(copy).counts["unread"] == 1
+    new = prepare(copy)
+    assert new.digest != old.digest and read_manifest(copy).counts["unread"] == 0
+    shutil.rmtree(copy.folders.cache)
+    assert prepare(copy).digest == new.digest
+
+
+def test_names_that_are_not_utf8_are_people_like_others(tmp_path: Path) -> None:
+    folder = tmp_path / "ecg"
+    folder.mkdir()
+    for seed, name in enumerate((b"a.csv", b"b\xff.csv", b"b\xfe.csv")):
+        write_ecg(folder / os.fsdecode(name), seed=seed)
+    ecg = {"format": "csv", "folder": folder, "rate_hz": RATE_HZ, "unit": "uV"}
+    config = site(tmp_path / "s", {"kind": "local_site", "ecg": ecg})
+    cohort = prepare(config)
+    assert cohort.patients(np.arange(3)) == 3 and cohort.refusals == {}
+    assert open_cache(config).digest == cohort.digest and len(record_table(config)) == 3
 
 
 def test_no_identifier_is_in_the_cache_and_withdrawn_people_are_not(

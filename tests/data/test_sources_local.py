@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -312,6 +313,48 @@ def test_flag_columns_say_yes_no_or_nothing(tmp_path: Path) -> None:
         "A": {"hf": 1.0, "cad": 0.0}, "B": {"hf": 1.0}, "C": {"cad": 0.0}, "D": {"cad": 1.0},
     }  # fmt: skip
     assert read_mapping(put(tmp_path, "y.yaml", "yes: [no, true]")) == {"yes": ["no", True]}
+
+
+def test_a_flag_column_alone_decides_its_disease_and_codes_the_others(tmp_path: Path) -> None:
+    put(tmp_path, "ecg/a.csv")
+    rows = (
+        "A,I27.0,no",
+        "B,E11,unknown",
+        "C,E11,yes",
+        "D,I27.0,",
+        "E,E11,no",
+        "E,I50,yes",
+        "E,,?",
+        "F,,?",
+        "F,,no",
+    )
+    put(tmp_path, "d.csv", "\n".join(("patient,icd10,ph", *rows)) + "\n")
+    flags = {"ph": {"column": "ph", "yes": ["yes"], "no": ["no"]}}
+    table = {"table": tmp_path / "d.csv", "icd10": "icd10", "flags": flags}
+    opened = source(ecg=csv_part(tmp_path), diagnoses=table)
+    others = dict.fromkeys(set(DISEASES) - {"ph"}, 0.0)
+    assert {name: opened.person(name, "1").diseases for name in "ABCDEFG"} == {
+        "A": {"ph": 0.0},  # any code of the chapter I leaves the others unknown
+        "B": others,
+        "C": {**others, "ph": 1.0},
+        "D": {},
+        "E": {"hf": 1.0, "ph": 1.0},
+        "F": {**others, "ph": 0.0},
+        "G": {},
+    }
+    with pytest.raises(ValueError, match="ph has a flag column"):
+        source(ecg=csv_part(tmp_path), diagnoses={**table, "diseases": {"ph": ["I27"]}})
+
+
+def test_a_pipe_among_the_recordings_is_not_waited_for(tmp_path: Path) -> None:
+    put(tmp_path, "index.csv", "patient,visit,ecg\nA,1,a.hea\n")
+    (tmp_path / "ecg").mkdir()
+    os.mkfifo(tmp_path / "ecg" / "a.hea")
+    opened = source(ecg={"format": "wfdb", "folder": tmp_path / "ecg"}, index=tmp_path / "index.csv")
+    (recording,) = opened.recordings()
+    assert opened.parts(recording) == []
+    with pytest.raises(RecordRefused):
+        opened.read(recording)
 
 
 # Errors

@@ -234,17 +234,87 @@ def test_a_file_is_never_cut_under_what_somebody_may_hold(folder: Path) -> None:
         assert store.ends["ecg"] == 2 * 960 and held[480:].sum() == 0
 
 
-def test_another_key_or_chain_empties_the_store_and_another_site_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("lost", [1, 5, 960, 1000, 2 * 960])
+def test_a_file_that_became_shorter_is_filled_up_and_every_place_stays(folder: Path, lost: int) -> None:
+    with opened(folder) as store:
+        first, second = put(store, "a", 1), put(store, "b", 2)
+        ecg = paths(store, folder)["ecg"]
+    os.truncate(ecg, 2 * 960 - lost)
+    with opened(folder) as store:
+        kept = [] if lost > 960 else ["a"]
+        assert list(store.entries) == kept and store.ends["ecg"] == ecg.stat().st_size == 2 * 960
+        store.settle()
+        put(store, "b", 2)
+        assert store.entries["b"].places["ecg"] == (2 * 960, 960) and not store.damaged()
+        if kept:
+            assert_holds(store, "a", first)
+    with opened(folder) as store:
+        assert_holds(store, "b", second)
+
+
+def test_what_a_log_has_lost_is_blanked_where_somebody_may_hold_it(folder: Path) -> None:
+    taken_down: list[int] = []
+    with opened(folder) as store:
+        first, second = put(store, "a", 1), put(store, "b", 2)
+        ecg = paths(store, folder)["ecg"]
+    lines = (folder / LOG).read_bytes().splitlines(keepends=True)
+    (folder / LOG).write_bytes(b"".join(lines[:3]))  # the head, that it was on the disk, and a
+    held = {ecg.name: 2 * 960, "cines-1.bin": 10**18}
+    with opened(folder, held=held, unpublish=lambda: taken_down.append(1)) as store:
+        assert list(store.entries) == ["a"] and taken_down
+        assert store.ends == {"ecg": 2 * 960, "cines": 0, "signatures": 32}
+        assert second["ecg"].tobytes() not in all_bytes(folder)
+        assert_holds(store, "a", first)
+
+
+@pytest.mark.parametrize("name", [LOG, "ecg-1.bin", "cines-1.bin", "signatures-1.bin", f"{LOG}.draft"])
+def test_a_pipe_or_a_link_to_nowhere_is_replaced(folder: Path, tmp_path: Path, name: str) -> None:
+    with opened(folder) as store:
+        put(store, "a", 1)
+        put(store, "b", 2, cine=True)
+    for make in (os.mkfifo, lambda path: path.symlink_to(tmp_path / "nowhere")):
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+        with opened(folder) as store:
+            arrays = put(store, "a", 1), put(store, "b", 2, cine=True)
+            store.forget(["a"])
+            store.settle()
+            assert_holds(store, "b", arrays[1])
+            for part, path in paths(store, folder).items():
+                assert path.is_file() and not path.is_symlink() and path.stat().st_size == store.ends[part]
+        assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", [LOG, "ecg-1.bin", "theirs"])
+def test_a_folder_among_the_files_is_never_deleted(folder: Path, name: str) -> None:
     with opened(folder) as store:
         arrays = put(store, "a", 1)
-    for changes in ({"chain": "new"}, {"chain": "new", "key": "new"}):
-        taken_down: list[int] = []
-        with opened(folder, **changes, unpublish=lambda down=taken_down: down.append(1)) as store:
-            assert not store.entries and taken_down == [1]
-            assert arrays["ecg"].tobytes() not in all_bytes(folder)
-            put(store, "a", 1)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    (folder / name / "theirs").write_text("kept")
+    if name == "theirs":
+        with opened(folder) as store:
+            assert_holds(store, "a", arrays)
+    else:
+        with pytest.raises(DataError, match="a folder lies"):
+            opened(folder)
+    assert (folder / name / "theirs").read_text() == "kept"
+
+
+def test_another_chain_empties_the_store_and_another_site_or_key_is_refused(folder: Path) -> None:
+    with opened(folder) as store:
+        arrays = put(store, "a", 1)
+    taken_down: list[int] = []
+    with opened(folder, chain="new", unpublish=lambda: taken_down.append(1)) as store:
+        assert not store.entries and taken_down == [1]
+        assert arrays["ecg"].tobytes() not in all_bytes(folder)
+        put(store, "a", 1)
+    before = all_bytes(folder)
     with pytest.raises(CacheForeignError, match="here"):
         opened(folder, site="there")
+    with pytest.raises(CacheForeignError, match="another key"):
+        opened(folder, key="new", chain="new")
+    assert all_bytes(folder) == before
 
 
 def test_a_log_that_is_torn_inside_is_not_trusted_at_all(folder: Path) -> None:

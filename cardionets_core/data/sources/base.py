@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,16 +82,20 @@ def require_folder(path: Path, *, key: str) -> Path:
 
 
 def require_file(path: Path, *, key: str) -> Path:
-    """The path, if it is a file.
+    """The path, if it is a plain file: opening a pipe would wait for ever, and a device has no end.
 
     Raises:
         FolderMissingError: names the key of the document.
     """
-    if not path.is_file():
-        raise FolderMissingError(
-            f"there is no file {path}", where=f"site.yaml: {key}", remedy="mend the path, or mount its folder"
-        )
-    return path
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path
+        what = f"{path} is no plain file"
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"there is no file {path}"
+    except (OSError, ValueError):
+        what = f"{path} cannot be reached"
+    raise FolderMissingError(what, where=f"site.yaml: {key}", remedy="mend the path, or mount its folder")
 
 
 def beside(path: Path, name: str) -> Path | None:

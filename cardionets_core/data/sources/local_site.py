@@ -189,6 +189,8 @@ def _segmentations(path: Path) -> list[Path]:
 
 def _wfdb_files(header: Path) -> list[Path]:
     """The header and the signal files that it names, as far as they are there."""
+    if not header.is_file():  # a pipe would be waited for
+        return []
     try:
         with header.open("rb") as stream:
             signals = parse_header(stream.read(_HEADER_BYTES).decode("latin-1")).signals

@@ -162,6 +162,7 @@ def _factors(table: PhenotypeTable) -> dict[str, tuple[int, float]]:
 def _read_diagnoses(
     table: DiagnosisTable, diseases: dict[str, dict[str, float]], *, withdrawn: frozenset[str]
 ) -> None:
+    """A flag column alone decides its disease; codes decide those that have none."""
     key = "source.diagnoses"
     if table.icd10 is not None:
         book = CodeBook({str(name): codes for name, codes in table.diseases.items()})
@@ -175,7 +176,8 @@ def _read_diagnoses(
         )
         for person, found in marks.items():
             if person not in withdrawn:
-                diseases[person] = dict(book.labels(found))
+                labels = book.labels(found)
+                diseases[person] = {name: label for name, label in labels.items() if name not in table.flags}
     if table.flags:
         meanings = {
             disease: (flag.column, _keys(flag.yes), _keys(flag.no)) for disease, flag in table.flags.items()
@@ -197,7 +199,7 @@ def _add_flags(
     no: frozenset[str],
     withdrawn: frozenset[str],
 ) -> None:
-    """A yes in any row of a person stands; a no only where there is no yes."""
+    """A yes in any row of a person stands, a no only where there is no yes; else nothing is known."""
     for person, cell in zip(people, cells, strict=True):
         value = cell_key(cell)
         if person not in withdrawn and (value in yes or value in no):

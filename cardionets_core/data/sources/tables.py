@@ -7,6 +7,7 @@ without a point, a list as JSON. Errors name the key of the site's document, nev
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,10 +18,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cardionets_core.data.sources.base import require_file
+from cardionets_core.data.sources.table_files import MAXIMUM_PIECE_BYTES, open_text, require_parquet
 from cardionets_core.errors import SourceInvalidError
 
 _CELLS_AT_ONCE = 1_000_000
+_CELLS_PASSED = 2_000_000
+"""Cells of one piece with those of columns that are not read, which are parsed all the same."""
+MAXIMUM_COLUMNS = 100_000
+"""Three times all of UK Biobank."""
+_MAXIMUM_REPEATED = 1_000
+_FEWEST_ROWS = 512
+"""Of a piece of a very wide table."""
+_MAXIMUM_ROWS = 100_000_000
+"""Of a Parquet table, whose size on disk says little."""
 _TAB_SUFFIXES = (".tab", ".tsv", ".txt")
 _PARQUET_SUFFIXES = (".parquet", ".pq")
 _WHOLE_AS_FLOAT = re.compile(r"(-?\d+)\.0*")
@@ -44,12 +54,11 @@ def column_names(path: Path, *, key: str) -> list[str]:
         FolderMissingError: there is no such file.
         SourceInvalidError: it is no table.
     """
-    require_file(path, key=key)
     with _told(key):
         if _is_parquet(path):
-            with pq.ParquetFile(path, pre_buffer=False) as table:
+            with pq.ParquetFile(require_parquet(path, key=key), pre_buffer=False) as table:
                 return [str(name) for name in table.schema_arrow.names]
-        return _text_names(path)
+        return _text_names(path, key)
 
 
 def read_columns(
@@ -66,9 +75,8 @@ def read_columns(
 
     Raises:
         FolderMissingError: there is no such file.
-        SourceInvalidError: it is no table, or lacks a column.
+        SourceInvalidError: it is no table, is too large, or lacks a column.
     """
-    require_file(path, key=key)
     with _told(key):
         pieces = _parquet_pieces if _is_parquet(path) else _text_pieces
         yield from pieces(path, key, columns, keep)
@@ -89,7 +97,7 @@ def _told(key: str) -> Iterator[None]:
     """The libraries' many errors as one that names the key."""
     try:
         yield
-    except (ValueError, OSError, pd.errors.ParserError, pa.ArrowException) as error:
+    except (ValueError, OSError, csv.Error, pd.errors.ParserError, pa.ArrowException) as error:
         raise SourceInvalidError(
             "the table cannot be read with named columns", where=f"site.yaml: {key}",
             remedy="export it as UTF-8 CSV, as tab-separated text with the ending .tab, or as Parquet",
@@ -104,8 +112,19 @@ def _separator(path: Path) -> str:
     return "\t" if path.suffix.lower() in _TAB_SUFFIXES else ","
 
 
-def _text_names(path: Path) -> list[str]:
-    header = pd.read_csv(path, sep=_separator(path), nrows=0, encoding="utf-8-sig")
+def _text_names(path: Path, key: str) -> list[str]:
+    with open_text(path, key=key) as (text, _):
+        # The csv module reads names for almost nothing; pandas takes long over many, and over equal ones.
+        names = next(filter(None, csv.reader(text, delimiter=_separator(path))), [])
+    given = [name for name in names if name]
+    if len(names) > MAXIMUM_COLUMNS or len(given) - len(set(given)) > _MAXIMUM_REPEATED:
+        raise SourceInvalidError(
+            f"the table has {len(names):,} columns, more than are read, or many of one name",
+            where=f"site.yaml: {key}",
+            remedy="name the right file, or export only the columns that are read",
+        )
+    with open_text(path, key=key) as (text, _):
+        header = pd.read_csv(text, sep=_separator(path), nrows=0)
     return [str(name) for name in header.columns]
 
 
@@ -129,18 +148,22 @@ def _rows_at_once(columns: list[str]) -> int:
 def _text_pieces(
     path: Path, key: str, columns: tuple[str, ...], keep: Callable[[str], bool] | None
 ) -> Iterator[Columns]:
-    wanted = _chosen(_text_names(path), key, columns, keep)
-    with pd.read_csv(
-        path,
-        sep=_separator(path),
-        usecols=wanted,
-        dtype=object,
-        keep_default_na=False,
-        index_col=False,
-        encoding="utf-8-sig",
-        chunksize=_rows_at_once(wanted),
-    ) as chunks:
+    names = _text_names(path, key)
+    wanted = _chosen(names, key, columns, keep)
+    with (
+        open_text(path, key=key) as (text, stream),
+        pd.read_csv(
+            text,
+            sep=_separator(path),
+            usecols=wanted,
+            dtype=object,
+            keep_default_na=False,
+            index_col=False,
+            chunksize=min(_rows_at_once(wanted), max(_FEWEST_ROWS, _CELLS_PASSED // len(names))),
+        ) as chunks,
+    ):
         for chunk in chunks:
+            stream.begin_piece()
             # A short last line gives a cell that is no text.
             yield {
                 name: [
@@ -154,14 +177,25 @@ def _parquet_pieces(
     path: Path, key: str, columns: tuple[str, ...], keep: Callable[[str], bool] | None
 ) -> Iterator[Columns]:
     # No threads: arrow's pools can outlive the interpreter and abort it at exit.
-    with pq.ParquetFile(path, pre_buffer=False) as table:
+    with pq.ParquetFile(require_parquet(path, key=key), pre_buffer=False) as table:
+        if table.metadata.num_rows > _MAXIMUM_ROWS:
+            raise _too_large(key)
         wanted = _chosen(list(table.schema_arrow.names), key, columns, keep)
         empty = True
         for batch in table.iter_batches(_rows_at_once(wanted), columns=wanted, use_threads=False):
             empty = False
+            if batch.nbytes > MAXIMUM_PIECE_BYTES:
+                raise _too_large(key)
             yield {name: [_text(value) for value in batch.column(name).to_pylist()] for name in wanted}
         if empty:
             yield {name: [] for name in wanted}
+
+
+def _too_large(key: str) -> SourceInvalidError:
+    return SourceInvalidError(
+        "the table has more rows, or longer cells, than are read", where=f"site.yaml: {key}",
+        remedy="name the right file, or export only the rows and columns that are needed",
+    )  # fmt: skip
 
 
 def _text(value: Any) -> str:

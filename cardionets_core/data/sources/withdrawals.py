@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 from cardionets_core.data.sources.base import require_file
+from cardionets_core.data.sources.table_files import MAXIMUM_LIST_BYTES, open_text
 from cardionets_core.data.sources.tables import identifier
-from cardionets_core.errors import FolderMissingError, SourceInvalidError
+from cardionets_core.errors import SourceInvalidError
 
 KEY = "source.withdrawals"
 _UKB_LIST = re.compile(r"w(?P<application>\d+)_(?P<date>\d{8})\.csv", re.I)
@@ -27,14 +28,18 @@ def read_list(path: Path | None, *, numbers: bool) -> frozenset[str]:
 
     Raises:
         FolderMissingError: there is no such file.
-        SourceInvalidError: a line is no identifier.
+        SourceInvalidError: a line is no identifier, or the file is larger than any list.
     """
     if path is None:
         return frozenset()
-    text = require_file(path, key=KEY).read_text(encoding="utf-8-sig", errors="replace")
     form = _NUMBER if numbers else _WORD
-    cells = {identifier(line.strip().strip('",; ')) for line in text.splitlines()} - {""}
-    if not all(form.fullmatch(cell) for cell in cells):
+    try:
+        with open_text(path, key=KEY, limit_bytes=MAXIMUM_LIST_BYTES) as (text, _):
+            cells = {identifier(line.strip().strip('",; ')) for line in text.read().splitlines()} - {""}
+        is_understood = all(form.fullmatch(cell) for cell in cells)
+    except UnicodeDecodeError:
+        is_understood = False
+    if not is_understood:
         raise SourceInvalidError(
             "a line of the withdrawal list is no identifier", where=f"site.yaml: {KEY}",
             remedy="give one identifier a line and no header"
@@ -52,10 +57,8 @@ def ukb_lists(path: Path | None) -> list[Path]:
     """
     if path is None:
         return []
-    if path.is_file():
-        return [path]
     if not path.is_dir():
-        raise FolderMissingError(f"there is no {path}", where=f"site.yaml: {KEY}", remedy="mend the path")
+        return [require_file(path, key=KEY)]
     newest: dict[str, tuple[str, Path]] = {}
     for candidate in sorted(path.iterdir()):
         match = _UKB_LIST.fullmatch(candidate.name)
