@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+PACKAGE = {"cardionets-sim": "simulation", "cardionets-client": "client", "cardionets-server": "server"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Ended]:
+    """Runs a program's entry point in this process: what it prints, and its exit code."""
+
+    def run_program(program: str, *arguments: object) -> Ended:
+        main = importlib.import_module(f"{PACKAGE[program]}.cli").main
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.object(sys, "argv", [program, *map(str, arguments)]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return Ended(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+    return run_program
 
 
 @pytest.fixture(scope="session")

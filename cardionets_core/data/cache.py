@@ -33,12 +33,12 @@ from cardionets_core.data.manifest import (
     store_folder,
     torn,
 )
+from cardionets_core.data.pack import packed_digest
 from cardionets_core.data.pseudonym import load_key, other_key
 from cardionets_core.data.publish import BYTES_A_CINE, BYTES_A_SAMPLE, INTERNAL, PLACES
 from cardionets_core.data.records import LEADS, VIEWS
 from cardionets_core.data.sources import open_source
 from cardionets_core.data.storage import map_file, regular_file
-from cardionets_core.data.store import packed_digest
 from cardionets_core.errors import CacheStaleError, DataError
 
 __all__ = ["MANIFEST", "cohort_folder", "open_cache", "read_manifest", "record_table", "summary"]

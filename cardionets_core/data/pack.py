@@ -5,6 +5,8 @@ This is what worker processes run: it takes a source and a recording and imports
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +51,26 @@ def pack_recording(source: Source, recording: Recording, *, views: tuple[str, ..
         return Packed(reason=refusal.reason)
     except Exception:  # a fault of ours on one file must not cost a site its other files; it is counted
         return Packed(reason="reader-failed")
+
+
+def packed_arrays(packed: Packed) -> dict[str, np.ndarray]:
+    """``ecg``, ``signature`` or a view to its array; empty where refused."""
+    arrays = dict(packed.cines)
+    if packed.ecg is not None:
+        arrays["ecg"] = packed.ecg
+    if packed.signature is not None:
+        arrays["signature"] = packed.signature.astype("<f4")
+    return arrays
+
+
+def packed_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the packed arrays of one recording."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        content = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{content.nbytes}:".encode())
+        digest.update(content.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _pack_ecg(record: EcgRecord) -> Packed:

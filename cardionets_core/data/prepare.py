@@ -28,9 +28,10 @@ from cardionets_core.data.manifest import (
     refuse_other_site,
     store_folder,
 )
+from cardionets_core.data.pack import packed_arrays
 from cardionets_core.data.pseudonym import ensure_key
 from cardionets_core.data.publish import Draft, compose
-from cardionets_core.data.reading import Job, Outcome, packed_arrays, read_all
+from cardionets_core.data.reading import Job, Outcome, read_all
 from cardionets_core.data.records import LEADS
 from cardionets_core.data.sources import Source, open_source
 from cardionets_core.data.storage import writing_to

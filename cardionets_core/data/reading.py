@@ -17,14 +17,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
-import numpy as np
-
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.listing import content_digest, look_at
-from cardionets_core.data.pack import Packed, pack_recording
+from cardionets_core.data.pack import Packed, pack_recording, packed_arrays, packed_digest
 from cardionets_core.data.records import Recording
 from cardionets_core.data.sources import open_source
-from cardionets_core.data.store import packed_digest
 from cardionets_core.errors import DataError
 
 RECORDINGS_AT_ONCE = 8
@@ -157,16 +154,6 @@ def _submit(pool: ProcessPoolExecutor, chunk: Sequence[Job]) -> Future[list[Outc
         return pool.submit(_read_jobs, chunk)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
-def packed_arrays(packed: Packed) -> dict[str, np.ndarray]:
-    """``ecg``, ``signature`` or a view to its array; empty where refused."""
-    arrays = dict(packed.cines)
-    if packed.ecg is not None:
-        arrays["ecg"] = packed.ecg
-    if packed.signature is not None:
-        arrays["signature"] = packed.signature.astype("<f4")
-    return arrays
 
 
 _WORKER: list[JobReader] = []

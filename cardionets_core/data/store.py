@@ -19,7 +19,6 @@ what the log covers is filled up with zeros, and what was lost is forgotten.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -29,6 +28,7 @@ from types import MappingProxyType, TracebackType
 
 import numpy as np
 
+from cardionets_core.data.pack import packed_digest
 from cardionets_core.data.pseudonym import other_key
 from cardionets_core.data.storage import FlatFile, make_way, sync_folder, write_whole
 from cardionets_core.data.store_log import SYNCED, Entry, Head, LogTornError, log_line, read_log, whole_log
@@ -47,16 +47,6 @@ STEP_BYTES = {"ecg": 24, "cines": 50 * 96 * 96, "signatures": 4}
 def file_of(name: str) -> str:
     """Which of ``PARTS`` a packed array belongs to: ``ecg``, ``signature`` or the name of a view."""
     return {"ecg": "ecg", "signature": "signatures"}.get(name, "cines")
-
-
-def packed_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the packed arrays of one recording."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        content = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}:{content.nbytes}:".encode())
-        digest.update(content.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 class Store:

@@ -35,13 +35,6 @@ def evaluation_starts(samples: int, length: int) -> tuple[int, ...]:
     return tuple(sorted({0, last // 2, last}))
 
 
-def standardise(window_LT: np.ndarray) -> np.ndarray:
-    """Zero mean and unit SD jointly over leads and time; a constant window becomes zeros. Float32 [L, T]."""
-    centred = window_LT.astype(np.float32) - np.float32(window_LT.mean(dtype=np.float64))
-    deviation = float(np.sqrt(np.mean(np.square(centred, dtype=np.float64))))
-    return centred / np.float32(deviation) if deviation > 1e-12 else np.zeros_like(centred)
-
-
 def gather_windows(
     counts: np.ndarray, begins: np.ndarray, totals: np.ndarray, starts: np.ndarray, *, length: int, leads: int
 ) -> np.ndarray:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import yaml
 
-from client.cli import main
 from simulation.make import make_hospitals
 from simulation.scenario import Scenario
 
@@ -46,23 +42,14 @@ class Hospital:
 
 
 @pytest.fixture(scope="session")
-def client() -> Callable[..., Ended]:
+def client(run: Callable[..., Any]) -> Callable[..., Ended]:
     """Runs ``cardionets-client`` with arguments."""
 
-    def run(*arguments: object) -> Ended:
-        out, err, code = io.StringIO(), io.StringIO(), 0
-        with (
-            mock.patch.object(sys, "argv", ["cardionets-client", *map(str, arguments)]),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            try:
-                main()
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-        return Ended(code=code, out=out.getvalue(), err=err.getvalue())
+    def ended(*arguments: object) -> Ended:
+        done = run("cardionets-client", *arguments)
+        return Ended(code=done.returncode, out=done.stdout, err=done.stderr)
 
-    return run
+    return ended
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from cardionets_core.data import reading
 from cardionets_core.data.records import EcgRecord
+from cardionets_core.data.sources.tables import read_columns
 from cardionets_core.errors import RecordRefused
 
 
@@ -42,3 +43,15 @@ def answer_of() -> Callable[[Callable[[Path], EcgRecord], Path], str]:
         return "read"
 
     return answer
+
+
+@pytest.fixture(scope="session")
+def read_table() -> Callable[..., Iterator[dict[str, str]]]:
+    """Rows of a table as text, with the arguments of ``read_columns``."""
+
+    def rows(path: Path, **choice: Any) -> Iterator[dict[str, str]]:
+        for piece in read_columns(path, **choice):
+            for cells in zip(*piece.values(), strict=True):
+                yield dict(zip(piece, cells, strict=True))
+
+    return rows

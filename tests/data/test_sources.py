@@ -17,10 +17,10 @@ from cardionets_core.data.phenotypes import FIELDS, PHENOTYPES, factor_from, uni
 from cardionets_core.data.records import DISEASES
 from cardionets_core.data.sources import SOURCES
 from cardionets_core.data.sources.codes import codes_in, literal_codes
-from cardionets_core.data.sources.diseases import CodeBook, diseases_of
+from cardionets_core.data.sources.diseases import CodeBook
 from cardionets_core.data.sources.patterns import Pattern
 from cardionets_core.data.sources.phenotype_cells import PhenotypeCells
-from cardionets_core.data.sources.tables import identifier, read_table
+from cardionets_core.data.sources.tables import identifier
 from cardionets_core.data.sources.withdrawals import read_list, read_ukb_lists
 from cardionets_core.errors import FolderMissingError, SourceInvalidError
 
@@ -74,7 +74,7 @@ def as_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 @pytest.mark.parametrize("write", [as_csv, as_tab, as_parquet])
 def test_text_and_parquet_tables_come_out_alike(
-    tmp_path: Path, write: Callable[[Path, dict[str, list[Any]]], Path]
+    tmp_path: Path, write: Callable[[Path, dict[str, list[Any]]], Path], read_table: Callable[..., Any]
 ) -> None:
     table = write(tmp_path / "t", {"id": [15709.0, None], "x": [60.5, None], "word": ["a", ""], "n": [3, 4]})
     rows = list(read_table(table, key="source.k", columns=("id", "x"), keep=lambda name: name == "word"))
@@ -86,7 +86,7 @@ def test_text_and_parquet_tables_come_out_alike(
         list(read_table(table, key="source.k", columns=("y",)))
 
 
-def test_lists_of_parquet_and_empty_tables(tmp_path: Path) -> None:
+def test_lists_of_parquet_and_empty_tables(tmp_path: Path, read_table: Callable[..., Any]) -> None:
     lists = pa.table({"icd10": pa.array([["I50", "E11"], [], None], type=pa.list_(pa.string()))})
     pq.write_table(lists, tmp_path / "t.parquet")
     cells = [row["icd10"] for row in read_table(tmp_path / "t.parquet", key="k", columns=("icd10",))]
@@ -97,7 +97,9 @@ def test_lists_of_parquet_and_empty_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"PAR1 not really", b'a,b\n1,2\n"open'])
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-def test_what_is_no_table_is_one_error_with_its_key(tmp_path: Path, name: str, content: bytes) -> None:
+def test_what_is_no_table_is_one_error_with_its_key(
+    tmp_path: Path, name: str, content: bytes, read_table: Callable[..., Any]
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceInvalidError) as caught:
         list(read_table(tmp_path / name, key="source.index", columns=("a",)))
@@ -146,7 +148,8 @@ def test_a_list_as_text_is_what_python_wrote(codes: list[str]) -> None:
     ([""], dict.fromkeys(DISEASES, 0.0)),
 ])  # fmt: skip
 def test_icd10_codes_become_labels(codes: list[str], expected: dict[str, float]) -> None:
-    assert diseases_of(codes) == expected
+    book = CodeBook()
+    assert book.labels(book.marks(codes)) == expected
 
 
 @given(
@@ -154,9 +157,9 @@ def test_icd10_codes_become_labels(codes: list[str], expected: dict[str, float])
     st.lists(st.sampled_from(["I42", "Z00", "I50.9"]), max_size=6),
 )
 def test_marks_of_parts_join_to_the_marks_of_the_whole(some: list[str], others: list[str]) -> None:
-    book = CodeBook()
+    book, other = CodeBook(), CodeBook()
     assert book.marks(some) | book.marks(others) == book.marks(some + others)
-    assert book.labels(book.marks(some + others)) == diseases_of(others + some)
+    assert book.labels(book.marks(some + others)) == other.labels(other.marks(others + some))
 
 
 def test_a_site_may_replace_the_codes_of_one_disease() -> None:

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pytest
 
 from cardionets_core.data.sources import table_files, tables
 from cardionets_core.data.sources.table_files import MAXIMUM_LINE_BYTES, BoundedStream
-from cardionets_core.data.sources.tables import MAXIMUM_COLUMNS, column_names, read_columns, read_table
+from cardionets_core.data.sources.tables import MAXIMUM_COLUMNS, column_names, read_columns
 from cardionets_core.data.sources.withdrawals import read_list, read_ukb_lists
 from cardionets_core.errors import DataError, FolderMissingError, SourceInvalidError
 
@@ -139,7 +140,9 @@ def test_pieces_of_a_wide_table_have_few_rows_and_lose_none(
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
-def test_a_plain_table_comes_out_whole(tmp_path: Path, ends: bytes, start: bytes) -> None:
+def test_a_plain_table_comes_out_whole(
+    tmp_path: Path, ends: bytes, start: bytes, read_table: Callable[..., Any]
+) -> None:
     (tmp_path / "t.csv").write_bytes(start + GOOD.replace(b"\n", ends))
     assert list(read_table(tmp_path / "t.csv", key=KEY, columns=("id", "x"))) == [
         {"id": "A", "x": "1"},

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cardionets_core.data import store as store_module
+from cardionets_core.data.pack import packed_digest
 from cardionets_core.data.storage import FlatFile, writing_to
-from cardionets_core.data.store import LOG, PARTS, Store, packed_digest
+from cardionets_core.data.store import LOG, PARTS, Store
 from cardionets_core.data.store_log import Entry, LogTornError, log_line, parse_line, read_log
 from cardionets_core.errors import CacheForeignError, DataError
 

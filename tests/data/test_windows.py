@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cardionets_core.data.windows import evaluation_starts, gather_windows, standardise
+from cardionets_core.data.windows import evaluation_starts, gather_windows
+
+
+def standardise(window_LT: np.ndarray) -> np.ndarray:
+    """Zero mean and unit SD jointly over leads and time; a constant window becomes zeros. Float32 [L, T]."""
+    centred = window_LT.astype(np.float32) - np.float32(window_LT.mean(dtype=np.float64))
+    deviation = float(np.sqrt(np.mean(np.square(centred, dtype=np.float64))))
+    return centred / np.float32(deviation) if deviation > 1e-12 else np.zeros_like(centred)
 
 
 def plain(

@@ -1,15 +1,10 @@
 """What the three programs print and with which code they end, as their users meet them."""
 
-import contextlib
-import importlib
-import io
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import yaml
@@ -42,33 +37,8 @@ for hospital in SCENARIO["hospitals"]:
     hospital["scanner"] = {"spacing_mm": 2.2, "pixels": 80, "frames": 20}
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(program, *arguments):
-    """Run a program's entry point in this process: what it prints, and its exit code."""
-    main = importlib.import_module(f"{MODULE[program]}.cli").main
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.object(sys, "argv", [program, *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return Ended(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, run):
     """A run folder with hospitals, made by the command itself."""
     folder = tmp_path_factory.mktemp("made")
     scenario = folder / "tiny.yaml"
@@ -95,32 +65,32 @@ def copy_of(made, tmp_path):
     return tmp_path / "made"
 
 
-def simulate(folder, *more):
+def simulate(run, folder, *more):
     arguments = ["--out", folder / "run", "--engine", "local", "--no-track", "--cores", 1, "--format", "json"]
     return run("cardionets-sim", "run", folder / "tiny.yaml", *arguments, *more)
 
 
-def test_a_run_prints_one_object_and_refuses_to_write_over_itself(made, tmp_path):
+def test_a_run_prints_one_object_and_refuses_to_write_over_itself(made, tmp_path, run):
     folder = copy_of(made, tmp_path)
-    done = simulate(folder)
+    done = simulate(run, folder)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((folder / "run" / "result.json").read_text())
     assert {"schema_version", "study_digest", "model_digest", "sites", "rounds", "comparison"} <= set(result)
     assert "round 1/1" in done.stderr and "loss" in done.stderr
     assert (folder / "run" / "plots" / "rounds.png").stat().st_size > 1000
-    again = simulate(folder)
+    again = simulate(run, folder)
     assert again.returncode == 2 and "--replace" in again.stderr and not again.stdout
-    replaced = simulate(folder, "--replace")
+    replaced = simulate(run, folder, "--replace")
     assert json.loads(replaced.stdout)["model_digest"] == result["model_digest"]
-    other = simulate(folder, "--replace", "--seed", 9)
+    other = simulate(run, folder, "--replace", "--seed", 9)
     assert json.loads(other.stdout)["model_digest"] != result["model_digest"]
 
 
-def test_broken_hospitals_are_named_and_the_others_go_on(made, tmp_path):
+def test_broken_hospitals_are_named_and_the_others_go_on(made, tmp_path, run):
     folder = copy_of(made, tmp_path)
     (folder / "run" / "hospitals" / "beta" / "site.yaml").write_text("site: beta\nsurce: {}\n")
-    done = simulate(folder)
+    done = simulate(run, folder)
     assert done.returncode == 0, done.stderr
     assert "beta cannot take part [config-invalid]" in done.stderr and "did you mean 'source'" in done.stderr
     result = json.loads(done.stdout)
@@ -128,12 +98,12 @@ def test_broken_hospitals_are_named_and_the_others_go_on(made, tmp_path):
     assert {row["site"] for row in result["rounds"][0]["sites"]} == {"alpha", "gamma"}
 
 
-def test_too_few_sites_pause_the_study_with_exit_code_6(made, tmp_path):
+def test_too_few_sites_pause_the_study_with_exit_code_6(made, tmp_path, run):
     folder = copy_of(made, tmp_path)
     shutil.rmtree(folder / "run" / "hospitals" / "alpha" / "ecg")
     site = folder / "run" / "hospitals" / "gamma" / "site.yaml"
     site.write_text(site.read_text().replace("minimum_patients: 5", "minimum_patients: 500"))
-    done = simulate(folder)
+    done = simulate(run, folder)
     assert done.returncode == 6 and "quorum-not-met" in done.stderr and not done.stdout
     assert "too-few-patients" in done.stderr and "folder-missing" in done.stderr
     paused = json.loads((folder / "run" / "result.json").read_text())
@@ -151,7 +121,7 @@ def test_too_few_sites_pause_the_study_with_exit_code_6(made, tmp_path):
         (lambda text: text.replace('name: "cpu"', 'name: "cuda"'), 3, "GPU"),
     ],
 )
-def test_check_tells_each_fault_with_its_exit_code(made, tmp_path, change, code, told):
+def test_check_tells_each_fault_with_its_exit_code(made, tmp_path, change, code, told, run):
     folder = copy_of(made, tmp_path)
     site = folder / "run" / "hospitals" / "alpha" / "site.yaml"
     assert run("cardionets-client", "prepare", "--site", site).returncode == 0
@@ -163,7 +133,7 @@ def test_check_tells_each_fault_with_its_exit_code(made, tmp_path, change, code,
     assert (done.returncode, told in done.stdout) == (code, True), done.stdout + done.stderr
 
 
-def test_an_unreadable_record_is_counted_and_the_rest_is_used(made, tmp_path):
+def test_an_unreadable_record_is_counted_and_the_rest_is_used(made, tmp_path, run):
     folder = copy_of(made, tmp_path)
     site = folder / "run" / "hospitals" / "alpha" / "site.yaml"
     before = json.loads(run("cardionets-client", "prepare", "--site", site, "--format", "json").stdout)
@@ -174,13 +144,13 @@ def test_an_unreadable_record_is_counted_and_the_rest_is_used(made, tmp_path):
     assert after["refusals"]["ecg-unreadable"] == before["refusals"].get("ecg-unreadable", 0) + 1
 
 
-def test_an_unknown_scenario_or_phase_is_a_configuration_error(made, tmp_path):
+def test_an_unknown_scenario_or_phase_is_a_configuration_error(made, tmp_path, run):
     unknown = run("cardionets-sim", "run", "nonesuch", "--out", tmp_path / "x")
     assert unknown.returncode == 3 and "demo" in unknown.stderr
     folder = copy_of(made, tmp_path)
     scenario = folder / "tiny.yaml"
     scenario.write_text(scenario.read_text().replace("ecg_mae", "sing"))
-    done = simulate(folder)
+    done = simulate(run, folder)
     assert done.returncode == 3 and "sing" in done.stderr and "ecg_mae" in done.stderr
     missing = run("cardionets-sim", "run", "real_ecg", "--out", tmp_path / "y")
     assert missing.returncode == 2 and "--data" in missing.stderr
@@ -190,14 +160,14 @@ def test_an_unknown_scenario_or_phase_is_a_configuration_error(made, tmp_path):
     assert nowhere.returncode == 4 and "nowhere" in nowhere.stderr
 
 
-def test_a_study_can_be_planned_and_a_wrong_one_cannot():
+def test_a_study_can_be_planned_and_a_wrong_one_cannot(run):
     plan = json.loads(run("cardionets-server", "plan", "demo", "--format", "json").stdout)
     assert [phase["task"] for phase in plan["phases"]] == ["cmr_mae", "ecg_mae", "align", "probe"]
     assert run("cardionets-server", "plan", "/nowhere.yaml").returncode == 3
 
 
 @pytest.mark.parametrize("program", ["cardionets-sim", "cardionets-client", "cardionets-server"])
-def test_help_loads_neither_torch_nor_flower(program):
+def test_help_loads_neither_torch_nor_flower(program, run):
     code = f"import sys; sys.argv=['{program}', '--help']; from {MODULE[program]}.cli import main\n"
     code += (
         "try: main()\nexcept SystemExit: pass\nprint(sorted({'torch', 'flwr', 'pandas'} & set(sys.modules)))"

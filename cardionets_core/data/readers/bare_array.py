@@ -8,6 +8,7 @@ later, by the limb-lead identities.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -80,6 +81,33 @@ def check_shape(shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise RecordRefused("ecg-wrong-structure", f"an array of {shape} is no ECG")
     if math.prod(shape) * max(dtype.itemsize, 4) > MAXIMUM_BYTES:
         raise RecordRefused("ecg-too-large", f"an array of {shape}")
+
+
+def stored_array(
+    content: bytes | memoryview,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *,
+    order: Literal["C", "F"],
+    start: int = 0,
+) -> np.ndarray:
+    """The array that lies in some bytes, as a view of them.
+
+    Args:
+        content: of the file, or of a part of it.
+        shape: as the file states it.
+        dtype: as the file states it.
+        order: ``C`` or ``F``, of the axes.
+        start: byte at which the numbers begin.
+
+    Raises:
+        RecordRefused: see ``check_shape``; or ``ecg-truncated``.
+    """
+    check_shape(shape, dtype)
+    count = math.prod(shape)
+    if count * dtype.itemsize > len(content) - start:
+        raise RecordRefused("ecg-truncated")
+    return np.frombuffer(content, dtype=dtype, count=count, offset=start).reshape(shape, order=order)
 
 
 def declared(options: ReadOptions) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cardionets_core.data.readers.bare_array import MAXIMUM_BYTES, bare_record, check_shape
+from cardionets_core.data.readers.bare_array import MAXIMUM_BYTES, bare_record, stored_array
 from cardionets_core.data.readers.base import Reader, ReadOptions
 from cardionets_core.data.readers.disk import read_bytes
 from cardionets_core.data.records import EcgRecord
@@ -133,11 +133,7 @@ def _variable(matrix: bytes, order: str, *, wanted: str, declared: bool) -> tupl
     if kind not in _STORED:
         raise RecordRefused("ecg-unreadable", "the numbers are stored in an unknown way")
     dtype = np.dtype(order + _STORED[kind])
-    check_shape(shape, dtype)
-    count = int(np.prod(shape))
-    if count * dtype.itemsize > len(data):
-        raise RecordRefused("ecg-truncated")
-    return name, np.frombuffer(data, dtype=dtype, count=count).reshape(shape, order="F")
+    return name, stored_array(data, shape, dtype, order="F")
 
 
 READER = Reader(

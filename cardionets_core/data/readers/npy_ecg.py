@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cardionets_core.data.readers.bare_array import MAXIMUM_BYTES, bare_record, check_shape
+from cardionets_core.data.readers.bare_array import MAXIMUM_BYTES, bare_record, stored_array
 from cardionets_core.data.readers.base import Reader, ReadOptions
 from cardionets_core.data.readers.disk import read_bytes
 from cardionets_core.data.records import EcgRecord
@@ -47,13 +47,7 @@ def _array(content: bytes) -> np.ndarray:
         shape, by_columns, dtype = read_header(stream, max_header_size=_MAXIMUM_HEADER_BYTES)
     except Exception as error:  # the header is Python text: its parser raises many kinds
         raise RecordRefused("ecg-unreadable", "not a NumPy file") from error
-    check_shape(shape, dtype)
-    start = stream.tell()
-    count = int(np.prod(shape))
-    if count * dtype.itemsize > len(content) - start:
-        raise RecordRefused("ecg-truncated")
-    flat = np.frombuffer(content, dtype=dtype, count=count, offset=start)
-    return flat.reshape(shape, order="F" if by_columns else "C")
+    return stored_array(content, shape, dtype, order="F" if by_columns else "C", start=stream.tell())
 
 
 READER = Reader(

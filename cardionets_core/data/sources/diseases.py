@@ -72,12 +72,6 @@ class CodeBook:
         return mark
 
 
-def diseases_of(codes: Iterable[str]) -> dict[str, float]:
-    """Labels of one assessed person by the standard lists; see ``CodeBook.labels``."""
-    book = CodeBook()
-    return book.labels(book.marks(codes))
-
-
 def read_marks(
     path: Path, *, key: str, patient: str, icd10: str, book: CodeBook, separator: str = ";"
 ) -> dict[str, int]:

@@ -82,16 +82,6 @@ def read_columns(
         yield from pieces(path, key, columns, keep)
 
 
-def read_table(
-    path: Path, *, key: str, columns: tuple[str, ...] = (), keep: Callable[[str], bool] | None = None
-) -> Iterator[dict[str, str]]:
-    """Rows of a table as text; see ``read_columns``."""
-    for piece in read_columns(path, key=key, columns=columns, keep=keep):
-        names = tuple(piece)
-        for cells in zip(*piece.values(), strict=True):
-            yield dict(zip(names, cells, strict=True))
-
-
 @contextlib.contextmanager
 def _told(key: str) -> Iterator[None]:
     """The libraries' many errors as one that names the key."""
