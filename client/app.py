@@ -36,6 +36,10 @@ def make_app(locate: Callable[[Context], Path]) -> ClientApp:
     def census(message: Message, context: Context) -> Message:
         return _handle(message, context, locate)
 
+    @client_app.query("statistics")
+    def statistics(message: Message, context: Context) -> Message:
+        return _handle(message, context, locate)
+
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
         return _handle(message, context, locate)

@@ -39,7 +39,7 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
     """
     policy = config.policy
     if order.kind != "census":
-        fewest = policy.minimum_patients if order.kind == "train" else policy.minimum_cell
+        fewest = policy.minimum_cell if order.kind == "evaluate" else policy.minimum_patients
         if patients < fewest:
             raise TooFewPatientsError(
                 f"{patients} patients stand behind this reply; the policy asks for {fewest}", where="gate"

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cardionets_core.config.study import Study, study_from_json
 from cardionets_core.data.cache import summary
 from cardionets_core.data.cohort import SPLITS
-from cardionets_core.data.windows import InputShape
+from cardionets_core.data.derived import derived_folder
 from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError, TooFewPatientsError
 from cardionets_core.exchange.messages import Order, Reply
-from cardionets_core.tasks import ClosedFormTask, Task, make_task
+from cardionets_core.tasks import (
+    ClosedFormTask,
+    GradientTask,
+    MeasureTask,
+    Role,
+    SiteView,
+    Task,
+    make_task,
+)
+from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
-from cardionets_core.training.local import train_locally
+from cardionets_core.training.local import round_statistics, train_locally
+from cardionets_core.training.numerics import Numerics
 from cardionets_core.training.seeds import derive_seed
 from client.gate import release
+from client.memory import DiskMemory
 from client.modules import build_modules, held_digests, pack_module
-from client.site import Site, open_site, training_rows
+from client.site import Site, open_site, serving_role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """All that one order is answered with."""
+
+    order: Order
+    site: Site
+    study: Study
+    task: Task
+    role: Role
+    modules: Mapping[str, torch.nn.Module]
+    view: SiteView
 
 
 def answer(order: Order, *, site_path: Path) -> Reply:
@@ -48,9 +74,13 @@ def answer(order: Order, *, site_path: Path) -> Reply:
             where="site.yaml: policy.maximum_rounds",
         )
     torch.set_num_threads(site.config.device.threads)
-    rows = training_rows(site, task, shape)
+    role = serving_role(site, task, shape)
     if order.kind == "census":
         return _census(order, site, task)
+    if site.config.policy.role == "external" and order.kind != "evaluate":
+        raise PhaseNotPermittedError(
+            "this site measures models and trains none", where="site.yaml: policy.role"
+        )
     modules = build_modules(
         order,
         task,
@@ -58,20 +88,10 @@ def answer(order: Order, *, site_path: Path) -> Reply:
         frozen_folder=site.config.folders.state / "frozen",
         device=site.device,
     )
-    if order.kind == "train":
-        reply = _train(order, site, study, task, modules, shape)
-        patients = site.cohort.patients(rows)
-    else:
-        held_out = site.cohort.rows(task.needs, order.split, shape)
-        patients = site.cohort.patients(held_out)
-        if patients < site.config.policy.minimum_cell:
-            raise TooFewPatientsError(
-                f"{patients} held-out patients in {order.split}; the policy asks for "
-                f"{site.config.policy.minimum_cell}",
-                where="site.yaml: policy.minimum_cell",
-            )
-        reply = _evaluate(order, site, study, task, modules, shape)
-    return release(reply, order=order, config=site.config, patients=patients, trains=task.trains)
+    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=order.frozen)
+    view = SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=dict(order.shared))
+    work = _Work(order=order, site=site, study=study, task=task, role=role, modules=modules, view=view)
+    return _WORKERS[order.kind](work)
 
 
 def _task_of(order: Order, study: Study) -> Task:
@@ -92,62 +112,107 @@ def _census(order: Order, site: Site, task: Task) -> Reply:
             for kind, key in (("ecg", "recordings"), ("cine", "cines"), ("pair", "pairs"))
         },
         "refusals": counts["refusals"],
+        "role": site.config.policy.role,
         "holds": held_digests(site.config.folders.state / "frozen"),
     }
     reply = Reply(site=site.name, name=order.name, facts=json.dumps(facts, sort_keys=True))
-    return release(reply, order=order, config=site.config, patients=0, trains=task.trains)
+    return release(reply, order=order, config=site.config, patients=0, trains=())
 
 
-def _train(
-    order: Order,
-    site: Site,
-    study: Study,
-    task: Task,
-    modules: Mapping[str, torch.nn.Module],
-    shape: InputShape,
-) -> Reply:
-    start = time.monotonic()
-    seed = derive_seed(study.seed, "train", order.name.phase, order.name.round, site.name)
+def _train(work: _Work) -> Reply:
+    start, order, task, site = time.monotonic(), work.order, work.task, work.site
+    rows = work.view.rows(work.role.needs, "train")
+    if isinstance(task, MeasureTask):
+        raise OrderRefusedError(f"task {task.name} measures and trains nothing", where="order")
     if isinstance(task, ClosedFormTask):
-        sums = task.sums(modules, site.cohort, shape=shape, device=site.device)
-        return Reply(
+        sums = task.sums(work.modules, work.view)
+        reply = Reply(
             site=site.name, name=order.name, sums=sums, values={"train_seconds": time.monotonic() - start}
         )
+        return _release(reply, work, rows)
+    device = site.config.device
     result = train_locally(
         task,
-        modules,
-        site.cohort,
-        phase=study.phases[order.name.phase],
+        work.modules,
+        work.view,
+        phase=work.study.phases[order.name.phase],
         round_index=order.name.round,
-        seed=seed,
-        shape=shape,
-        device=site.device,
+        seed=_seed(work),
+        role=work.role,
+        numerics=Numerics(precision=device.precision, compile=device.compile, prefetch=device.prefetch),
+        memory=DiskMemory(
+            site.config.folders.state / "optimiser",
+            study_digest=order.name.study_digest,
+            phase=order.name.phase,
+        ),
     )
-    trained = {name: pack_module(modules[name]) for name in task.trains} if result.samples else {}
-    return Reply(
+    trained = {name: pack_module(work.modules[name]) for name in work.role.trains} if result.samples else {}
+    reply = Reply(
         site=site.name,
         name=order.name,
         modules=trained,
         samples=dict.fromkeys(trained, result.samples),
         values={
             "loss": result.loss_mean,
+            **{f"part/{name}": value for name, value in result.parts.items()},
             "steps": float(result.steps),
+            "role": float(task.roles.index(work.role)),
             "train_seconds": time.monotonic() - start,
         },
     )
+    return _release(reply, work, rows)
 
 
-def _evaluate(
-    order: Order,
-    site: Site,
-    study: Study,
-    task: Task,
-    modules: Mapping[str, torch.nn.Module],
-    shape: InputShape,
-) -> Reply:
-    seed = derive_seed(study.seed, "evaluate", order.name.phase, site.name)
-    task.prepare_modules(modules)
-    sums = task.metric_sums(
-        modules, site.cohort, split=order.split, shape=shape, device=site.device, seed=seed
+def _statistics(work: _Work) -> Reply:
+    order, task = work.order, work.task
+    if not isinstance(task, GradientTask) or not task.shares:
+        raise OrderRefusedError(f"task {task.name} shares no statistics", where="order")
+    sums = round_statistics(
+        task,
+        work.modules,
+        work.view,
+        phase=work.study.phases[order.name.phase],
+        round_index=order.name.round,
+        seed=_seed(work),
+        role=work.role,
     )
-    return Reply(site=site.name, name=order.name, sums=sums)
+    reply = Reply(
+        site=work.site.name,
+        name=order.name,
+        sums=sums,
+        values={"role": float(task.roles.index(work.role))},
+    )
+    return _release(reply, work, work.view.rows(work.role.needs, "train"))
+
+
+def _evaluate(work: _Work) -> Reply:
+    order, site = work.order, work.site
+    rows = work.view.rows(work.task.needs, order.split)
+    patients, fewest = site.cohort.patients(rows), site.config.policy.minimum_cell
+    if patients < fewest:
+        raise TooFewPatientsError(
+            f"{patients} held-out patients in {order.split}; the policy asks for {fewest}",
+            where="site.yaml: policy.minimum_cell",
+        )
+    seed = derive_seed(work.study.seed, "evaluate", order.name.phase, site.name)
+    work.task.prepare_modules(work.modules)
+    sums = work.task.metric_sums(work.modules, work.view, split=order.split, seed=seed)
+    return _release(Reply(site=site.name, name=order.name, sums=sums), work, rows)
+
+
+_WORKERS: dict[str, Callable[[_Work], Reply]] = {
+    "train": _train,
+    "statistics": _statistics,
+    "evaluate": _evaluate,
+}
+
+
+def _seed(work: _Work) -> int:
+    name = work.order.name
+    return derive_seed(work.study.seed, "train", name.phase, name.round, work.site.name)
+
+
+def _release(reply: Reply, work: _Work, rows: np.ndarray) -> Reply:
+    patients = work.site.cohort.patients(rows)
+    trains = work.role.trains
+    return release(reply, order=work.order, config=work.site.config, patients=patients, trains=trains)

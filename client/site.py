@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from cardionets_core.config.site import SiteConfig, read_site
@@ -24,7 +23,7 @@ from cardionets_core.errors import (
     PhaseNotPermittedError,
     TooFewPatientsError,
 )
-from cardionets_core.tasks import Task
+from cardionets_core.tasks import Role, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +87,14 @@ def resolve_device(config: SiteConfig) -> torch.device:
     return torch.device(name)
 
 
-def training_rows(site: Site, task: Task, shape: InputShape) -> np.ndarray:
-    """The rows that a phase may train on here.
+def serving_role(site: Site, task: Task, shape: InputShape) -> Role:
+    """How the site takes part in a phase: the first role for which it has enough people.
+
+    A site that only measures (``policy.role: external``) needs no training patients: it has the fullest role.
 
     Raises:
         PhaseNotPermittedError: the policy does not list the task.
-        ModalityMissingError: there is no row of the kind that the task needs.
+        ModalityMissingError: there is no row of any kind that the task takes.
         TooFewPatientsError: there are fewer patients than the policy asks for.
     """
     policy = site.config.policy
@@ -103,18 +104,23 @@ def training_rows(site: Site, task: Task, shape: InputShape) -> np.ndarray:
             where="site.yaml: policy.phases",
             remedy=f"add {task.name} to the list if the hospital agrees",
         )
-    rows = site.cohort.rows(task.needs, "train", shape)
-    if len(rows) == 0:
+    if policy.role == "external":
+        return task.roles[0]
+    most = 0
+    for role in task.roles:
+        patients = site.cohort.patients(site.cohort.rows(role.needs, "train", shape))
+        if patients >= policy.minimum_patients:
+            return role
+        most = max(most, patients)
+    if most == 0:
+        kinds = " or ".join(" + ".join(sorted(role.needs)) for role in task.roles)
         raise ModalityMissingError(
-            f"this site holds no training record with {' + '.join(sorted(task.needs))}",
+            f"this site holds no training record with {kinds}",
             where="site.yaml: source",
             remedy="nothing, if the hospital has no such data: the site sits this phase out",
         )
-    patients = site.cohort.patients(rows)
-    if patients < policy.minimum_patients:
-        raise TooFewPatientsError(
-            f"{patients} training patients serve {task.name}; the policy asks for {policy.minimum_patients}",
-            where="site.yaml: policy.minimum_patients",
-            remedy="add data, or lower the minimum if the hospital agrees",
-        )
-    return rows
+    raise TooFewPatientsError(
+        f"{most} training patients serve {task.name}; the policy asks for {policy.minimum_patients}",
+        where="site.yaml: policy.minimum_patients",
+        remedy="add data, or lower the minimum if the hospital agrees",
+    )

@@ -1,7 +1,8 @@
 """The ServerApp: reads the run config, runs the study, writes the run folder.
 
 The run config holds a few scalars only: ``study`` (a YAML file, or the name of one in ``server/studies``),
-``out`` (the run folder), ``hospitals`` (for clients in simulation) and ``track``. All else is the study's.
+``out`` (the run folder), ``initial`` (a folder of weights to start from), ``hospitals`` (for clients in
+simulation) and ``track``. All else is the study's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ RESULT = "result.json"
 
 
 def run_study(
-    grid: Grid, study: Study, *, folder: Path, progress: Progress = silent, track: bool = True
+    grid: Grid,
+    study: Study,
+    *,
+    folder: Path,
+    progress: Progress = silent,
+    track: bool = True,
+    initial: Path | None = None,
 ) -> dict[str, Any]:
     """Run or resume a study and write its run folder.
 
@@ -37,6 +44,7 @@ def run_study(
         folder: receives ``checkpoints``, ``model``, ``result.json`` and ``mlflow.db``.
         progress: called for every event.
         track: whether to write the MLflow store.
+        initial: folder of the weights that the study names as ``initial``.
 
     Returns:
         The content of ``result.json``.
@@ -46,7 +54,7 @@ def run_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(study.to_json() + "\n", encoding="utf-8")
-    run = StudyRun(study, link=SiteLink(grid), folder=folder, progress=progress)
+    run = StudyRun(study, link=SiteLink(grid), folder=folder, progress=progress, initial=initial)
     try:
         checkpoint = run.run()
     except CardioNetsError as error:
@@ -94,4 +102,5 @@ def main(grid: Grid, context: Context) -> None:
         folder=Path(out),
         progress=lambda event: log(20, line(event)),
         track=bool(context.run_config.get("track", True)),
+        initial=Path(str(initial)) if (initial := context.run_config.get("initial", "")) else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +54,47 @@ def plan(
             f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
             f" · {megabytes:.2f} MB out and back a round and site"
         )
+
+
+class Family(enum.StrEnum):
+    """Families of published weights; the keys of ``PUBLISHED``, which ``--help`` does not import."""
+
+    st_mem = "st-mem"
+    mae_vit = "mae-vit"
+    mar = "mar"
+
+
+@cli.command(name="import-weights")
+def import_weights(
+    family: Annotated[Family, typer.Argument(help="whose layout the checkpoint has")],
+    checkpoint: Annotated[Path, typer.Argument(help="a .safetensors file or a torch checkpoint")],
+    preset: Annotated[str, typer.Option("--preset", help="sizes of our modules: nano, small or paper")],
+    out: Annotated[Path, typer.Option("--out", help="folder to make; it must not exist")],
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="change or leave out what differs in size; all of it is recorded")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of parameters the checkpoint lacks")] = 0,
+    licence: Annotated[str, typer.Option("--licence", help="licence of the weights, as you found it")] = "",
+    format: Annotated[Format, typer.Option("--format", help="what stdout gets")] = Format.table,
+) -> None:
+    """Read published weights, running nothing of the file, into a folder that a study can start from."""
+    from server.import_weights import ImportRequest, import_weights, summary_lines
+
+    content = import_weights(
+        ImportRequest(
+            family=family.value,
+            source=checkpoint,
+            preset=preset,
+            out=out,
+            adapt=adapt,
+            seed=seed,
+            licence=licence,
+        )
+    )
+    if format is Format.json:
+        print(json.dumps(content, sort_keys=True))
+        return
+    print("\n".join(summary_lines(content)))
 
 
 def main() -> None:

@@ -5,15 +5,17 @@ A task's sums do not depend on the data, so what an empty site would send tells 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from cardionets_core.data.cohort import empty_cohort
 from cardionets_core.models import build_module
 from cardionets_core.models.presets import PHENOTYPES
-from cardionets_core.tasks import ClosedFormTask, Task
+from cardionets_core.tasks import ClosedFormTask, GradientTask, SiteView, Task
 from cardionets_core.tasks.shapes import shape_of
 
 Shapes = dict[str, tuple[int, ...]]
+MOST_REAL_VALUES = 500_000
 
 
 class ExpectedSums:
@@ -25,31 +27,36 @@ class ExpectedSums:
 
     def __init__(self, preset: str) -> None:
         self._preset = preset
-        self._shape = shape_of(preset)
-        self._nobody = empty_cohort(site="nobody", phenotypes=PHENOTYPES)
+        self._nobody = SiteView(
+            cohort=empty_cohort(site="nobody", phenotypes=PHENOTYPES),
+            shape=shape_of(preset),
+            device=torch.device("cpu"),
+        )
 
     def of_training(self, task: Task) -> Shapes:
         """Sums in a reply to a training order; none for a task that is trained by steps."""
         if not isinstance(task, ClosedFormTask):
             return {}
-        sums = task.sums(self._modules(task), self._nobody, shape=self._shape, device=torch.device("cpu"))
-        return {name: value.shape for name, value in sums.items()}
+        return _shapes(task.sums(self._modules(task), self._nobody))
+
+    def of_statistics(self, task: GradientTask) -> Shapes:
+        """Sums in a reply to an order for statistics."""
+        return _shapes(task.statistics(self._modules(task), ()))
 
     def of_metrics(self, task: Task) -> Shapes:
         """Sums in a reply to an order to measure."""
-        sums = task.metric_sums(
-            self._modules(task),
-            self._nobody,
-            split="validation",
-            shape=self._shape,
-            device=torch.device("cpu"),
-            seed=0,
-        )
-        return {name: value.shape for name, value in sums.items()}
+        return _shapes(task.metric_sums(self._modules(task), self._nobody, split="validation", seed=0))
 
     def _modules(self, task: Task) -> dict[str, torch.nn.Module]:
-        # Nobody's features are never computed, so encoders need no memory; heads are small and may be read.
-        return {
-            name: build_module(name, self._preset, seed=0, device="cpu" if name.endswith("probe") else "meta")
-            for name in (*task.trains, *task.reads)
-        }
+        # Nobody's features are never computed, so large modules need no memory; small ones may be read.
+        found = {}
+        for name in (*task.trains, *task.reads):
+            module = build_module(name, self._preset, seed=0, device="meta")
+            if sum(parameter.numel() for parameter in module.parameters()) <= MOST_REAL_VALUES:
+                module = build_module(name, self._preset, seed=0)
+            found[name] = module
+        return found
+
+
+def _shapes(sums: dict[str, np.ndarray]) -> Shapes:
+    return {name: value.shape for name, value in sums.items()}

@@ -22,12 +22,14 @@ class Measured:
 
     Attributes:
         by_site: site to its metrics.
-        pooled: metrics of all sites' patients together, from added sums; empty if no site could answer.
+        pooled: metrics of all members' patients together, from added sums; empty if none could answer.
+        external: site that never trains to its metrics; they are not part of ``pooled``.
         codes: site to the code for which it did not measure.
     """
 
     by_site: dict[str, dict[str, float]] = field(default_factory=dict)
     pooled: dict[str, float] = field(default_factory=dict)
+    external: dict[str, dict[str, float]] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, object]]:
@@ -65,8 +67,12 @@ def measure(
                 code = answer.reply.code
                 if not code:
                     check_sums(answer.reply, site=site, expected=expected)
-                    sums[site] = dict(answer.reply.sums)
-                    measured.by_site[site] = task.metrics(answer.reply.sums)
+                    found = task.metrics(answer.reply.sums)
+                    if members.is_external(answer.node):
+                        measured.external[site] = found
+                    else:
+                        sums[site] = dict(answer.reply.sums)
+                        measured.by_site[site] = found
             except ReplyRefusedError as error:
                 code = error.code
         if code:

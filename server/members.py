@@ -38,6 +38,7 @@ class Members:
         known = self.facts.setdefault(site, {"site": site, "phases": {}})
         known.update({key: facts[key] for key in COUNTED if isinstance(facts.get(key), dict)})
         known["phases"][task] = code or "serves"
+        known["role"] = "external" if facts.get("role") == "external" else "member"
         if not code:
             self._holds[answer.node] = {str(digest) for digest in facts.get("holds", [])}
         return site, code
@@ -45,6 +46,10 @@ class Members:
     def site(self, node: int) -> str:
         """The site's name, or a made-up one for a node that never gave any."""
         return self._site_of.get(node, f"node-{node}")
+
+    def is_external(self, node: int) -> bool:
+        """Whether the site measures models and trains none, by its own word."""
+        return self.facts.get(self.site(node), {}).get("role") == "external"
 
     def holds(self, node: int) -> set[str]:
         """Digests of the frozen modules that lie on the site; may be changed by the caller."""

@@ -13,24 +13,39 @@ from cardionets_core.exchange.tensors import Layout, layout_of, model_digest, mo
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, Task
 from cardionets_core.training.seeds import derive_seed
-from cardionets_core.training.tensors import export_tensors
+from cardionets_core.training.tensors import export_tensors, load_tensors
 from server.checkpoints import Checkpoint
+from server.given_model import given_modules
 from server.round_store import RoundStore
 from strategies import Strategy
 
+AVERAGE = ".average"
+
 
 def first_model(
-    study: Study, tasks: Sequence[Task], *, work: Path
+    study: Study, tasks: Sequence[Task], *, work: Path, initial: Path | None = None
 ) -> tuple[dict[str, Path], dict[str, Layout]]:
     """Every module that any phase trains or reads, with weights that follow from the study's seed.
 
+    Args:
+        study: names by digest the modules that start from given weights.
+        tasks: of its phases.
+        work: where the files go.
+        initial: folder of a model that holds those weights, as ``export_model`` or ``import-weights`` write.
+
     Returns:
         Module to its raw float32 file in ``work``, and module to its layout.
+
+    Raises:
+        CheckpointError: the study names weights that the folder does not hold.
     """
+    given = given_modules(study.initial, initial, preset=study.preset)
     files, layouts = {}, {}
     for name in sorted({name for task in tasks for name in (*task.trains, *task.reads)}):
-        seed = derive_seed(study.seed, "initial", name)
-        tensors = export_tensors(build_module(name, study.preset, seed=seed))
+        module = build_module(name, study.preset, seed=derive_seed(study.seed, "initial", name))
+        if name in given:
+            load_tensors(module, given[name], where=f"--initial: {name}")
+        tensors = export_tensors(module)
         layouts[name] = layout_of(tensors)
         files[name] = work / f"{name}.f32"
         pack(tensors).astype("<f4").tofile(files[name])
@@ -64,10 +79,62 @@ def combine_replies(
     return files
 
 
+def average_files(
+    task: Task,
+    files: Mapping[str, Path],
+    *,
+    checkpoint: Checkpoint,
+    decay: float,
+    steps: float,
+    work: Path,
+) -> dict[str, Path]:
+    """The server's moving average of the trained modules after a round (SCIENCE 5.4): ``NAME.average``.
+
+    ``average <- d * average + (1 - d) * new`` with ``d = decay ** steps``; before the first round the average
+    is the module that the phase began with.
+
+    Args:
+        task: of the phase.
+        files: newer files of modules than the checkpoint's.
+        checkpoint: the model before this round.
+        decay: a step.
+        steps: mean local steps of the sites that trained.
+        work: where the new files go.
+    """
+    kept = np.float64(decay) ** steps
+    averages: dict[str, Path] = {}
+    for module in task.trains:
+        name = module + AVERAGE
+        before = checkpoint.path(name if name in checkpoint.digests else module)
+        after = files.get(module) or checkpoint.path(module)
+        averages[name] = work / f"{name}.f32"
+        mean = kept * np.fromfile(before, dtype="<f4") + (1.0 - kept) * np.fromfile(after, dtype="<f4")
+        mean.astype("<f4").tofile(averages[name])
+    return averages
+
+
+def measured_files(task: Task, files: Mapping[str, Path]) -> dict[str, Path]:
+    """The files that stand for the model where it is measured: averages in place of their modules."""
+    return {**files, **{m: files[m + AVERAGE] for m in task.trains if m + AVERAGE in files}}
+
+
+def settle_averages(files: Mapping[str, Path]) -> dict[str, Path]:
+    """At a phase's end each average takes the place of its module."""
+    found = {name: path for name, path in files.items() if not name.endswith(AVERAGE)}
+    return {name: files.get(name + AVERAGE, path) for name, path in found.items()}
+
+
+def layouts_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> dict[str, Layout]:
+    """The layout of every file; an average is laid out as its module."""
+    return {name: checkpoint.layouts[name.removesuffix(AVERAGE)] for name in files}
+
+
 def digest_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> str:
-    """The model's digest once ``files`` take the place of the checkpoint's."""
-    digests = dict(checkpoint.digests)
-    for module, path in files.items():
-        if path != checkpoint.path(module):
-            digests[module] = module_digest(checkpoint.layouts[module], np.fromfile(path, dtype="<f4"))
+    """The digest of the model that consists of ``files``."""
+    digests = {}
+    for name, layout in layouts_of(checkpoint, files).items():
+        if name in checkpoint.digests and files[name] == checkpoint.path(name):
+            digests[name] = checkpoint.digests[name]
+        else:
+            digests[name] = module_digest(layout, np.fromfile(files[name], dtype="<f4"))
     return model_digest(digests)

@@ -14,7 +14,7 @@ from server.checkpoints import Checkpoint
 
 
 def round_orders(
-    kind: Literal["train", "evaluate"],
+    kind: Literal["statistics", "train", "evaluate"],
     name: RoundName,
     *,
     study_json: str,
@@ -22,6 +22,7 @@ def round_orders(
     checkpoint: Checkpoint,
     holds: Mapping[int, set[str]],
     files: Mapping[str, Path] | None = None,
+    shared: Mapping[str, np.ndarray] | None = None,
     split: Literal["validation", "test"] = "validation",
 ) -> dict[int, Order]:
     """One order a node; nodes that lack the same frozen modules share one order object.
@@ -34,6 +35,7 @@ def round_orders(
         checkpoint: the model.
         holds: node to the digests that it holds; says who is asked.
         files: newer files of some modules than the checkpoint's.
+        shared: added statistics of the round.
         split: which held-out patients to measure.
     """
 
@@ -43,21 +45,22 @@ def round_orders(
 
     modules = {module: packed(module) for module in task.trains}
     frozen = {module: checkpoint.digests[module] for module in task.reads}
-    shared: dict[frozenset[str], Order] = {}
+    alike: dict[frozenset[str], Order] = {}
     orders: dict[int, Order] = {}
     for node, held in holds.items():
         missing = frozenset(module for module, digest in frozen.items() if digest not in held)
-        if missing not in shared:
-            shared[missing] = Order(
+        if missing not in alike:
+            alike[missing] = Order(
                 kind=kind,
                 name=name,
                 study_json=study_json,
                 modules=modules,
                 frozen=frozen,
                 frozen_modules={module: packed(module) for module in sorted(missing)},
+                shared=shared or {},
                 split=split,
             )
-        orders[node] = shared[missing]
+        orders[node] = alike[missing]
     return orders
 
 
@@ -67,4 +70,5 @@ def order_bytes(orders: Mapping[int, Order]) -> int:
     for order in orders.values():
         packed = (*order.modules.values(), *order.frozen_modules.values())
         total += sum(module.values.nbytes for module in packed)
+        total += sum(value.nbytes for value in order.shared.values())
     return total

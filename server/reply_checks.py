@@ -15,6 +15,7 @@ from cardionets_core.config.study import ReplyBounds
 from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.exchange.tensors import Layout
+from cardionets_core.tasks import Role, Task
 
 CHUNK_VALUES = 1 << 20
 # FedAvg's products stay exact in float64 below this; no study has more samples in a round.
@@ -61,6 +62,18 @@ def check_reply(
     for name, value in reply.values.items():
         if not math.isfinite(value):
             raise _refused(site, f"its value {name} is not finite")
+
+
+def role_of(reply: Reply, task: Task, *, site: str) -> Role:
+    """The role in which a site says that it took part.
+
+    Raises:
+        ReplyRefusedError: the task has no such role.
+    """
+    place = reply.values.get("role", 0.0)
+    if place not in range(len(task.roles)):
+        raise _refused(site, f"it took part in a role that task {task.name} does not have")
+    return task.roles[int(place)]
 
 
 def check_sender(reply: Reply, *, order: Order, site: str) -> None:

@@ -30,8 +30,13 @@ class RoundStore:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
 
-    def accept(self, reply: Reply) -> None:
-        """Write a checked reply; when this returns, the disk has it."""
+    def accept(self, reply: Reply, *, weight: float = 1.0) -> None:
+        """Write a checked reply; when this returns, the disk has it.
+
+        Args:
+            reply: of one site.
+            weight: share of its samples that counts; at least one sample always does.
+        """
         folder = self.folder / reply.site
         folder.mkdir()
         for name, module in reply.modules.items():
@@ -45,6 +50,8 @@ class RoundStore:
         facts = {
             "site": reply.site,
             "samples": dict(reply.samples),
+            # Whole numbers: their products with float32 values are exact in float64.
+            "weights": {name: max(1, round(weight * count)) for name, count in reply.samples.items()},
             "sizes": {name: module.layout.size for name, module in reply.modules.items()},
             "values": dict(reply.values),
         }
@@ -65,7 +72,7 @@ class RoundStore:
                 found.append(
                     StoredModule(
                         site=site,
-                        samples=int(facts["samples"][name]),
+                        samples=int(facts["weights"][name]),
                         path=self.folder / site / f"{name}.f32",
                         size=int(facts["sizes"][name]),
                     )

@@ -25,7 +25,12 @@ from cardionets_core.exchange.messages import (
 )
 
 COLLECT_BYTES = 4_000_000
-MESSAGE_TYPES = {"census": "query.census", "train": "train", "evaluate": "evaluate"}
+MESSAGE_TYPES = {
+    "census": "query.census",
+    "statistics": "query.statistics",
+    "train": "train",
+    "evaluate": "evaluate",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

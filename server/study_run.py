@@ -7,26 +7,31 @@ is made of. It resumes from the newest checkpoint in the folder. It does not pri
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from cardionets_core.config.study import Study
-from cardionets_core.errors import FrozenModuleMissingError, QuorumNotMetError, ReplyRefusedError
+from cardionets_core.errors import QuorumNotMetError
 from cardionets_core.exchange.messages import Order, RoundName
-from cardionets_core.tasks import ClosedFormTask, Task, make_task
+from cardionets_core.tasks import MeasureTask, Task, make_task
+from cardionets_core.training.local import check_phase
 from server.checkpoints import Checkpoint, CheckpointStore
-from server.expected_sums import ExpectedSums
-from server.measure import Measured, measure
+from server.collect import Collector, round_entry
 from server.members import Members
-from server.next_model import combine_replies, digest_of, first_model
-from server.orders import order_bytes, round_orders
+from server.next_model import (
+    average_files,
+    combine_replies,
+    digest_of,
+    first_model,
+    layouts_of,
+    measured_files,
+    settle_averages,
+)
 from server.progress import Event, Progress, silent
-from server.reply_checks import check_reply, check_sender, check_sums
 from server.round_store import RoundStore
-from server.rounds import Answer, SiteLink
+from server.rounds import SiteLink
 from strategies import Strategy, make_strategy
 
 
@@ -38,12 +43,21 @@ class StudyRun:
         link: the way to the sites.
         folder: holds ``checkpoints`` and ``rounds``; an earlier run of the same study is resumed.
         progress: called for every event.
+        initial: folder of the weights that the study names as ``initial``.
 
     Raises:
         ConfigError: the study names a task, strategy or preset that does not exist, or a wrong option.
     """
 
-    def __init__(self, study: Study, *, link: SiteLink, folder: Path, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        study: Study,
+        *,
+        link: SiteLink,
+        folder: Path,
+        progress: Progress = silent,
+        initial: Path | None = None,
+    ) -> None:
         self.study = study
         self.members = Members()
         self.checkpoints = CheckpointStore(folder / "checkpoints", study_digest=study.digest)
@@ -51,11 +65,14 @@ class StudyRun:
         self._folder = folder
         self._work = folder / "work"
         self._progress = progress
+        self._initial = initial
         self._tasks: list[Task] = [make_task(phase.task, phase.options) for phase in study.phases]
+        for task, phase in zip(self._tasks, study.phases, strict=True):
+            check_phase(task, phase)
         self._strategy: Strategy = make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
-        self._sums = ExpectedSums(study.preset)
         self._deadline_s = study.sites.deadline_s
         self._seconds: list[float] = []
+        self._collector = Collector(study, link=link, members=self.members, tell=self._tell)
 
     def run(self) -> Checkpoint:
         """Run what is left of the study.
@@ -82,13 +99,16 @@ class StudyRun:
         return checkpoint
 
     def _first_checkpoint(self) -> Checkpoint:
-        files, layouts = first_model(self.study, self._tasks, work=self._work)
+        files, layouts = first_model(self.study, self._tasks, work=self._work, initial=self._initial)
         return self.checkpoints.write(
             phase=0, round_number=0, layouts=layouts, files=files, history=[], previous=None
         )
 
     def _census(self, index: int, checkpoint: Checkpoint) -> list[int]:
-        """Ask every connected site whether it can serve a phase; returns those that can, in site order."""
+        """Ask every connected site whether it can serve a phase; returns those that can, in site order.
+
+        External sites are among them: they are asked to measure, never to train.
+        """
         task = self._tasks[index]
         order = Order(
             kind="census",
@@ -102,17 +122,25 @@ class StudyRun:
             site, code = self.members.enrol(answer, order, task=task.name)
             if not code:
                 serving.append(answer.node)
-            self._tell(index, 0, "census", site=site, text=f"sits out: {code}" if code else "takes part")
-        if len(serving) < self.study.sites.minimum:
-            raise self._quorum(index, 0, len(serving))
+            part = "measures only" if self.members.is_external(answer.node) else "takes part"
+            self._tell(index, 0, "census", site=site, text=f"sits out: {code}" if code else part)
+        members = len(self._members_of(serving))
+        if members < self.study.sites.minimum:
+            raise self._quorum(index, 0, members)
         return sorted(serving, key=self.members.site)
+
+    def _members_of(self, nodes: list[int]) -> list[int]:
+        return [node for node in nodes if not self.members.is_external(node)]
 
     def _round(self, index: int, number: int, serving: list[int], checkpoint: Checkpoint) -> Checkpoint:
         task, start = self._tasks[index], time.monotonic()
+        members = self._members_of(serving)
+        if isinstance(task, MeasureTask):
+            return self._measure_only(index, number, serving, checkpoint)
         for attempt in range(1, self.study.sites.attempts + 1):
             name = RoundName(study_digest=self.study.digest, phase=index, round=number, attempt=attempt)
             store = RoundStore(self._folder / "rounds" / f"{index:02d}-{number:05d}-{attempt}")
-            entry = self._train(name, task, serving, checkpoint, store)
+            entry = self._collector.train(name, task, members, checkpoint=checkpoint, store=store)
             trained = len(store.sites())
             if trained >= self.study.sites.minimum:
                 break
@@ -122,138 +150,60 @@ class StudyRun:
         files.update(
             combine_replies(task, store, strategy=self._strategy, checkpoint=checkpoint, work=self._work)
         )
-        self._evaluate(entry, name, task, serving, checkpoint, files)
+        decay = self.study.phases[index].ema_decay
+        if decay is not None:
+            # An average that was there before goes in and out under its own name.
+            steps = float(np.mean([row["steps"] for row in entry["sites"] if row["status"] == "trained"]))
+            files |= average_files(
+                task, files, checkpoint=checkpoint, decay=decay, steps=steps, work=self._work
+            )
+        self._collector.evaluate(
+            entry, name, task, serving, checkpoint=checkpoint, files=measured_files(task, files)
+        )
+        if number == self.study.phases[index].rounds:
+            files = settle_averages(files)
+        written = self._close(entry, start, files=files, checkpoint=checkpoint)
+        store.forget_arrays()
+        return written
+
+    def _measure_only(
+        self, index: int, number: int, serving: list[int], checkpoint: Checkpoint
+    ) -> Checkpoint:
+        """A round of a task that trains nothing: the sites measure, the model stays as it is."""
+        task, start = self._tasks[index], time.monotonic()
+        name = RoundName(study_digest=self.study.digest, phase=index, round=number, attempt=1)
+        rows = [
+            {"site": self.members.site(node), "status": "measured", "code": "", "bytes": 0}
+            for node in serving
+        ]
+        entry: dict[str, Any] = {
+            **round_entry(name, task),
+            "bytes_received": 0,
+            "bytes_sent": 0,
+            "sites": rows,
+        }
+        files = {module: checkpoint.path(module) for module in checkpoint.digests}
+        self._collector.evaluate(entry, name, task, serving, checkpoint=checkpoint, files=files)
+        return self._close(entry, start, files=files, checkpoint=checkpoint)
+
+    def _close(
+        self, entry: dict[str, Any], start: float, *, files: dict[str, Path], checkpoint: Checkpoint
+    ) -> Checkpoint:
+        """Write the checkpoint of a finished round and tell of it."""
+        index, number = entry["phase"], entry["round"]
         entry["seconds"] = round(time.monotonic() - start, 3)
         self._seconds.append(entry["seconds"])
         entry["model_digest"] = digest_of(checkpoint, files)
         written = self.checkpoints.write(
             phase=index,
             round_number=number,
-            layouts=checkpoint.layouts,
+            layouts=layouts_of(checkpoint, files),
             files=files,
             history=[*checkpoint.history, entry],
             previous=checkpoint,
         )
-        store.forget_arrays()
-        self._tell(
-            index, number, "round", text=_summary(entry, len(serving)), left_s=self._left_s(index, number)
-        )
+        self._tell(index, number, "round", text=_summary(entry), left_s=self._left_s(index, number))
         return written
-
-    def _train(
-        self, name: RoundName, task: Task, serving: list[int], checkpoint: Checkpoint, store: RoundStore
-    ) -> dict[str, Any]:
-        """Send a round's orders and store every good reply; returns the round's entry of the history."""
-        orders = round_orders(
-            "train",
-            name,
-            study_json=self.study.to_json(),
-            task=task,
-            checkpoint=checkpoint,
-            holds={node: self.members.holds(node) for node in serving},
-        )
-        rows, received = [], 0
-        for answer in self._link.ask(orders, deadline_s=self._deadline_s):
-            row = self._accept(answer, orders[answer.node], task, checkpoint, store)
-            rows.append(row)
-            received += answer.nbytes
-            text = (
-                ""
-                if row["status"] == "trained"
-                else f"left out: {row['code']} {row.get('reason', '')}".rstrip()
-            )
-            self._tell(
-                name.phase, name.round, row["status"], site=row["site"], loss=row.get("loss"), text=text
-            )
-        return {
-            "phase": name.phase,
-            "task": task.name,
-            "primary": task.primary,
-            "round": name.round,
-            "attempt": name.attempt,
-            "bytes_sent": order_bytes(orders),
-            "bytes_received": received,
-            "sites": sorted(rows, key=lambda row: row["site"]),
-        }
-
-    def _accept(
-        self, answer: Answer, order: Order, task: Task, checkpoint: Checkpoint, store: RoundStore
-    ) -> dict[str, Any]:
-        """Judge and store one reply; returns the site's row."""
-        site, holds = self.members.site(answer.node), self.members.holds(answer.node)
-        row: dict[str, Any] = {
-            "site": site,
-            "status": "left-out",
-            "code": answer.code,
-            "bytes": answer.nbytes,
-        }
-        reply = answer.reply
-        if reply is None:
-            return row
-        row["code"] = reply.code
-        try:
-            if reply.code:
-                check_sender(reply, order=order, site=site)
-            else:
-                # A closed-form task sends sums; a module in its reply is one too many.
-                trains = () if isinstance(task, ClosedFormTask) else task.trains
-                layouts = {module: checkpoint.layouts[module] for module in trains}
-                check_reply(reply, order=order, site=site, layouts=layouts, bounds=self.study.reply_bounds)
-                check_sums(reply, site=site, expected=self._sums.of_training(task))
-                store.accept(reply)
-                row.update(status="trained", samples=dict(reply.samples), **reply.values)
-                holds |= set(order.frozen.values())
-        except ReplyRefusedError as error:
-            row.update(code=error.code, reason=error.what)
-        if row["code"] == FrozenModuleMissingError.code:
-            holds.clear()
-        return row
-
-    def _evaluate(
-        self,
-        entry: dict[str, Any],
-        name: RoundName,
-        task: Task,
-        serving: list[int],
-        checkpoint: Checkpoint,
-        files: Mapping[str, Path],
-    ) -> None:
-        """Measure on validation patients, and after a phase's last round on test patients."""
-        last = name.round == self.study.phases[name.phase].rounds
-        splits: list[Literal["validation", "test"]] = []
-        if last or name.round % self.study.evaluation.every_rounds == 0:
-            splits.append("validation")
-        if last:
-            splits.append("test")
-        for split in splits:
-            orders = round_orders(
-                "evaluate",
-                name,
-                study_json=self.study.to_json(),
-                task=task,
-                checkpoint=checkpoint,
-                holds={node: self.members.holds(node) for node in serving},
-                files=files,
-                split=split,
-            )
-            entry["bytes_sent"] += order_bytes(orders)
-            found: Measured = measure(
-                self._link,
-                orders,
-                members=self.members,
-                task=task,
-                expected=self._sums.of_metrics(task),
-                deadline_s=self._deadline_s,
-            )
-            if split == "test":
-                entry["test"] = {"pooled": found.pooled, "sites": found.rows()}
-                continue
-            entry["pooled"] = found.pooled
-            for row in entry["sites"]:
-                if row["site"] in found.by_site:
-                    row["metrics"] = found.by_site[row["site"]]
-                else:
-                    row["measure_code"] = found.codes.get(row["site"], "")
 
     def _left_s(self, index: int, number: int) -> float:
         rounds = sum(phase.rounds for phase in self.study.phases[index + 1 :])
@@ -280,8 +230,10 @@ class StudyRun:
         )
 
 
-def _summary(entry: dict[str, Any], serving: int) -> str:
-    trained = sum(row["status"] == "trained" for row in entry["sites"])
-    text = f"{trained} of {serving} sites"
-    value = entry.get("pooled", {}).get(entry["primary"])
+def _summary(entry: dict[str, Any]) -> str:
+    done = sum(row["status"] in ("trained", "measured") for row in entry["sites"])
+    text = f"{done} of {len(entry['sites'])} sites"
+    # A task without rounds of training is measured once, on the test patients.
+    measured = entry.get("pooled") or entry.get("test", {}).get("pooled", {})
+    value = measured.get(entry["primary"])
     return text if value is None else f"{text} · held-out {entry['primary']} {value:.4f}"

@@ -7,19 +7,21 @@ federation of one site must equal bit for bit. It knows no Flower, no orders and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from cardionets_core.config.study import Study
+from cardionets_core.config.study import Phase, Study
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, make_task
+from cardionets_core.tasks import ClosedFormTask, GradientTask, SiteView, make_task
+from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
-from cardionets_core.training.local import train_locally
+from cardionets_core.training.local import round_statistics, train_locally
+from cardionets_core.training.memory import InProcess
 from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import export_tensors, load_tensors
 
@@ -75,23 +77,25 @@ def train_centrally(
     for index, (phase, task) in enumerate(zip(study.phases, tasks, strict=True)):
         serves = len(cohort.rows(task.needs, "train", shape)) > 0
         used = {name: modules[name] for name in (*task.trains, *task.reads)}
+        site = SiteView(cohort=cohort, shape=shape, device=device, kept=Kept(cohort=cohort.digest))
+        memory = InProcess()
+        averages = _Averages(phase, used, task.trains)
         for number in range(1, phase.rounds + 1 if serves else 1):
             if isinstance(task, ClosedFormTask):
-                solved = task.solve(task.sums(used, cohort, shape=shape, device=device))
+                solved = task.solve(task.sums(used, site))
                 load_tensors(modules[task.trains[0]], solved)
             else:
-                train_locally(
-                    task,
-                    used,
-                    cohort,
-                    phase=phase,
-                    round_index=number,
-                    seed=derive_seed(study.seed, "train", index, number, cohort.site),
-                    shape=shape,
-                    device=device,
+                seed = derive_seed(study.seed, "train", index, number, cohort.site)
+                if isinstance(task, GradientTask) and task.shares:
+                    sums = round_statistics(task, used, site, phase=phase, round_index=number, seed=seed)
+                    site = replace(site, shared=sums)
+                result = train_locally(
+                    task, used, site, phase=phase, round_index=number, seed=seed, memory=memory
                 )
+                averages.add(result.steps)
             if progress:
                 progress(task.name, number, phase.rounds)
+        averages.settle()
         ends.append({name: _copy(export_tensors(module)) for name, module in modules.items()})
     return CentralModel(phase_ends=tuple(ends))
 
@@ -126,22 +130,45 @@ def probe_sums(
         name: build_module(name, study.preset, seed=0).to(device) for name in (*task.trains, *task.reads)
     }
     load_tensors(modules["ecg_encoder"], encoder)
-    parts = {c.site: task.sums(modules, c, shape=shape, device=device) for c in fit_on}
+    views = {
+        cohort.site: SiteView(cohort=cohort, shape=shape, device=device) for cohort in (*fit_on, *test_on)
+    }
+    parts = {cohort.site: task.sums(modules, views[cohort.site]) for cohort in fit_on}
     load_tensors(modules["phenotype_probe"], task.solve(add_sums(parts)))
     task.prepare_modules(modules)
     return add_sums(
         {
             cohort.site: task.metric_sums(
                 modules,
-                cohort,
+                views[cohort.site],
                 split="test",
-                shape=shape,
-                device=device,
                 seed=derive_seed(study.seed, "evaluate", index, cohort.site),
             )
             for cohort in test_on
         }
     )
+
+
+class _Averages:
+    """The moving average of a phase, as the server keeps it; does nothing where the phase has none."""
+
+    def __init__(self, phase: Phase, modules: Modules, trains: Sequence[str]) -> None:
+        self._decay = phase.ema_decay
+        self._modules = modules
+        names = trains if self._decay is not None else ()
+        self._means = {name: export_tensors(modules[name]) for name in names}
+
+    def add(self, steps: int) -> None:
+        """Take in the weights after a round of some steps."""
+        for name, means in self._means.items():
+            kept = np.float64(self._decay or 0.0) ** float(steps)
+            for key, value in export_tensors(self._modules[name]).items():
+                means[key] = (kept * means[key] + (1.0 - kept) * value).astype(np.float32)
+
+    def settle(self) -> None:
+        """Put the averages into the modules."""
+        for name, means in self._means.items():
+            load_tensors(self._modules[name], means)
 
 
 def _copy(tensors: Tensors) -> Tensors:

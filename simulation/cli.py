@@ -110,6 +110,9 @@ def run(
         bool, typer.Option(help="also train the arms that the federation is compared with")
     ] = True,
     track: Annotated[bool, typer.Option(help="write MLflow's store")] = True,
+    initial: Annotated[
+        Path | None, typer.Option("--initial", help="folder of the weights that the study names as initial")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
     format: FormatOption = Format.table,
 ) -> None:
@@ -129,6 +132,7 @@ def run(
         cores=cores,
         compare=compare,
         track=track,
+        initial=initial,
     )
     try:
         result = run_scenario(request, screen)

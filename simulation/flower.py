@@ -36,6 +36,7 @@ def run_on_flower(
     progress: Progress,
     track: bool,
     cores: int,
+    initial: Path | None = None,
 ) -> dict[str, Any]:
     """Run the study with the real ServerApp code and the real ClientApp on Flower's engine (Ray).
 
@@ -46,6 +47,7 @@ def run_on_flower(
         progress: called for every event.
         track: whether the server writes MLflow's store.
         cores: how many sites may compute at a time, one core each.
+        initial: folder of the weights that the study names as ``initial``.
 
     Returns:
         The content of ``result.json``.
@@ -66,7 +68,7 @@ def run_on_flower(
 
     @server_app.main()
     def main(grid: Grid, context: Any) -> None:
-        results.append(run_study(grid, study, folder=folder, progress=progress, track=track))
+        results.append(run_study(grid, study, folder=folder, progress=progress, track=track, initial=initial))
 
     run_simulation(
         server_app=server_app,
@@ -87,7 +89,13 @@ def run_on_flower(
 
 
 def run_locally(
-    study: Study, site_paths: Sequence[Path], *, folder: Path, progress: Progress, track: bool
+    study: Study,
+    site_paths: Sequence[Path],
+    *,
+    folder: Path,
+    progress: Progress,
+    track: bool,
+    initial: Path | None = None,
 ) -> dict[str, Any]:
     """Run the same study on the in-process grid: no Ray, one site after the other.
 
@@ -100,4 +108,4 @@ def run_locally(
 
     locate = functools.partial(hospital_of_partition, tuple(site_paths))
     grid = LocalGrid([make_app(locate) for _ in site_paths])
-    return run_study(grid, study, folder=folder, progress=progress, track=track)
+    return run_study(grid, study, folder=folder, progress=progress, track=track, initial=initial)

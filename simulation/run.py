@@ -51,6 +51,7 @@ class RunRequest:
         cores: how many processes compute at a time.
         compare: whether to run the other arms.
         track: whether to write MLflow's store.
+        initial: folder of the weights that the study names as ``initial``.
     """
 
     scenario: Scenario
@@ -62,6 +63,7 @@ class RunRequest:
     cores: int = 2
     compare: bool = True
     track: bool = True
+    initial: Path | None = None
 
 
 def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
@@ -93,10 +95,18 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     track = request.track
     if request.engine == "flower":
         result = run_on_flower(
-            study, paths, folder=request.out, progress=screen.event, track=track, cores=request.cores
+            study,
+            paths,
+            folder=request.out,
+            progress=screen.event,
+            track=track,
+            cores=request.cores,
+            initial=request.initial,
         )
     else:
-        result = run_locally(study, paths, folder=request.out, progress=screen.event, track=track)
+        result = run_locally(
+            study, paths, folder=request.out, progress=screen.event, track=track, initial=request.initial
+        )
     seconds["study"] = time.monotonic() - started - sum(seconds.values())
     result["scenario"] = request.scenario.name
     result["broken_sites"] = broken

@@ -27,7 +27,8 @@ class StoredModule:
 
     Attributes:
         site: name of the site.
-        samples: how many samples produced gradient for this module; at least 1.
+        samples: how many samples count for this module: those that produced gradient, times the weight of
+            the site's role; at least 1.
         path: raw little-endian float32, ``size`` values.
         size: number of values.
     """

@@ -104,18 +104,25 @@ class Device(Document):
     threads: int = Field(
         default=1, ge=1, le=256, description="CPU threads; part of bit-for-bit repeatability"
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16: matrix products under autocast; losses and norms stay in fp32"
+    )
+    compile: bool = Field(default=False, description="torch.compile of the transformer blocks")
+    prefetch: int = Field(
+        default=0, ge=0, le=64, description="batches made ahead in a thread, pinned for a GPU; same bytes"
+    )
 
 
 class Split(Document):
     """Shares of patients; the rest is for training. The salt keeps the split the same as data is added."""
 
     validation: float = Field(default=0.1, ge=0, lt=1)
-    test: float = Field(default=0.2, ge=0, lt=1)
+    test: float = Field(default=0.2, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _something_left(self) -> Split:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test leave nobody to train on")
+    def _at_most_everybody(self) -> Split:
+        if self.validation + self.test > 1:
+            raise ValueError("validation and test are shares of the patients: together at most 1")
         return self
 
 
@@ -133,6 +140,9 @@ class Policy(Document):
     """What the site permits; a study that passes a cap is refused with the cap's name."""
 
     phases: tuple[str, ...] = Field(description="tasks that may run here")
+    role: Literal["member", "external"] = Field(
+        default="member", description="external: models are measured here, never trained"
+    )
     minimum_patients: int = Field(default=20, ge=5, description="fewest training patients behind any reply")
     minimum_cell: int = Field(default=5, ge=1, description="fewest held-out patients behind any metric sum")
     maximum_rounds: int = Field(default=1000, ge=1)
@@ -166,6 +176,13 @@ class SiteConfig(Document):
         if value == "pooled":
             raise ValueError("'pooled' is the name of a comparison, not of a site")
         return value
+
+    @model_validator(mode="after")
+    def _somebody_to_train_on(self) -> SiteConfig:
+        split = self.prepare.split
+        if self.policy.role == "member" and split.validation + split.test >= 1:
+            raise ValueError("prepare.split: validation and test leave nobody to train on")
+        return self
 
 
 def read_site(path: Path) -> SiteConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,9 @@ class Optimiser(Document):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(default=0.0, ge=0, description="in the phase's local unit: epochs or steps")
     clip_norm: float | None = Field(default=None, gt=0)
+    state: Literal["reset", "persist"] = Field(
+        default="reset", description="whether a site's moments begin anew each round; they never travel"
+    )
 
     @model_validator(mode="after")
     def _one_rate(self) -> Optimiser:
@@ -54,7 +57,16 @@ class Phase(Document):
     local_epochs: float | None = Field(default=None, gt=0)
     local_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="parts in which a batch passes the model",
+    )
     optimiser: Optimiser | None = None
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="the server's moving average, a step; measured and kept instead"
+    )
     options: dict[str, Scalar] = Field(default_factory=dict, description="options of the task's loss")
 
     @model_validator(mode="after")
@@ -63,6 +75,10 @@ class Phase(Document):
             raise ValueError("give only one of local_epochs and local_steps")
         if self.optimiser is not None and self.local_epochs is None and self.local_steps is None:
             raise ValueError("a trained phase needs local_epochs or local_steps")
+        if self.accumulate > self.batch_size:
+            raise ValueError("accumulate is at most batch_size")
+        if self.ema_decay is not None and self.optimiser is None:
+            raise ValueError("ema_decay belongs to a phase that is trained by steps")
         return self
 
 
@@ -105,6 +121,9 @@ class Study(Document):
     privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
     reply_bounds: ReplyBounds = ReplyBounds()
+    initial: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        default_factory=dict, description="module to digest: weights to start from instead of random ones"
+    )
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks. Equal studies give equal text."""

@@ -18,6 +18,7 @@ from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.cache import open_published
 from cardionets_core.data.cache_writer import sole_writer, unpublish, write_publication
 from cardionets_core.data.cohort import Cohort
+from cardionets_core.data.derived import forget_derived
 from cardionets_core.data.duplicates import find_duplicates
 from cardionets_core.data.fingerprint import Fingerprint, fingerprint
 from cardionets_core.data.listing import Listing, take_listing
@@ -78,7 +79,9 @@ def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
             manifest = read_manifest(config)
             held = dict(manifest.files.values())
             if not manifest.counts["unread"]:
-                return open_published(config, now=now, verify=True)
+                cohort = open_published(config, now=now, verify=True)
+                forget_derived(config, but_of=cohort.digest)
+                return cohort
         except CacheStaleError:
             pass
         except CacheForeignError:
@@ -97,7 +100,8 @@ def prepare(config: SiteConfig, *, progress: Progress | None = None) -> Cohort:
             while True:
                 if damaged:
                     store.forget(store.damaged())
-                # Whoever is no longer listed is gone before anything else happens.
+                # Whoever is no longer listed is gone before anything else happens, derived arrays included.
+                forget_derived(config)
                 store.forget(store.entries.keys() - listing.recordings.keys())
                 store.settle()
                 _read_new(config, store, listing=listing, key=key, tell=tell)

@@ -16,11 +16,11 @@ import numpy as np
 from cardionets_core.errors import FormatTooNewError, OrderRefusedError, PeerError, ReplyRefusedError
 from cardionets_core.exchange.tensors import Layout
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Scalar = str | int | float
-Kind = Literal["census", "train", "evaluate"]
-KINDS: tuple[Kind, ...] = ("census", "train", "evaluate")
+Kind = Literal["census", "statistics", "train", "evaluate"]
+KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +66,14 @@ class Order:
     """What the coordinator asks of a site.
 
     Attributes:
-        kind: ``census`` (what could you serve), ``train`` or ``evaluate``.
+        kind: ``census`` (what could you serve), ``statistics`` (sums before a round's steps), ``train`` or
+            ``evaluate``.
         name: the round.
         study_json: the whole study.
         modules: global tensors of the modules that the phase trains.
         frozen: name to digest of the modules that the phase only reads.
         frozen_modules: tensors of those of them that the site does not hold yet.
+        shared: float64 arrays: the sites' added statistics of this round, where the phase has any.
         split: which held-out patients an ``evaluate`` order measures.
     """
 
@@ -81,6 +83,7 @@ class Order:
     modules: Mapping[str, PackedModule] = field(default_factory=dict)
     frozen: Mapping[str, str] = field(default_factory=dict)
     frozen_modules: Mapping[str, PackedModule] = field(default_factory=dict)
+    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
     split: Literal["validation", "test"] = "validation"
 
 
@@ -116,6 +119,7 @@ def order_to_envelope(order: Order) -> Envelope:
     arrays: dict[str, np.ndarray] = {}
     _put_modules(fields, arrays, "module", order.modules)
     _put_modules(fields, arrays, "frozen", order.frozen_modules)
+    _put_sums(arrays, "shared", order.shared)
     fields.update({f"digest/{name}": digest for name, digest in order.frozen.items()})
     return Envelope(fields=fields, arrays=arrays)
 
@@ -144,6 +148,7 @@ def order_from_envelope(envelope: Envelope) -> Order:
                 if key.startswith("digest/")
             },
             frozen_modules=_take_modules(envelope, "frozen"),
+            shared=_take_sums(envelope, "shared"),
             split=split,  # type: ignore[arg-type]
         )
     except FormatTooNewError:
@@ -160,7 +165,7 @@ def reply_to_envelope(reply: Reply) -> Envelope:
     _put_modules(fields, arrays, "module", reply.modules)
     fields.update({f"samples/{name}": int(count) for name, count in reply.samples.items()})
     fields.update({f"value/{name}": float(value) for name, value in reply.values.items()})
-    arrays.update({f"sum/{name}": np.asarray(value, dtype=np.float64) for name, value in reply.sums.items()})
+    _put_sums(arrays, "sum", reply.sums)
     return Envelope(fields=fields, arrays=arrays)
 
 
@@ -182,11 +187,7 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
                 for key in fields
                 if key.startswith("samples/")
             },
-            sums={
-                key.removeprefix("sum/"): value
-                for key, value in envelope.arrays.items()
-                if key.startswith("sum/")
-            },
+            sums=_take_sums(envelope, "sum"),
             values={
                 key.removeprefix("value/"): _number(fields, key) for key in fields if key.startswith("value/")
             },
@@ -237,6 +238,18 @@ def _take_modules(envelope: Envelope, prefix: str) -> dict[str, PackedModule]:
             layout = Layout.from_json(_text(envelope.fields, f"layout/{key}"))
             found[key.removeprefix(f"{prefix}/")] = PackedModule(layout=layout, values=values)
     return found
+
+
+def _put_sums(arrays: dict[str, np.ndarray], prefix: str, sums: Mapping[str, np.ndarray]) -> None:
+    arrays.update({f"{prefix}/{name}": np.asarray(value, dtype=np.float64) for name, value in sums.items()})
+
+
+def _take_sums(envelope: Envelope, prefix: str) -> dict[str, np.ndarray]:
+    return {
+        key.removeprefix(f"{prefix}/"): value
+        for key, value in envelope.arrays.items()
+        if key.startswith(f"{prefix}/")
+    }
 
 
 def _text(fields: Mapping[str, Scalar], key: str) -> str:

@@ -4,12 +4,39 @@ from collections.abc import Mapping
 
 from cardionets_core.errors import UnknownNameError
 from cardionets_core.tasks.align import Align
-from cardionets_core.tasks.base import ClosedFormTask, GradientTask, Scalar, Task, TaskLoss
+from cardionets_core.tasks.base import (
+    ClosedFormTask,
+    GradientTask,
+    MeasureTask,
+    Role,
+    Scalar,
+    SiteView,
+    Task,
+    TaskLoss,
+)
+from cardionets_core.tasks.calibrate import Calibrate
 from cardionets_core.tasks.masked_autoencoders import CmrMaskedAutoencoder, EcgMaskedAutoencoder
+from cardionets_core.tasks.phenotype import Phenotype
+from cardionets_core.tasks.prevalence import Prevalence
+from cardionets_core.tasks.principal_task import PrincipalComponents
 from cardionets_core.tasks.probe import Probe
+from cardionets_core.tasks.screening import Screening
+from cardionets_core.tasks.standardise import Standardise
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (EcgMaskedAutoencoder, CmrMaskedAutoencoder, Align, Probe)
+    task.name: task
+    for task in (
+        EcgMaskedAutoencoder,
+        CmrMaskedAutoencoder,
+        PrincipalComponents,
+        Align,
+        Probe,
+        Standardise,
+        Phenotype,
+        Prevalence,
+        Screening,
+        Calibrate,
+    )
 }
 
 
@@ -29,4 +56,15 @@ def make_task(name: str, options: Mapping[str, Scalar]) -> Task:
     return TASKS[name](options)
 
 
-__all__ = ["TASKS", "ClosedFormTask", "GradientTask", "Scalar", "Task", "TaskLoss", "make_task"]
+__all__ = [
+    "TASKS",
+    "ClosedFormTask",
+    "GradientTask",
+    "MeasureTask",
+    "Role",
+    "Scalar",
+    "SiteView",
+    "Task",
+    "TaskLoss",
+    "make_task",
+]

@@ -9,7 +9,7 @@ Legend: B rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,13 +19,45 @@ from torch import nn
 
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Cohort, Split
-from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError, OrderRefusedError
+from cardionets_core.tasks.site_view import EVALUATION_BATCH, SiteView
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "ClosedFormTask",
+    "GradientTask",
+    "MeasureTask",
+    "Modules",
+    "Role",
+    "Scalar",
+    "SiteView",
+    "Sums",
+    "Task",
+    "TaskLoss",
+    "count_sums",
+    "one",
+]
 
 Scalar = bool | int | float | str
 Modules = Mapping[str, nn.Module]
 Sums = dict[str, np.ndarray]
-EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One way of taking part in a phase; a site takes the first that its data can serve.
+
+    Attributes:
+        name: kebab-case.
+        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
+        trains: modules that change here; those of the phase that are not named stay as they came.
+        weight: share of its samples that counts in the mean.
+    """
+
+    name: str
+    needs: frozenset[str]
+    trains: tuple[str, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +76,21 @@ class TaskLoss:
 
 
 class Task(ABC):
-    """Common to all tasks.
+    """Common to all tasks. What depends on the options is set anew by the constructor.
 
-    Class attributes:
+    Attributes:
         name: as in the study.
         trains: modules that change.
         reads: modules that are frozen; they stay in eval mode, without gradients.
-        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``.
+        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
         decomposes: the batch loss is the mean of terms of one row each, so DP-SGD may be applied.
         minimum_batch: smaller batches are skipped and not counted.
+        batch_keys: what a training batch loads; None loads what the role needs. A loss that looks values up
+            by ``row_B`` needs none of them.
         primary: name of the metric that stands for the task.
         higher_is_better: its direction.
         defaults: every option with its default; an option's value has the type of its default.
+        choices: options that are words, with the words.
 
     Args:
         options: some of ``defaults``, changed.
@@ -65,14 +100,16 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    trains: ClassVar[tuple[str, ...]]
-    reads: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[frozenset[str]]
-    decomposes: ClassVar[bool]
-    minimum_batch: ClassVar[int] = 1
-    primary: ClassVar[str]
-    higher_is_better: ClassVar[bool]
+    trains: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    needs: frozenset[str]
+    decomposes: bool
+    minimum_batch: int = 1
+    batch_keys: frozenset[str] | None = None
+    primary: str
+    higher_is_better: bool
     defaults: ClassVar[dict[str, Scalar]] = {}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         where = f"study: phases: options of task {self.name}"
@@ -87,9 +124,23 @@ class Task(ABC):
             kinds = ", ".join(f"{name} is a {type(self.defaults[name]).__name__}" for name in wrong)
             raise ConfigError(f"option of the wrong type: {', '.join(wrong)}", where=where, remedy=kinds)
         self.options: dict[str, Scalar] = {**self.defaults, **options}
+        for name, words in self.choices.items():
+            if self.options[name] not in words:
+                raise ConfigError(
+                    f"{name} is {self.options[name]!r}", where=where, remedy=f"use one of: {', '.join(words)}"
+                )
 
-    def prepare_modules(self, modules: Modules) -> None:
-        """Set modes and gradients: trained modules in train(), read modules frozen in eval().
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The ways of taking part, the fullest first."""
+        return (Role(name="full", needs=self.needs, trains=self.trains),)
+
+    def prepare_modules(self, modules: Modules, role: Role | None = None) -> None:
+        """Set modes and gradients: what the role trains in train(), all else frozen in eval().
+
+        Args:
+            modules: by name, at least those that the task trains and reads.
+            role: the site's; the fullest by default.
 
         Raises:
             OrderRefusedError: a module of the task is absent.
@@ -99,22 +150,14 @@ class Task(ABC):
             raise OrderRefusedError(
                 f"modules are absent: {', '.join(missing)}", where=f"task {self.name}", remedy="send them"
             )
+        trained = (role or self.roles[0]).trains
         for name in (*self.trains, *self.reads):
             module = modules[name]
-            module.train(name in self.trains).requires_grad_(name in self.trains)
+            module.train(name in trained).requires_grad_(name in trained)
             module.zero_grad(set_to_none=True)
 
     @abstractmethod
-    def metric_sums(
-        self,
-        modules: Modules,
-        cohort: Cohort,
-        *,
-        split: Split,
-        shape: InputShape,
-        device: torch.device,
-        seed: int,
-    ) -> Sums:
+    def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Sums over rows or patients of a split; they may be added over sites.
 
         Returns:
@@ -131,11 +174,15 @@ class Task(ABC):
 
 
 class GradientTask(Task):
-    """A task with a loss."""
+    """A task with a loss.
 
-    def open_round(
-        self, modules: Modules, cohort: Cohort, *, shape: InputShape, device: torch.device
-    ) -> object:
+    Attributes:
+        shares: before each round's steps the sites' ``statistics`` are added and handed to all of them.
+    """
+
+    shares: bool = False
+
+    def open_round(self, modules: Modules, site: SiteView, role: Role) -> object:
         """What the loss needs of the whole site for one round, or None. Modules are prepared already."""
         return None
 
@@ -145,22 +192,42 @@ class GradientTask(Task):
 
         Args:
             modules: prepared modules.
-            batch: at least one row, with the keys of ``needs``, on the modules' device.
+            batch: at least one row, with the keys of the role's ``needs`` or of ``batch_keys``, on the
+                modules' device.
             state: from ``open_round``.
             generator: a CPU generator for masks and noise.
         """
+
+    def statistics(self, modules: Modules, batches: Iterable[Batch]) -> Sums:
+        """What is added over the sites before a round's steps, where the task ``shares``.
+
+        Args:
+            modules: prepared modules.
+            batches: the first epoch of this round, with the windows that the steps will see; may be empty.
+
+        Returns:
+            float64 arrays whose names and shapes do not depend on the data.
+        """
+        return {}
 
 
 class ClosedFormTask(Task):
     """A task whose trained module follows from sums over rows: one exchange, no steps."""
 
     @abstractmethod
-    def sums(self, modules: Modules, cohort: Cohort, *, shape: InputShape, device: torch.device) -> Sums:
+    def sums(self, modules: Modules, site: SiteView) -> Sums:
         """What the site adds to the solution: float64 arrays that may be added over sites."""
 
     @abstractmethod
     def solve(self, sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """State of the trained module from added sums: float32 arrays by parameter name."""
+
+
+class MeasureTask(Task):
+    """A task that trains nothing: its round is one measurement on the test patients."""
+
+    trains = ()
+    decomposes = False
 
 
 def count_sums(cohort: Cohort, rows: np.ndarray) -> Sums:

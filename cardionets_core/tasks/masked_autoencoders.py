@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from cardionets_core.data.batches import Batch
-from cardionets_core.data.cohort import Cohort, Split
-from cardionets_core.data.windows import InputShape
+from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.losses import masked_correlation, masked_squared_error
 from cardionets_core.models.cmr_encoder import CmrEncoder
@@ -25,10 +24,11 @@ from cardionets_core.models.ecg_encoder import EcgEncoder
 from cardionets_core.models.masking import draw_mask, visible_count
 from cardionets_core.models.patches import patchify_cine, patchify_ecg
 from cardionets_core.tasks.base import (
-    EVALUATION_BATCH,
     GradientTask,
     Modules,
+    Role,
     Scalar,
+    SiteView,
     Sums,
     TaskLoss,
     count_sums,
@@ -77,9 +77,9 @@ class MaskedAutoencoder(GradientTask):
     def reconstruct(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> Reconstruction:
         """Mask, encode and decode a batch."""
 
-    def prepare_modules(self, modules: Modules) -> None:
+    def prepare_modules(self, modules: Modules, role: Role | None = None) -> None:
         """As every task; and the sine-cosine position table of the encoder stays as it is."""
-        super().prepare_modules(modules)
+        super().prepare_modules(modules, role)
         position = cast(torch.nn.Parameter, modules[self.trains[0]].position)
         position.requires_grad_(False)
 
@@ -90,26 +90,15 @@ class MaskedAutoencoder(GradientTask):
         total = per_sample_B.mean()
         return TaskLoss(total=total, per_sample_B=per_sample_B, parts={"masked_mse": float(total.detach())})
 
-    def metric_sums(
-        self,
-        modules: Modules,
-        cohort: Cohort,
-        *,
-        split: Split,
-        shape: InputShape,
-        device: torch.device,
-        seed: int,
-    ) -> Sums:
+    def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Sums over rows of masked squared error and of correlation; the middle window of each ECG."""
-        rows = cohort.rows(self.needs, split, shape)
+        rows = site.rows(self.needs, split)
         generator = torch.Generator().manual_seed(seed)
         for name in self.trains:
             modules[name].eval()
         error = correlation = 0.0
         with torch.no_grad():
-            for begin in range(0, len(rows), EVALUATION_BATCH):
-                some = rows[begin : begin + EVALUATION_BATCH]
-                batch = cohort.batch(some, keys=self.needs, shape=shape, window=MIDDLE_WINDOW).to(device)
+            for _, batch in site.batches(rows, keys=self.needs, window=MIDDLE_WINDOW):
                 made = self.reconstruct(modules, batch, generator=generator)
                 error += float(
                     masked_squared_error(made.predicted, made.target, hidden=made.hidden).double().sum()
@@ -117,7 +106,7 @@ class MaskedAutoencoder(GradientTask):
                 correlation += float(
                     masked_correlation(made.predicted, made.target, hidden=made.hidden).sum()
                 )
-        return {**count_sums(cohort, rows), "masked_mse": one(error), "correlation": one(correlation)}
+        return {**count_sums(site.cohort, rows), "masked_mse": one(error), "correlation": one(correlation)}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """``masked_mse`` and ``correlation``, means over rows."""

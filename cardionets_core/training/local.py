@@ -1,13 +1,13 @@
 """One round of training at one site (step 7 of the walk).
 
-Comes in: prepared words (task, phase), modules, the site's cohort. Goes out: changed modules, and counts.
-Nothing here knows of the wire, of files or of other sites.
+Comes in: prepared words (task, phase), modules, what the task sees of the site. Goes out: changed modules,
+and counts. Nothing here knows of the wire, of files or of other sites.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from cardionets_core.config.study import Phase
-from cardionets_core.data.cohort import Cohort
-from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError, NonFiniteLossError
-from cardionets_core.tasks.base import GradientTask, Task
+from cardionets_core.tasks.base import GradientTask, Role, SiteView, Sums, Task
+from cardionets_core.training.memory import Memory, export_state, import_state
+from cardionets_core.training.numerics import Numerics, compile_blocks
 from cardionets_core.training.optimiser import build_optimiser
+from cardionets_core.training.plan import ahead, plan_steps
 from cardionets_core.training.schedule import learning_rate, peak_rate, step_progress, units_per_round
 from cardionets_core.training.seeds import derive_seed
 
@@ -45,120 +46,187 @@ class LocalResult:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """Rows of one step, and the generator that draws their windows."""
-
-    rows: np.ndarray
-    windows: np.random.Generator
-
-
 def train_locally(
     task: Task,
     modules: Mapping[str, nn.Module],
-    cohort: Cohort,
+    site: SiteView,
     *,
     phase: Phase,
     round_index: int,
     seed: int,
-    shape: InputShape,
-    device: torch.device | str,
+    role: Role | None = None,
+    numerics: Numerics | None = None,
+    memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> LocalResult:
-    """Train the task's modules for one round, in place.
+    """Train the role's modules for one round, in place.
 
     Each epoch shows every row at most once, with one random window. Order and windows follow from (seed,
-    round, epoch), masks from (seed, round). The optimiser's state begins anew. On the CPU with a fixed number
-    of threads, equal arguments give equal bytes.
+    round, epoch), masks and dropout from (seed, round). On the CPU with a fixed number of threads, equal
+    arguments give equal bytes; making batches ahead changes none.
 
     Args:
         task: a task with a loss.
-        modules: by name, at least those that the task trains and reads; moved to ``device``.
-        cohort: the site.
+        modules: by name, at least those that the task trains and reads; moved to the site's device.
+        site: the site, with the round's shared statistics where the task asks for them.
         phase: rounds, local epochs (may be a fraction) or steps, batch size, optimiser.
         round_index: from 1; the learning rate follows from it.
         seed: differs between runs, phases and sites.
-        shape: sizes of the preset.
-        device: where to train.
+        role: how the site takes part; the fullest role by default.
+        numerics: precision, compilation, prefetch; fp32 without either by default.
+        memory: of the optimiser's state; used where the phase lets it persist, and needed there.
         progress: told (step from 1, steps, loss) after each step.
 
     Returns:
         Counts and means. A site without usable rows returns zeros and leaves the modules as they are.
 
     Raises:
-        ConfigError: the task has no loss, the phase no optimiser, or its batch is under the task's minimum.
+        ConfigError: the task has no loss, the phase no optimiser, its batch is under the task's minimum, or a
+            batch is to be accumulated although the loss couples its rows.
         NonFiniteLossError: a loss or a weight is not finite; the modules are then of no use.
     """
     if not isinstance(task, GradientTask):
         raise ConfigError(f"task {task.name} is solved from sums, not trained by steps", where="training")
+    check_phase(task, phase)
     spec = phase.optimiser
-    if spec is None:
-        raise ConfigError(
-            f"task {task.name} is trained, but its phase has no optimiser",
-            where="study: phases",
-            remedy="add one",
-        )
-    if phase.batch_size < task.minimum_batch:
-        raise ConfigError(
-            f"batch_size {phase.batch_size} is under the {task.minimum_batch} that task {task.name} needs",
-            where="study: phases: batch_size",
-            remedy=f"set it to {task.minimum_batch} or more",
-        )
-    place = torch.device(device)
-    for name in (*task.trains, *task.reads):
-        if name in modules:
-            modules[name].to(place)
-    task.prepare_modules(modules)
-    rows = cohort.rows(task.needs, "train", shape)
+    assert spec is not None  # check_phase refuses a phase without one
+    role, numerics = role or task.roles[0], numerics or Numerics()
+    _place(task, modules, site, role=role)
+    rows = site.rows(role.needs, "train")
     steps = steps_in_round(phase, rows=len(rows), minimum_batch=task.minimum_batch)
     if steps == 0:
         return LocalResult(samples=0, patients=0, steps=0, loss_mean=0.0)
 
-    state = task.open_round(modules, cohort, shape=shape, device=place)
+    if numerics.compile:
+        compile_blocks(modules.values())
     peak = peak_rate(spec, phase.batch_size)
     total = phase.rounds * units_per_round(phase)
-    optimiser = build_optimiser(modules, task.trains, spec=spec, lr=peak)
+    optimiser = build_optimiser(modules, role.trains, spec=spec, lr=peak)
     trained = [p for group in optimiser.param_groups for p in group["params"]]
-    noise = torch.Generator().manual_seed(derive_seed(seed, round_index, "noise"))
-    used = np.zeros(len(cohort.row_patient), dtype=bool)
+    if spec.state == "persist":
+        if memory is None:
+            raise ConfigError("an optimiser that persists needs a place for its state", where="training")
+        if (state_before := memory.recall(round_index)) is not None:
+            import_state(optimiser, modules, role.trains, state=state_before)
+    noise_seed = derive_seed(seed, round_index, "noise")
+    noise = torch.Generator().manual_seed(noise_seed)
+    used = np.zeros(len(site.cohort.row_patient), dtype=bool)
     meter = _Meter()
-    plan = _plan_steps(
-        rows, phase.batch_size, minimum_batch=task.minimum_batch, seed=seed, round_index=round_index
-    )
-    for step in range(steps):
-        chosen = next(plan)
-        batch = cohort.batch(chosen.rows, keys=task.needs, shape=shape, generator=chosen.windows).to(place)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(
+    devices = [site.device] if site.device.type == "cuda" else []
+    # Dropout draws from torch's default generator: forked and seeded here, so that the bytes repeat.
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(noise_seed)
+        with numerics.autocast(site.device):
+            state = task.open_round(modules, site, role)
+        plan = plan_steps(task, site, role=role, phase=phase, round_index=round_index, seed=seed)
+        batches = ahead(plan, count=numerics.prefetch, device=site.device)
+        for step in range(steps):
+            chosen = next(batches)
+            rate = learning_rate(
                 spec,
                 peak=peak,
                 progress=step_progress(phase, round_index=round_index, step=step, steps=steps),
                 total=total,
             )
-        optimiser.zero_grad(set_to_none=True)
-        found = task.loss(modules, batch, state, generator=noise)
-        loss = float(found.total.detach())
-        if not math.isfinite(loss):
-            raise _non_finite("the loss", task, round_index=round_index, step=step)
-        found.total.backward()
-        if spec.clip_norm is not None:
-            nn.utils.clip_grad_norm_(trained, spec.clip_norm)
-        optimiser.step()
-        used[chosen.rows] = True
-        meter.add(loss, found.parts, rows=batch.size)
-        if progress is not None:
-            progress(step + 1, steps, loss)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.zero_grad(set_to_none=True)
+            batch = chosen.batch.to(site.device)
+            loss = 0.0
+            parts: dict[str, float] = {}
+            for part in batch.parts(phase.accumulate):
+                share = part.size / batch.size
+                with numerics.autocast(site.device):
+                    found = task.loss(modules, part, state, generator=noise)
+                value = float(found.total.detach())
+                if not math.isfinite(value):
+                    raise _non_finite("the loss", task, round_index=round_index, step=step)
+                (found.total * share).backward()
+                loss += share * value
+                parts = {name: parts.get(name, 0.0) + share * each for name, each in found.parts.items()}
+            if spec.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, spec.clip_norm)
+            optimiser.step()
+            used[chosen.rows] = True
+            meter.add(loss, parts, rows=batch.size)
+            if progress is not None:
+                progress(step + 1, steps, loss)
+        batches.close()
     optimiser.zero_grad(set_to_none=True)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in trained):
         raise _non_finite("a weight", task, round_index=round_index, step=steps - 1)
+    if spec.state == "persist" and memory is not None:
+        memory.keep(round_index, export_state(optimiser, modules, role.trains))
     seen = np.flatnonzero(used)
     return LocalResult(
         samples=len(seen),
-        patients=cohort.patients(seen),
+        patients=site.cohort.patients(seen),
         steps=steps,
         loss_mean=meter.mean("loss"),
         parts={name: meter.mean(name) for name in meter.totals if name != "loss"},
     )
+
+
+def round_statistics(
+    task: GradientTask,
+    modules: Mapping[str, nn.Module],
+    site: SiteView,
+    *,
+    phase: Phase,
+    round_index: int,
+    seed: int,
+    role: Role | None = None,
+) -> Sums:
+    """The statistics that a sharing task adds over the sites before the steps of a round.
+
+    They are taken over the first epoch that ``train_locally`` will show with the same arguments, window by
+    window, so that a round of one full batch shares exactly what its step sees. Arguments as there.
+    """
+    role = role or task.roles[0]
+    _place(task, modules, site, role=role)
+    plan = plan_steps(task, site, role=role, phase=phase, round_index=round_index, seed=seed, epochs=1)
+    with torch.no_grad():
+        return task.statistics(modules, (step.batch.to(site.device) for step in plan))
+
+
+def check_phase(task: Task, phase: Phase) -> None:
+    """Refuse a phase that its task cannot be trained with.
+
+    Raises:
+        ConfigError: says which key, and what to set it to.
+    """
+    where = "study: phases"
+    if not isinstance(task, GradientTask):
+        if phase.optimiser is not None or phase.ema_decay is not None:
+            raise ConfigError(
+                f"task {task.name} is solved from sums, so its phase takes no optimiser",
+                where=where,
+                remedy="remove optimiser, local_epochs, local_steps and ema_decay",
+            )
+        return
+    if phase.optimiser is None:
+        raise ConfigError(
+            f"task {task.name} is trained, but its phase has no optimiser", where=where, remedy="add one"
+        )
+    if phase.batch_size < task.minimum_batch:
+        raise ConfigError(
+            f"batch_size {phase.batch_size} is under the {task.minimum_batch} that task {task.name} needs",
+            where=f"{where}: batch_size",
+            remedy=f"set it to {task.minimum_batch} or more",
+        )
+    if phase.accumulate > 1 and not task.decomposes:
+        raise ConfigError(
+            f"the loss of task {task.name} couples the rows of a batch: parts of it are not the whole",
+            where=f"{where}: accumulate",
+            remedy="set accumulate to 1, or choose a loss that decomposes",
+        )
+
+
+def _place(task: Task, modules: Mapping[str, nn.Module], site: SiteView, *, role: Role) -> None:
+    for name in (*task.trains, *task.reads):
+        if name in modules:
+            modules[name].to(site.device)
+    task.prepare_modules(modules, role)
 
 
 def steps_in_round(phase: Phase, *, rows: int, minimum_batch: int) -> int:
@@ -175,21 +243,6 @@ def steps_in_round(phase: Phase, *, rows: int, minimum_batch: int) -> int:
     if phase.local_epochs is None:
         raise ConfigError("a trained phase needs local_epochs or local_steps", where="study: phases")
     return max(1, math.ceil(phase.local_epochs * per_epoch - 1e-9))
-
-
-def _plan_steps(
-    rows: np.ndarray, batch_size: int, *, minimum_batch: int, seed: int, round_index: int
-) -> Iterator[_Step]:
-    """Batches without end: epoch after epoch, each in an order of its own."""
-    epoch = 0
-    while True:
-        generator = np.random.default_rng(derive_seed(seed, round_index, epoch))
-        order = generator.permutation(rows)
-        for begin in range(0, len(order), batch_size):
-            chunk = order[begin : begin + batch_size]
-            if len(chunk) >= minimum_batch:
-                yield _Step(rows=chunk, windows=generator)
-        epoch += 1
 
 
 class _Meter:

@@ -22,7 +22,7 @@ from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import CardioNetsError, UnknownNameError
 from cardionets_core.tasks import TASKS, make_task
 from client.doctor.findings import Findings, Notice
-from client.site import Site, training_rows
+from client.site import Site, serving_role
 
 CAN_BE_SERVED = "can be served"
 NOT_PERMITTED = "phase-not-permitted"
@@ -59,7 +59,7 @@ def check_phases(config: SiteConfig, cohort: Cohort, shape: InputShape) -> Findi
     site = Site(config=config, cohort=cohort, device=torch.device("cpu"))
     for name in TASKS:
         try:
-            training_rows(site, make_task(name, {}), shape)
+            serving_role(site, make_task(name, {}), shape)
             findings.facts[name] = CAN_BE_SERVED
         except CardioNetsError as error:
             findings.facts[name] = error.code

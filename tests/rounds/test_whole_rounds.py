@@ -55,7 +55,9 @@ def test_a_site_without_cmr_sits_out_what_it_cannot_serve(finished):
     result, _ = finished
     beta = next(site for site in result["sites"] if site["site"] == "beta")
     assert beta["phases"]["ecg_mae"] == "serves"
-    assert beta["phases"]["cmr_mae"] == beta["phases"]["align"] == "phase-not-permitted"
+    assert beta["phases"]["cmr_mae"] == "phase-not-permitted"
+    # Without cines it takes part in align by distillation, and moves the ECG encoder alone.
+    assert beta["phases"]["align"] == "serves"
     trained = {e["task"]: {row["site"] for row in e["sites"]} for e in result["rounds"]}
     assert trained["cmr_mae"] == {"alpha", "gamma"}
     assert trained["ecg_mae"] == {"alpha", "beta", "gamma"}

@@ -15,7 +15,7 @@ from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import SourceInvalidError
 from cardionets_core.evaluation import add_sums
 from cardionets_core.models import build_module, input_shape
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import SiteView, make_task
 from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.ridge import PENALTIES, gram_sums, solve_ridge
 from cardionets_core.training.tensors import load_tensors
@@ -39,6 +39,10 @@ def make_table(rows: int, *, seed: int = 0, noise: float = 0.5) -> tuple[np.ndar
     x = rng.normal(size=(rows, 6)) * [1.0, 2.0, 0.5, 1.0, 3.0, 1.0] + 1.0
     signal = np.stack([x[:, 0] - x[:, 1], 40.0 * x[:, 2] + 150.0, np.zeros(rows)], axis=1)
     return x, signal + noise * rng.normal(size=(rows, 3)) * [1.0, 10.0, 1.0]
+
+
+def view(cohort: Cohort) -> SiteView:
+    return SiteView(cohort=cohort, shape=NANO, device=torch.device("cpu"))
 
 
 def make_cohort(rows: int, *, site: str, seed: int) -> Cohort:
@@ -65,7 +69,7 @@ def make_cohort(rows: int, *, site: str, seed: int) -> Cohort:
         row_ecg=np.arange(rows),
         row_cine=np.full(rows, -1),
         phenotypes=phenotypes,
-        diseases=np.full((rows, 5), np.nan, dtype=np.float32),
+        diseases=np.full((rows, 8), np.nan, dtype=np.float32),
     )
 
 
@@ -148,8 +152,8 @@ def test_federated_probe_equals_pooled_and_scikit_learn():
     modules = {"ecg_encoder": encoder, "phenotype_probe": build_module("phenotype_probe", "nano", seed=0)}
     task.prepare_modules(modules)
 
-    together = task.solve(task.sums(modules, pooled, shape=NANO, device=CPU))
-    apart = task.solve(add_sums({s: task.sums(modules, c, shape=NANO, device=CPU) for s, c in sites.items()}))
+    together = task.solve(task.sums(modules, view(pooled)))
+    apart = task.solve(add_sums({s: task.sums(modules, view(c)) for s, c in sites.items()}))
     assert apart["weight"].dtype == np.float32
     assert apart["weight"].shape == (82, 64)
     # fp32 features of batches of other sizes differ in their last bit.
@@ -159,11 +163,11 @@ def test_federated_probe_equals_pooled_and_scikit_learn():
     load_tensors(modules["phenotype_probe"], apart)
 
     def measure(cohort):
-        return task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0)
+        return task.metric_sums(modules, view(cohort), split="test", seed=0)
 
     metrics = task.metrics(add_sums({site: measure(cohort) for site, cohort in sites.items()}))
     rows = pooled.rows(task.needs, "test", NANO)
-    features = ecg_features(encoder, pooled, rows, shape=NANO, device=CPU).numpy()
+    features = ecg_features(encoder, view(pooled), rows).numpy()
     predicted = features @ apart["weight"].astype(np.float64).T + apart["bias"]
     target = pooled.phenotypes[rows].astype(np.float64)
     kept = [column for column in range(82) if column != 7]
@@ -186,13 +190,13 @@ def test_repeated_windows_count_once():
     cohort.ecg_counts[:] = np.random.default_rng(0).integers(-900, 900, len(cohort.ecg_counts))
     encoder = build_module("ecg_encoder", "nano", seed=0)
     rows = np.arange(8)
-    found = ecg_features(encoder, cohort, rows, shape=NANO, device=CPU)
+    found = ecg_features(encoder, view(cohort), rows)
     with torch.no_grad():
         first, last = (
             encoder(cohort.batch(rows, keys=frozenset({"ecg"}), shape=NANO, window=w).ecg_BLT) for w in (0, 1)
         )
     assert torch.allclose(found.float(), (first + last) / 2, atol=1e-6)
-    assert ecg_features(encoder, cohort, rows[:0], shape=NANO, device=CPU).shape == (0, 0)
+    assert ecg_features(encoder, view(cohort), rows[:0]).shape == (0, 0)
 
 
 def test_a_foreign_number_of_columns_is_refused():
@@ -200,4 +204,4 @@ def test_a_foreign_number_of_columns_is_refused():
     object.__setattr__(cohort, "phenotypes", cohort.phenotypes[:, :5])
     modules = {name: build_module(name, "nano", seed=0) for name in ("ecg_encoder", "phenotype_probe")}
     with pytest.raises(SourceInvalidError, match="5 phenotype columns"):
-        make_task("probe", {}).sums(modules, cohort, shape=NANO, device=CPU)
+        make_task("probe", {}).sums(modules, view(cohort))

@@ -12,7 +12,7 @@ from cardionets_core.errors import ConfigError, OrderRefusedError, UnknownNameEr
 from cardionets_core.evaluation import add_sums
 from cardionets_core.losses import info_nce
 from cardionets_core.models import MODULES, build_module, input_shape
-from cardionets_core.tasks import TASKS, ClosedFormTask, GradientTask, make_task
+from cardionets_core.tasks import TASKS, ClosedFormTask, GradientTask, SiteView, make_task
 from cardionets_core.training.tensors import export_tensors
 
 NANO = InputShape(**input_shape("nano")._asdict())
@@ -46,8 +46,12 @@ def make_cohort(
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
-        diseases=np.full((rows, 5), np.nan, dtype=np.float32),
+        diseases=np.full((rows, 8), np.nan, dtype=np.float32),
     )
+
+
+def view(cohort: Cohort) -> SiteView:
+    return SiteView(cohort=cohort, shape=NANO, device=CPU)
 
 
 def make_modules() -> dict[str, torch.nn.Module]:
@@ -56,7 +60,7 @@ def make_modules() -> dict[str, torch.nn.Module]:
 
 def open_and_load(task, modules, cohort):
     task.prepare_modules(modules)
-    state = task.open_round(modules, cohort, shape=NANO, device=CPU)
+    state = task.open_round(modules, view(cohort), task.roles[0])
     rows = cohort.rows(task.needs, "train", NANO)
     batch = cohort.batch(rows, keys=task.needs, shape=NANO, generator=np.random.default_rng(0))
     return state, batch
@@ -153,7 +157,7 @@ def test_the_bank_holds_each_training_cine_once():
     cohort.row_split[3] = 1
     task, modules = make_task("align", {}), make_modules()
     task.prepare_modules(modules)
-    bank = task.open_round(modules, cohort, shape=NANO, device=CPU)
+    bank = task.open_round(modules, view(cohort), task.roles[0])
     assert bank.patient_N.tolist() == [0, 2, 1]
 
 
@@ -163,7 +167,7 @@ def test_reconstruction_sums_do_not_hide_the_seed_and_count_rows(name):
     cohort = make_cohort(10, split=2, patients=4)
 
     def measure(seed: int):
-        return task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=seed)
+        return task.metric_sums(modules, view(cohort), split="test", seed=seed)
 
     sums = measure(3)
     assert sums["n_rows"].tolist() == [10.0]
@@ -195,7 +199,7 @@ def test_retrieval_of_a_perfect_and_of_a_collapsed_model():
             cohort.ecg_counts[row * 12000 + start + row] = 900
         cohort.cines[row] = 0
         cohort.cines[row, :, :3, 3 * row : 3 * row + 3] = 255
-    sums = task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0)
+    sums = task.metric_sums(modules, view(cohort), split="test", seed=0)
     perfect = task.metrics(sums)
     assert perfect["recall@1"] == 1.0
     assert perfect["median_rank"] == 1.0
@@ -203,14 +207,14 @@ def test_retrieval_of_a_perfect_and_of_a_collapsed_model():
     assert perfect["gallery"] == 20.0
 
     cohort.ecg_counts[:] = 0
-    collapsed = task.metrics(task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0))
+    collapsed = task.metrics(task.metric_sums(modules, view(cohort), split="test", seed=0))
     assert collapsed["recall@10"] <= 1 / 20, "ties must not be hits"
 
 
 def test_a_gallery_has_one_row_of_a_patient_and_256_at_most():
     task, modules = make_task("align", {}), make_modules()
     many = make_cohort(30, split=2, patients=7)
-    assert task.metric_sums(modules, many, split="test", shape=NANO, device=CPU, seed=0)["n_rows"] == 7.0
+    assert task.metric_sums(modules, view(many), split="test", seed=0)["n_rows"] == 7.0
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -222,8 +226,7 @@ def test_sums_of_sites_add_and_sites_without_rows_change_nothing(name):
         "c": make_cohort(0, site="c"),
     }
     by_site = {
-        site: task.metric_sums(modules, cohort, split="test", shape=NANO, device=CPU, seed=0)
-        for site, cohort in sites.items()
+        site: task.metric_sums(modules, view(cohort), split="test", seed=0) for site, cohort in sites.items()
     }
     assert all(
         value.dtype == np.float64 and value.ndim > 0 for sums in by_site.values() for value in sums.values()
@@ -241,7 +244,5 @@ def test_sums_of_sites_add_and_sites_without_rows_change_nothing(name):
 
 def test_pooled_cohort_gives_the_same_row_counts():
     pooled = concatenate([make_cohort(5, split=2), make_cohort(6, seed=1, split=2)], site="all")
-    sums = make_task("ecg_mae", {}).metric_sums(
-        make_modules(), pooled, split="test", shape=NANO, device=CPU, seed=0
-    )
+    sums = make_task("ecg_mae", {}).metric_sums(make_modules(), view(pooled), split="test", seed=0)
     assert (sums["n_rows"], sums["n_patients"]) == (11.0, 11.0)

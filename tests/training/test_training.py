@@ -15,7 +15,7 @@ from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError, NonFiniteLossError, OrderRefusedError
 from cardionets_core.models import MODULES, build_module, input_shape
-from cardionets_core.tasks import TaskLoss, make_task
+from cardionets_core.tasks import SiteView, TaskLoss, make_task
 from cardionets_core.tasks.base import GradientTask
 from cardionets_core.training import derive_seed, export_tensors, learning_rate, load_tensors, train_locally
 from cardionets_core.training.local import steps_in_round
@@ -50,7 +50,7 @@ def make_cohort(rows: int, *, seed: int = 0) -> Cohort:
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
         phenotypes=np.full((rows, 82), np.nan, dtype=np.float32),
-        diseases=np.full((rows, 5), np.nan, dtype=np.float32),
+        diseases=np.full((rows, 8), np.nan, dtype=np.float32),
     )
 
 
@@ -63,14 +63,16 @@ def run(task: str, modules, cohort, *, phase: Phase, round_index: int = 1, seed:
     return train_locally(
         make_task(task, {}),
         modules,
-        cohort,
+        view(cohort),
         phase=phase,
         round_index=round_index,
         seed=seed,
-        shape=NANO,
-        device="cpu",
         **more,
     )
+
+
+def view(cohort: Cohort) -> SiteView:
+    return SiteView(cohort=cohort, shape=NANO, device=torch.device("cpu"))
 
 
 def make_modules() -> dict[str, torch.nn.Module]:
@@ -272,7 +274,7 @@ class Recorder(GradientTask):
         self.seen.append(batch.patient_B.tolist())
         return TaskLoss(total=self.factor * modules["m"].weight.sum(), parts={"rows": float(batch.size)})
 
-    def metric_sums(self, modules, cohort, *, split, shape, device, seed):
+    def metric_sums(self, modules, site, *, split, seed):
         return {}
 
     def metrics(self, sums):
@@ -284,9 +286,7 @@ def train_recorder(task: Recorder, phase: Phase, rows: int = 20, progress=None):
     torch.nn.init.ones_(modules["m"].weight)
     cohort = make_cohort(rows)
     cohort.row_patient[:] = np.arange(rows)
-    result = train_locally(
-        task, modules, cohort, phase=phase, round_index=1, seed=0, shape=NANO, device="cpu", progress=progress
-    )
+    result = train_locally(task, modules, view(cohort), phase=phase, round_index=1, seed=0, progress=progress)
     return result, float(modules["m"].weight.detach())
 
 
