@@ -20,6 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+# timm is the reference of one test and asks for torchvision, which brings another torch: without its dependencies.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps timm==1.0.31
 	@touch $(STAMP)
 
 demo: $(STAMP)

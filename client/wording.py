@@ -46,8 +46,13 @@ DISEASES = {
     "hf": ("heart failure", "I50"),
     "pc": ("pericardial disease", "I30 to I32"),
     "ph": ("pulmonary hypertension", "I27.0, I27.2"),
+    "rcm": ("restrictive cardiomyopathy", "I42.5"),
+    "dcm": ("dilated cardiomyopathy", "I42.0"),
+    "hcm": ("hypertrophic cardiomyopathy", "I42.1, I42.2"),
 }
-"""Name and the standard codes."""
+"""Name and the standard codes; the last three are subtypes of cardiomyopathy."""
+LEAD_DOUBTS = ("lead-swap", "arm-reversal")
+"""Flags which, on most of a site's ECGs, tell of a fault of the export and not of people."""
 VIEWS = {
     "4ch": "4-chamber cines",
     "2ch": "2-chamber cines",
@@ -63,15 +68,24 @@ def flag_words(flag: str) -> str:
 
 
 def disease_title(disease: str, codes: str | None = None) -> str:
-    """A disease with its codes.
+    """A disease or subtype with its codes.
 
     Args:
-        disease: short name.
+        disease: short name, of ``LABELS``.
         codes: the site's own; empty where no codes count; None for the standard ones.
     """
     name, standard = DISEASES[disease]
     told = standard if codes is None else codes
     return f"{name} ({told})" if told else name
+
+
+def lead_doubt_words(flag: str, *, flagged: int, used: int) -> str:
+    """That most ECGs of a site bear a flag of ``LEAD_DOUBTS``."""
+    return (
+        f"{flagged:,} of {used:,} ECGs that are used are flagged {flag} ({flag_words(flag)}): so many are no "
+        "single slips. Compare the names of the leads in one file with what its recorder prints, and mend "
+        "the export, or the order of the leads in site.yaml."
+    )
 
 
 def warning_words(warnings: Mapping[str, int]) -> list[str]:
@@ -183,10 +197,13 @@ def check_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"sample     {sample['accepted']} of {sample['read']} accepted; left out: {refused}"
         if sample["flags"]:
             yield f"           flags: {_counts(sample['flags'])}"
+            for flag in LEAD_DOUBTS:
+                if flag in sample["flags"]:
+                    yield f"           {flag}: {flag_words(flag)}"
     if "splits" in found:
         yield from _split_lines(found["splits"])
     for name, state in found["phases"].items():
-        yield f"phase {name:10} {state}"
+        yield f"phase {name:12} {state}"
     for notice in found["notices"]:
         yield f"notice: {notice['what']}" + (f"\n  to do: {notice['remedy']}" if notice["remedy"] else "")
     for problem in found["problems"]:

@@ -136,7 +136,11 @@ def _table(path: Path, content: Any) -> tuple[str, dict[str, torch.Tensor]]:
     table = content[entry] if entry else content
     if not table or len(table) > MAX_TENSORS:
         raise _refusal(path, f"its table of tensors has {len(table)} entries")
-    strange = [shown(str(key)) for key, value in table.items() if not _is_plain(key, value)]
+    strange = [
+        shown(key) if isinstance(key, str) else f"under a key of type {type(key).__name__}"
+        for key, value in table.items()
+        if not _is_plain(key, value)
+    ]
     if strange:
         raise _refusal(path, f"not a plain tensor: {', '.join(strange)}")
     return entry, {key: value.detach() for key, value in table.items()}

@@ -55,11 +55,11 @@ def draw_ecg(
         cart: the machine.
         rng: draws the rhythm, the placement of electrodes and the noise.
         seconds: length of the recording.
-        clean: leave out electrode placement, beat-to-beat change, habitus, filter and noise: the
-            heart alone, at a steady rate.
+        clean: leave out electrode placement, beat-to-beat change, habitus, filter, noise and the cart's
+            fault: the heart alone, at a steady rate.
 
     Returns:
-        float32 [12, T] in mV, leads as in ``LEADS``.
+        float32 [12, T] in mV, leads as in ``LEADS``; of a cart that shuffles them, the names are wrong.
     """
     samples = round(seconds * cart.rate_hz)
     waves = waves_of(heart)
@@ -86,7 +86,10 @@ def draw_ecg(
     seen += np.einsum("le,et->lt", _ELECTRODES, _electrode_noise(cart, rng, samples=samples))
     cutoff = butter(2, cart.lowpass_hz, fs=cart.rate_hz, output="sos")
     seen = (cart.gain * sosfilt(cutoff, seen, axis=1)).astype(np.float32)
-    return EcgRecord(signal_mv=_twelve(seen), fs_hz=float(cart.rate_hz), leads=LEADS)
+    if cart.leads == "arms-swapped":
+        seen[:2] = -seen[0], seen[1] - seen[0]  # I turns over, II is what III was
+    names = tuple(sorted(LEADS)) if cart.leads == "shuffled" else LEADS
+    return EcgRecord(signal_mv=_twelve(seen), fs_hz=float(cart.rate_hz), leads=names)
 
 
 def _record(dipole: np.ndarray, cart: Cart) -> EcgRecord:

@@ -5,6 +5,8 @@ Documents only: nothing is drawn here.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from cardionets_core.config.read import Document
@@ -23,6 +25,11 @@ class Cart(Document):
     gain: float = Field(default=1.0, gt=0.5, lt=2.0, description="calibration error, 1 is right")
     placement_degrees: float = Field(
         default=8.0, ge=0, le=30, description="electrode placement, SD of a rotation"
+    )
+    leads: Literal["right", "shuffled", "arms-swapped"] = Field(
+        default="right",
+        description="shuffled: the export sorts the names of the leads by the alphabet, but not their "
+        "signals; arms-swapped: the cables of the two arms are swapped",
     )
 
     @model_validator(mode="after")

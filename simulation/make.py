@@ -23,6 +23,7 @@ from cardionets_core.errors import FolderMissingError, UsageError
 from simulation.patients import Patient, Visit, draw_patient
 from simulation.scenario import DrawnHospital, FolderHospital, Scenario
 from simulation.writers import LAYOUTS, Rows
+from simulation.writers.layout import OF_SIGNALS
 from simulation.writers.site_document import site_document, write_site
 
 __all__ = ["Patient", "Visit", "draw_patient", "make_hospitals"]
@@ -110,7 +111,7 @@ def _make_one(
     if isinstance(hospital, FolderHospital):
         ecg = {"format": "wfdb", "folder": str(sources[hospital.site])}
         source: dict[str, Any] = {"kind": "local_site", "ecg": ecg}
-        phases: tuple[str, ...] = ("ecg_mae",)
+        phases = OF_SIGNALS
     else:
         _make_drawn(scenario, hospital, folder, pool=pool, progress=progress)
         source, phases = LAYOUTS[hospital.layout].source(hospital), LAYOUTS[hospital.layout].phases

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,7 +24,7 @@ from simulation.machines import Cart, Scanner
 SCENARIOS = Path(__file__).parent / "scenarios"
 """Where the scenarios of this package lie."""
 
-DRAWING_VERSION = 3
+DRAWING_VERSION = 4
 """Raised whenever the same scenario gives other files; it is part of the digest."""
 
 
@@ -53,6 +53,13 @@ class _Hospital(Document):
     site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     split: Split = Split()
     policy: HospitalPolicy = HospitalPolicy()
+    external: bool = Field(default=False, description="models are measured here and never trained")
+
+    @model_validator(mode="after")
+    def _somebody_to_train_on(self) -> Self:
+        if not self.external and self.split.validation + self.split.test >= 1:
+            raise ValueError("split: validation and test leave nobody to train on")
+        return self
 
 
 class DrawnHospital(_Hospital):
@@ -120,6 +127,8 @@ class Scenario(Document):
         twice = sorted({name for name in names if names.count(name) > 1 or name == "pooled"})
         if twice:
             raise ValueError(f"each hospital needs a name of its own, and not 'pooled': {', '.join(twice)}")
+        if all(hospital.external for hospital in value):
+            raise ValueError("every hospital is external, so nobody would train")
         return value
 
     @property

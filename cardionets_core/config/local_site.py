@@ -14,7 +14,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cardionets_core.config.read import Document
 
-Disease = Literal["cad", "cm", "hf", "pc", "ph"]
+Disease = Literal["cad", "cm", "hf", "pc", "ph", "rcm", "dcm", "hcm"]
+"""The five diseases, and the three subtypes of cardiomyopathy (``cm``)."""
 Cell = bool | int | float | str
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -122,7 +123,7 @@ class PhenotypeTable(Document):
 
 
 class FlagColumn(Document):
-    """A yes-or-no column: it alone decides its disease; any other value is unknown."""
+    """A yes-or-no column: it alone decides its disease or subtype; any other value is unknown."""
 
     column: str = Field(min_length=1)
     yes: tuple[Cell, ...] = Field(default=(1, "yes", "true"), min_length=1)
@@ -136,7 +137,7 @@ class FlagColumn(Document):
 
 
 class DiagnosisTable(Document):
-    """A table of diagnoses: a column a disease, and ICD-10 codes for the diseases that have none."""
+    """A table of diagnoses: a column a disease or subtype, and ICD-10 codes for those that have none."""
 
     table: Path
     patient: str = "patient"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import pairwise
 
 import torch
 
@@ -11,19 +14,23 @@ import torch
 class Batch:
     """Tensors of B rows; a key that was not asked for is None.
 
-    Legend: B rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes.
+    Legend: B rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes, D labels.
 
     Attributes:
         patient_B: int64, a number for each person of the cohort.
+        row_B: int64, the row of the cohort that each stands for: where values kept by row are looked up.
         ecg_BLT: float32, standardised windows.
         cine_BFYX: float32 in [-1, 1].
         phenotypes_BK: float32, NaN where missing, in the order of ``PHENOTYPES``.
+        labels_BD: float32 1, 0 or NaN where not known, in the order of ``LABELS``.
     """
 
     patient_B: torch.Tensor
+    row_B: torch.Tensor
     ecg_BLT: torch.Tensor | None = None
     cine_BFYX: torch.Tensor | None = None
     phenotypes_BK: torch.Tensor | None = None
+    labels_BD: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -32,13 +39,23 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies while it computes."""
+        return self._each(lambda tensor: tensor.pin_memory())
 
-        return Batch(
-            patient_B=self.patient_B.to(device),
-            ecg_BLT=move(self.ecg_BLT),
-            cine_BFYX=move(self.cine_BFYX),
-            phenotypes_BK=move(self.phenotypes_BK),
-        )
+    def parts(self, count: int) -> Iterator[Batch]:
+        """The batch in up to ``count`` runs of rows of nearly equal length, none of them empty."""
+        edges = [self.size * place // count for place in range(count + 1)]
+        for begin, end in pairwise(edges):
+            if end > begin:
+                yield self if end - begin == self.size else self._each(partial(_run, begin=begin, end=end))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: change(value) for name, value in tensors.items() if value is not None})
+
+
+def _run(tensor: torch.Tensor, *, begin: int, end: int) -> torch.Tensor:
+    return tensor[begin:end]

@@ -3,7 +3,7 @@
 Comes in: packed arrays (memory maps or plain arrays) and the columns of the manifest. Goes out: rows of a
 split, and batches of those rows. No identifier is left here: a person is a number.
 
-Legend: R rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes, D diseases.
+Legend: R rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes, D labels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cine_sizes import CineSizes
-from cardionets_core.data.records import DISEASES, LEADS, VIEWS
+from cardionets_core.data.records import DISEASES, LABELS, LEADS, VIEWS
 from cardionets_core.data.windows import InputShape, evaluation_starts, gather_windows
 
 ECG_RATE_HZ = 250.0
@@ -49,7 +49,8 @@ class Cohort:
         row_ecg: int64 [R], index of the record, or -1.
         row_cine: int64 [R], item of the 4-chamber cine, or -1.
         phenotypes: float32 [R, K], NaN where missing.
-        diseases: float32 [R, D], NaN where not assessed.
+        diseases: float32 [R, D] in the order of ``LABELS``: five diseases, NaN where not assessed, and three
+            subtypes of cardiomyopathy, one of them 1 or all NaN.
         refusals: reason of refusal to number of records, for the report.
         row_views: other views that the site keeps, each int64 [R], item or -1.
         row_age_years: float32 [R] at the visit, NaN where unknown.
@@ -86,7 +87,8 @@ class Cohort:
         """Rows of a split that hold all that is needed.
 
         Args:
-            needs: any of ``ecg``, ``cine``, ``phenotypes``. Without ``ecg``, each cine appears once.
+            needs: any of ``ecg``, ``cine``, ``phenotypes`` (any value known), ``labels`` (any of the five
+                diseases known), ``subtype`` (known). Without ``ecg``, each cine appears once.
             split: ``train``, ``validation`` or ``test``.
             shape: recordings shorter than its window are left out.
 
@@ -106,6 +108,10 @@ class Cohort:
             keep &= self.row_cine >= 0
         if "phenotypes" in needs:
             keep &= ~np.isnan(self.phenotypes).all(axis=1)
+        if "labels" in needs:
+            keep &= ~np.isnan(self.diseases[:, : len(DISEASES)]).all(axis=1)
+        if "subtype" in needs:
+            keep &= ~np.isnan(self.diseases[:, len(DISEASES) :]).all(axis=1)
         rows = np.flatnonzero(keep)
         if "ecg" not in needs and "cine" in needs:
             _, first = np.unique(self.row_cine[rows], return_index=True)
@@ -129,14 +135,14 @@ class Cohort:
 
         Args:
             rows: int64 [B]; B = 0 is legal.
-            keys: what to load: any of ``ecg``, ``cine``, ``phenotypes``.
+            keys: what to load: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
             shape: sizes of the tensors.
             generator: draws a uniform random window for each ECG (training).
             window: index of the evaluation window (0 to 2); a recording with fewer gives its last.
                 Exactly one of ``generator`` and ``window`` is needed where ``ecg`` is asked for.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        ecg = cine = phenotypes = None
+        ecg = cine = phenotypes = labels = None
         if "ecg" in keys:
             if (generator is None) == (window is None):
                 raise ValueError("an ECG batch needs exactly one of generator and window")
@@ -159,8 +165,16 @@ class Cohort:
             cine = torch.from_numpy(chosen.astype(np.float32) / 127.5 - 1.0)
         if "phenotypes" in keys:
             phenotypes = torch.from_numpy(self.phenotypes[rows].astype(np.float32))
-        patient = torch.from_numpy(self.row_patient[rows].astype(np.int64))
-        return Batch(patient_B=patient, ecg_BLT=ecg, cine_BFYX=cine, phenotypes_BK=phenotypes)
+        if "labels" in keys:
+            labels = torch.from_numpy(self.diseases[rows].astype(np.float32))
+        return Batch(
+            patient_B=torch.from_numpy(self.row_patient[rows].astype(np.int64)),
+            row_B=torch.from_numpy(rows.copy()),
+            ecg_BLT=ecg,
+            cine_BFYX=cine,
+            phenotypes_BK=phenotypes,
+            labels_BD=labels,
+        )
 
     @staticmethod
     def _start(total: int, length: int, generator: np.random.Generator | None, window: int | None) -> int:
@@ -193,7 +207,7 @@ def empty_cohort(*, site: str, phenotypes: int) -> Cohort:
         row_ecg=none,
         row_cine=none,
         phenotypes=np.zeros((0, phenotypes), dtype=np.float32),
-        diseases=np.zeros((0, len(DISEASES)), dtype=np.float32),
+        diseases=np.zeros((0, len(LABELS)), dtype=np.float32),
     )
 
 

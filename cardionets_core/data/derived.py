@@ -1,4 +1,4 @@
-"""Where arrays that were derived from a site's records lie, and when they must go (beside step 4 of the walk).
+"""Where arrays derived from a site's records lie, and when they must go (beside step 4 of the walk).
 
 Training keeps features and latents of whole cohorts between rounds. They are personal data like the cache
 itself; when somebody withdraws, the cohort's digest changes and every file that was made from the cohort

@@ -5,7 +5,7 @@
         rows.parquet          row, patient, pseudonym, split, ecg, cine, other views, age, sex
         records.parquet       a row a recording, also a refused one: outcome, places in the store, facts
         phenotypes.npy        float32 [R, 82]
-        diseases.npy          float32 [R, 5]
+        diseases.npy          float32 [R, 8]: five diseases, three subtypes
     <folders.cache>/store/    the packed bytes, see store.py
 
 No file of the cache holds an identifier, a path or a date: people are pseudonyms, recordings and files keyed
@@ -29,7 +29,7 @@ from cardionets_core.data.store import LOG
 from cardionets_core.data.store_log import read_head
 from cardionets_core.errors import CacheForeignError, CacheStaleError
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 ROWS = "rows.parquet"
 RECORDS = "records.parquet"

@@ -21,7 +21,7 @@ from cardionets_core.data.cohort import CINE_FRAMES, CINE_PIXELS, SEXES, SPLITS
 from cardionets_core.data.listing import Listing
 from cardionets_core.data.pairs import pair_visits
 from cardionets_core.data.phenotypes import FIELDS
-from cardionets_core.data.records import DISEASES, LEADS, VIEWS, Person
+from cardionets_core.data.records import LABELS, LEADS, VIEWS, Person
 from cardionets_core.data.sources import Source
 from cardionets_core.data.split import split_of
 from cardionets_core.data.store_log import Entry
@@ -118,8 +118,8 @@ class Draft:
         return _array(self.phenotypes, FIELDS, total=len(self.pseudonyms))
 
     def disease_array(self) -> np.ndarray:
-        """Float32 [R, 5], NaN where not assessed."""
-        return _array(self.diseases, DISEASES, total=len(self.pseudonyms))
+        """Float32 [R, 8] in the order of ``LABELS``, NaN where not known."""
+        return _array(self.diseases, LABELS, total=len(self.pseudonyms))
 
     def row_table(self) -> pa.Table:
         """``rows.parquet``."""

@@ -15,6 +15,9 @@ import numpy as np
 
 LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 DISEASES: tuple[str, ...] = ("cad", "cm", "hf", "pc", "ph")
+SUBTYPES: tuple[str, ...] = ("rcm", "dcm", "hcm")
+"""Of cardiomyopathy (``cm``): restrictive, dilated, hypertrophic."""
+LABELS: tuple[str, ...] = DISEASES + SUBTYPES
 VIEWS: tuple[str, ...] = ("4ch", "2ch", "3ch", "sax")
 
 View = Literal["4ch", "2ch", "3ch", "sax", "unknown"]
@@ -97,7 +100,8 @@ class Person:
 
     Attributes:
         phenotypes: field number (24100 to 24181) to value in the unit of the field.
-        diseases: name of ``DISEASES`` to 1.0, 0.0; absent = not assessed.
+        diseases: name of ``DISEASES`` to 1.0, 0.0; absent = not assessed. The three of ``SUBTYPES`` stand
+            there together, one of them 1.0 and two 0.0, or are all absent = not known.
         age_years: at the visit.
         sex: ``F`` or ``M``; None where unknown or otherwise recorded.
     """

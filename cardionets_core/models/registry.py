@@ -9,12 +9,29 @@ import torch
 from torch import nn
 
 from cardionets_core.errors import UnknownNameError
+from cardionets_core.models.align_scale import AlignScale
 from cardionets_core.models.cmr_encoder import CmrEncoder
+from cardionets_core.models.cmr_generator import CmrGenerator
+from cardionets_core.models.cmr_tokenizer import CmrTokenizer
+from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.ecg_encoder import EcgEncoder
-from cardionets_core.models.heads import make_phenotype_probe, make_projection
+from cardionets_core.models.fusion_head import FusionHead
+from cardionets_core.models.heads import (
+    ScreeningHead,
+    make_phenotype_head,
+    make_phenotype_probe,
+    make_projection,
+)
 from cardionets_core.models.mae_decoders import CmrDecoder, EcgDecoder
-from cardionets_core.models.presets import LEADS, PHENOTYPES, Preset, get_preset
-from cardionets_core.models.transformer import initialise
+from cardionets_core.models.presets import DISEASES, LEADS, PHENOTYPES, SUBTYPES, Preset, get_preset
+from cardionets_core.models.solved import (
+    CmrPrincipal,
+    PhenotypeStandardiser,
+    ScreeningCalibration,
+    ScreeningPrior,
+)
+from cardionets_core.models.tokenizer_discriminator import TokenizerDiscriminator
+from cardionets_core.models.transformer import DrawsOwnWeights, initialise
 
 
 def _ecg_encoder(preset: Preset) -> nn.Module:
@@ -66,6 +83,50 @@ def _cmr_decoder(preset: Preset) -> nn.Module:
     )
 
 
+def _cmr_tokenizer(preset: Preset) -> nn.Module:
+    size = preset.tokenizer
+    return CmrTokenizer(
+        channels=size.channels,
+        multipliers=size.multipliers,
+        blocks=size.blocks,
+        latent=size.latent,
+        groups=size.groups,
+        heads=size.heads,
+        time_halvings=size.time_halvings,
+    )
+
+
+def _cmr_generator(preset: Preset) -> nn.Module:
+    size = preset.generator
+    return CmrGenerator(
+        tokens=preset.latent_tokens,
+        token_width=preset.token_width,
+        condition=preset.projection,
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+        buffer=size.buffer,
+    )
+
+
+def _diffusion_head(preset: Preset) -> nn.Module:
+    return DiffusionHead(
+        token_width=preset.token_width,
+        condition=preset.generator.width,
+        width=preset.diffusion.width,
+        depth=preset.diffusion.depth,
+    )
+
+
+def _fusion_head(preset: Preset) -> nn.Module:
+    size = preset.fusion
+    return FusionHead(width=size.width, depth=size.depth, heads=size.heads, outputs=DISEASES)
+
+
+def _phenotype_head(preset: Preset) -> nn.Module:
+    return make_phenotype_head(preset.ecg_encoder.width, preset.phenotype_hidden, phenotypes=PHENOTYPES)
+
+
 MODULES: dict[str, Callable[[Preset], nn.Module]] = {
     "ecg_encoder": _ecg_encoder,
     "ecg_decoder": _ecg_decoder,
@@ -74,6 +135,18 @@ MODULES: dict[str, Callable[[Preset], nn.Module]] = {
     "ecg_projection": lambda preset: make_projection(preset.ecg_encoder.width, preset.projection),
     "cmr_projection": lambda preset: make_projection(preset.cmr_encoder.width, preset.projection),
     "phenotype_probe": lambda preset: make_phenotype_probe(preset.ecg_encoder.width, PHENOTYPES),
+    "cmr_tokenizer": _cmr_tokenizer,
+    "tokenizer_discriminator": lambda preset: TokenizerDiscriminator(preset.tokenizer.discriminator),
+    "cmr_generator": _cmr_generator,
+    "diffusion_head": _diffusion_head,
+    "phenotype_head": _phenotype_head,
+    "screening_head": lambda preset: ScreeningHead(preset.ecg_encoder.width),
+    "fusion_head": _fusion_head,
+    "phenotype_standardiser": lambda _: PhenotypeStandardiser(PHENOTYPES),
+    "screening_prior": lambda _: ScreeningPrior(DISEASES, SUBTYPES),
+    "screening_calibration": lambda _: ScreeningCalibration(DISEASES),
+    "cmr_principal": lambda preset: CmrPrincipal(preset.cmr_encoder.width, preset.principal),
+    "align_scale": lambda _: AlignScale(),
 }
 
 
@@ -99,5 +172,9 @@ def build_module(name: str, preset: str, *, seed: int, device: str | torch.devic
     if target.type == "meta":
         return module
     digest = hashlib.sha256(f"{name}/{seed}".encode()).digest()
-    initialise(module, torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    if isinstance(module, DrawsOwnWeights):
+        module.draw_weights(generator)
+    else:
+        initialise(module, generator)
     return module.to(target)

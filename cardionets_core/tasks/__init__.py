@@ -15,13 +15,17 @@ from cardionets_core.tasks.base import (
     TaskLoss,
 )
 from cardionets_core.tasks.calibrate import Calibrate
+from cardionets_core.tasks.fuse import Fuse
+from cardionets_core.tasks.generate import Generate
 from cardionets_core.tasks.masked_autoencoders import CmrMaskedAutoencoder, EcgMaskedAutoencoder
+from cardionets_core.tasks.memorise import Memorisation
 from cardionets_core.tasks.phenotype import Phenotype
 from cardionets_core.tasks.prevalence import Prevalence
 from cardionets_core.tasks.principal_task import PrincipalComponents
 from cardionets_core.tasks.probe import Probe
 from cardionets_core.tasks.screening import Screening
 from cardionets_core.tasks.standardise import Standardise
+from cardionets_core.tasks.tokenizer import Tokenizer
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -36,6 +40,10 @@ TASKS: dict[str, type[Task]] = {
         Prevalence,
         Screening,
         Calibrate,
+        Tokenizer,
+        Generate,
+        Memorisation,
+        Fuse,
     )
 }
 

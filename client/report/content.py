@@ -18,14 +18,16 @@ from cardionets_core.data.amplitude import gain_suspect
 from cardionets_core.data.cache import summary
 from cardionets_core.data.cohort import SEXES, SPLITS, Cohort
 from cardionets_core.data.phenotypes import PHENOTYPES
-from cardionets_core.data.records import DISEASES
+from cardionets_core.data.records import LABELS
 from cardionets_core.errors import REFUSAL_REASONS
 from client.report.histograms import Histogram, histogram
 from client.report.unusable import mostly_left_out
-from client.wording import disease_title, flag_words, warning_words
+from client.wording import LEAD_DOUBTS, disease_title, flag_words, lead_doubt_words, warning_words
 
 SCHEMA_VERSION = 1
 KINDS = ("ecg", "cine")
+_MANY = 5
+"""ECGs with one doubt from which on it may tell of the site and not of people."""
 _SEX_LETTERS = {"female": "F", "male": "M"}
 
 Table = Mapping[str, Sequence[Any]]
@@ -71,7 +73,7 @@ def report_content(
         refusals: reason to number, those that the source left out before reading included.
         warnings: name to number, of the manifest.
         notes: doubt of the tables to number of rows.
-        codes: disease to the codes that the site declares for it, see ``declared_codes``.
+        codes: disease or subtype to the codes that the site declares for it, see ``declared_codes``.
     """
     splits = summary(cohort)
     return {
@@ -82,7 +84,7 @@ def report_content(
         "patients": cohort.patients(np.arange(len(cohort.row_patient))),
         "left_out": _left_out(table, refusals),
         "flags": _flags(table),
-        "warnings": mostly_left_out(table, refusals) + _warnings(table, warnings),
+        "warnings": mostly_left_out(table, refusals) + _mostly_doubted(table) + _warnings(table, warnings),
         "notes": dict(sorted(notes.items())),
         "histograms": {name: found.to_json() for name, found in histograms.items()},
         "splits": {name: splits[name] for name in SPLITS},
@@ -127,6 +129,21 @@ def _flags(table: Table) -> list[dict[str, Any]]:
     ]
 
 
+def _mostly_doubted(table: Table) -> list[str]:
+    """A sentence for each doubt about the leads that most of the ECGs in use bear, where they are many."""
+    used = [
+        set(flags or ())
+        for kind, accepted, flags in zip(table["kind"], table["accepted"], table["flags"], strict=True)
+        if kind == "ecg" and accepted
+    ]
+    flagged = {flag: sum(flag in flags for flags in used) for flag in LEAD_DOUBTS}
+    return [
+        lead_doubt_words(flag, flagged=count, used=len(used))
+        for flag, count in flagged.items()
+        if count >= _MANY and 2 * count > len(used)
+    ]
+
+
 def _warnings(table: Table, warnings: Mapping[str, int]) -> list[str]:
     told = warning_words(warnings)
     amplitudes = [
@@ -159,7 +176,7 @@ def _sexes(cohort: Cohort) -> dict[str, int]:
 
 
 def declared_codes(source: SourceConfig) -> dict[str, str]:
-    """Disease to the codes that a site's document gives it; empty where a column says who has it."""
+    """Disease or subtype to the codes that a site declares; empty where a column says who has it."""
     table = source.diagnoses if isinstance(source, LocalSource) else None
     if not isinstance(table, DiagnosisTable):
         return {}
@@ -171,8 +188,9 @@ def declared_codes(source: SourceConfig) -> dict[str, str]:
 
 
 def _diseases(cohort: Cohort, codes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The five diseases, then the subtypes: known of people of whom exactly one is recorded."""
     found = []
-    for place, name in enumerate(DISEASES):
+    for place, name in enumerate(LABELS):
         known = _of_people(cohort, cohort.diseases[:, place])
         known = known[np.isfinite(known)]
         positive = int((known > 0).sum())

@@ -19,6 +19,16 @@ from simulation.scenario import DrawnHospital
 Rows = dict[str, list[dict[str, Any]]]
 """Name of a table to rows."""
 
+OF_SIGNALS: tuple[str, ...] = ("ecg_mae",)
+"""Phases that ECGs alone can serve."""
+OF_LABELS: tuple[str, ...] = (*OF_SIGNALS, "align", "prevalence", "screening", "calibrate", "fuse")
+"""Phases that ECGs with diagnoses can serve; in align such a site trains the ECG's encoder only."""
+OF_PAIRS: tuple[str, ...] = (
+    "ecg_mae", "cmr_mae", "align", "probe", "standardise", "prevalence", "principal", "tokenizer", "generate",
+    "phenotype", "screening", "calibrate", "fuse", "memorisation",
+)  # fmt: skip
+"""Phases that pairs with phenotypes and diagnoses can serve: all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:

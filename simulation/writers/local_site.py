@@ -1,4 +1,4 @@
-"""A hospital's own export: ECGs as WFDB or CSV, cines as 4-D NIfTI, three tables (FORMATS sections 5 and 6).
+"""A hospital's own export: ECGs as WFDB or CSV, cines as 4-D NIfTI, four tables (FORMATS sections 5 and 6).
 
 One ECG file of each hospital is cut off in the middle, so that a refusal has to be counted.
 """
@@ -16,7 +16,7 @@ from cardionets_core.data.records import CineStack, EcgRecord
 from simulation.diagnoses import codes_of
 from simulation.patients import Patient
 from simulation.scenario import DrawnHospital
-from simulation.writers.layout import Layout, Rows, write_csv
+from simulation.writers.layout import OF_PAIRS, Layout, Rows, write_csv
 from simulation.writers.wfdb_files import write_record
 
 GAIN_PER_MV = 1000
@@ -26,12 +26,18 @@ TRUNCATED = 3
 _FIELDS = tuple(range(24100, 24182))
 
 
+def name_of(site: str, index: int) -> str:
+    """The hospital's identifier of a patient: the site's first letter and 6 digits."""
+    return f"{site[0].upper()}{10_007 + 13 * index:06d}"
+
+
 def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Rows:
-    """Write the ECGs and cines of one patient; returns rows of index, phenotypes and diagnoses."""
+    """Write the ECGs and cines of one patient; returns rows of the tables."""
     rng = patient.table_rng()
-    name = f"{hospital.site[0].upper()}{10_007 + 13 * patient.index:06d}"
+    name = name_of(hospital.site, patient.index)
     codes = codes_of(patient.visits[0].heart, rng)
-    rows: Rows = {"index": [], "phenotypes": [], "diagnoses": [{"patient": name, "icd10": ";".join(codes)}]}
+    rows: Rows = {"index": [], "phenotypes": [], "people": []}
+    rows["diagnoses"] = [{"patient": name, "icd10": ";".join(codes)}]
     for visit in patient.visits:
         number = visit.number + 1
         row: dict[str, Any] = {"patient": name, "visit": number}
@@ -44,6 +50,9 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
             row["cine"] = f"{name}_{number}.nii.gz"
             write_nifti(folder / "cmr" / row["cine"], visit.cine.stack)
         rows["index"].append(row)
+        heart = visit.heart
+        who = {"age": int(heart.age_years), "sex": heart.sex[0].upper()}
+        rows["people"].append({"patient": name, "visit": number} | who)
         values = {f"f{field}": value for field, value in visit.phenotypes.items()}
         if values:
             rows["phenotypes"].append({"patient": name, "visit": number} | values)
@@ -51,11 +60,12 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
 
 
 def write_tables(folder: Path, rows: Rows) -> None:
-    """Write index.csv, phenotypes.csv and diagnoses.csv."""
+    """Write index.csv, phenotypes.csv, diagnoses.csv and people.csv."""
     write_csv(folder / "index.csv", ("patient", "visit", "ecg", "cine"), rows.get("index", []))
     columns = ("patient", "visit", *(f"f{field}" for field in _FIELDS))
     write_csv(folder / "phenotypes.csv", columns, rows.get("phenotypes", []))
     write_csv(folder / "diagnoses.csv", ("patient", "icd10"), rows.get("diagnoses", []))
+    write_csv(folder / "people.csv", ("patient", "visit", "age", "sex"), rows.get("people", []))
 
 
 def write_nifti(path: Path, stack: CineStack) -> None:
@@ -109,11 +119,17 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
         "index": "index.csv",
         "phenotypes": "phenotypes.csv",
         "diagnoses": "diagnoses.csv",
+        "people": {
+            "table": "people.csv",
+            "visit": "visit",
+            "age": "age",
+            "sex": {"column": "sex", "female": ["F"], "male": ["M"]},
+        },
     }
 
 
 LAYOUT = Layout(
-    phases=("ecg_mae", "cmr_mae", "align", "probe"),
+    phases=OF_PAIRS,
     source=_source,
     write_patient=write_patient,
     write_tables=write_tables,

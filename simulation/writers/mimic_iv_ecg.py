@@ -16,7 +16,7 @@ from simulation.diagnoses import codes_of
 from simulation.patients import Patient
 from simulation.scenario import DrawnHospital
 from simulation.waves import intervals_of
-from simulation.writers.layout import Layout, Rows, write_csv
+from simulation.writers.layout import OF_LABELS, Layout, Rows, write_csv
 from simulation.writers.wfdb_files import write_record
 
 LEAD_ORDER = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -47,10 +47,15 @@ _DIAGNOSES = (
 _PREFIX = "mimic-iv-ecg-diagnostic-electrocardiogram-matched-subset-1.0/"
 
 
+def subject_of(index: int) -> int:
+    """The invented subject_id of a patient: 8 digits that begin with 9."""
+    return 90_000_011 + 3301 * index
+
+
 def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Rows:
     """Write the records of one subject; returns rows of the three tables."""
     rng = patient.table_rng()
-    subject = 90_000_011 + 3301 * patient.index
+    subject = subject_of(patient.index)
     when = datetime(2100, 1, 1) + timedelta(minutes=int(rng.integers(0, 90 * 365 * 24 * 60)))
     codes = [code.replace(".", "") for code in codes_of(patient.visits[0].heart, rng)]
     if patient.visits[0].heart.diseases == frozenset() and rng.random() < 0.25:
@@ -152,4 +157,4 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
     return {"kind": "mimic_iv_ecg", "root": ".", "diagnoses": "records_w_diag_icd10.csv"}
 
 
-LAYOUT = Layout(phases=("ecg_mae",), source=_source, write_patient=write_patient, write_tables=write_tables)
+LAYOUT = Layout(phases=OF_LABELS, source=_source, write_patient=write_patient, write_tables=write_tables)

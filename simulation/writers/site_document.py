@@ -16,13 +16,14 @@ def site_document(
     hospital: DrawnHospital | FolderHospital, *, source: dict[str, Any], phases: tuple[str, ...]
 ) -> dict[str, Any]:
     """All keys of ``SiteConfig``, paths relative to the hospital's folder."""
+    role = {"role": "external"} if hospital.external else {}
     return {
         "schema_version": 1,
         "site": hospital.site,
         "source": source,
         "device": {"name": "cpu", "threads": 1},
         "prepare": {"split": hospital.split.model_dump(), "workers": 1},
-        "policy": {"phases": list(phases), **hospital.policy.model_dump()},
+        "policy": {"phases": list(phases), **role, **hospital.policy.model_dump()},
         "folders": {"cache": "cache", "state": "state", "secret": "secret/pseudonym.key"},
     }
 

@@ -21,7 +21,7 @@ from simulation.scenario import DrawnHospital
 from simulation.waves import intervals_of
 from simulation.writers.cardiosoft import Sitting, cardiosoft_xml
 from simulation.writers.dicom_zip import Series, StudyHead, study_zip
-from simulation.writers.layout import Layout, Rows, write_csv
+from simulation.writers.layout import OF_PAIRS, Layout, Rows, write_csv
 
 CUT_OFF, WITHDRAWN = 5, 1
 """Patients whose first XML is cut off in the middle, and who has withdrawn."""
@@ -151,7 +151,7 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
 
 
 LAYOUT = Layout(
-    phases=("ecg_mae", "cmr_mae", "align", "probe"),
+    phases=OF_PAIRS,
     source=_source,
     write_patient=write_patient,
     write_tables=write_tables,

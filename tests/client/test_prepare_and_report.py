@@ -14,6 +14,7 @@ import yaml
 
 from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache, record_table
+from cardionets_core.data.records import LABELS
 from cardionets_core.errors import REFUSAL_REASONS
 from client.report.content import report_content
 from client.report.histograms import histogram
@@ -102,6 +103,7 @@ def test_the_numbers_of_the_report_are_those_of_the_cache(prepared):
     assert {row["flag"]: row["count"] for row in content["flags"]} == dict(flags)
     known = {row["field"]: row["known"] for row in content["phenotypes"]["fields"]}
     assert list(known.values()) == np.isfinite(cohort.phenotypes).sum(axis=0).tolist()
+    assert [row["disease"] for row in content["diseases"]] == list(LABELS)
     for place, row in enumerate(content["diseases"]):
         assert row["known"] == len(set(cohort.row_patient[np.isfinite(cohort.diseases[:, place])]))
 
@@ -223,12 +225,19 @@ def test_nearly_all_is_not_all(part, told):
 
 def test_diseases_bear_the_codes_that_the_site_declares(hospital, client):
     table = {"table": "codes.csv", "patient": "patient", "icd10": "codes",
-             "diseases": {"hf": ["I50", "I11.0"]}, "flags": {"cm": {"column": "cm"}}}  # fmt: skip
+             "diseases": {"hf": ["I50", "I11.0"], "dcm": ["D9"]},
+             "flags": {"cm": {"column": "cm"}}}  # fmt: skip
     (hospital.folder / "codes.csv").write_text("patient,codes,cm\nnobody,I50,1\n")
     document = yaml.safe_load(hospital.site.read_text())
     document["source"]["diagnoses"] = table
     hospital.site.write_text(yaml.safe_dump(document))
     assert client("prepare", "--site", hospital.site).code == 0
-    titles = {row["disease"]: row["title"] for row in report_of(hospital.site)[0]["diseases"]}
+    content, page = report_of(hospital.site)
+    titles = {row["disease"]: row["title"] for row in content["diseases"]}
+    assert (
+        titles["hcm"] == "hypertrophic cardiomyopathy (I42.1, I42.2)"
+        and titles["dcm"] == "dilated cardiomyopathy (D9)"
+    )
+    assert "dilated cardiomyopathy (D9)" in page and "exactly one of the three" in page
     assert titles["hf"] == "heart failure (I50, I11.0)" and titles["cm"] == "cardiomyopathy"
     assert titles["ph"] == "pulmonary hypertension (I27.0, I27.2)"

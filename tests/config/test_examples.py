@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 
 from cardionets_core.config.read import Document
 from cardionets_core.config.site import Device, Policy, Prepare, SiteConfig, read_site
+from simulation.writers.layout import OF_PAIRS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "site_configs").glob("*.md"), ROOT / "README.md"])
@@ -37,7 +38,7 @@ def test_the_template_says_what_must_be_there_and_shows_the_defaults(tmp_path: P
     (told,) = re.findall(r"^# Must be there: (.*?)\.[ \n]", TEMPLATE, re.M)
     assert set(told.split(", ")) == required(SiteConfig)
     least = "site: our-hospital\nsource: {kind: local_site, ecg: {format: wfdb, folder: ecg}}\n"
-    (tmp_path / "site.yaml").write_text(least + "policy: {phases: [ecg_mae, cmr_mae, align, probe]}\n")
+    (tmp_path / "site.yaml").write_text(least + f"policy: {{phases: [{', '.join(OF_PAIRS)}]}}\n")
     (tmp_path / "template.yaml").write_text(TEMPLATE)
     assert read_site(tmp_path / "template.yaml") == read_site(tmp_path / "site.yaml")
 

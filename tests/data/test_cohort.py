@@ -12,10 +12,10 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.cine_sizes import CineSizes
-from cardionets_core.data.cohort import Cohort, concatenate
+from cardionets_core.data.cohort import Cohort, concatenate, empty_cohort
 from cardionets_core.data.listing import Listing, recording_keys
 from cardionets_core.data.publish import BYTES_A_CINE, BYTES_A_SAMPLE, compose
-from cardionets_core.data.records import Person, Recording
+from cardionets_core.data.records import DISEASES, LABELS, Person, Recording
 from cardionets_core.data.store_log import Entry
 from cardionets_core.data.windows import InputShape
 
@@ -28,7 +28,8 @@ class Tables:
     def person(self, patient: str, visit: str) -> Person:
         if patient != "A":
             return Person()
-        return Person(age_years=50.5 + int(visit), sex="M", phenotypes={24103: 60.0}, diseases={"hf": 1.0})
+        labels = {"hf": 1.0, "hcm": 0.0, "rcm": 0.0, "dcm": 1.0}
+        return Person(age_years=50.5 + int(visit), sex="M", phenotypes={24103: 60.0}, diseases=labels)
 
 
 def config(folder: Path, **prepare: Any) -> SiteConfig:
@@ -87,7 +88,11 @@ def test_a_row_names_the_last_item_of_each_view_and_what_the_tables_say(tmp_path
         if place[1]
     ]
     assert ecgs[held[52.5]] == (5, 7) and ecgs[held[53.5]] == (0, 3)
-    assert np.nansum(draft.phenotype_array()) == 120 and np.nansum(draft.disease_array()) == 2
+    labels = draft.disease_array()
+    assert np.nansum(draft.phenotype_array()) == 120 and labels.dtype == np.float32
+    told = {"hf": 1.0, "rcm": 0.0, "dcm": 1.0, "hcm": 0.0}
+    by_person = sorted(map(list, np.nan_to_num(labels, nan=-1.0)))
+    assert by_person[1:] == [[told.get(name, -1.0) for name in LABELS]] * 2 and set(by_person[0]) == {-1.0}
 
 
 def test_the_digest_knows_content_and_order_but_no_place(tmp_path: Path) -> None:
@@ -137,7 +142,7 @@ def small_cohort(site: str, *, value: int, **changes: Any) -> Cohort:
         "ecg_samples": np.array([5, 5]), "cines": np.zeros((3, 50, 96, 96), np.uint8),
         "row_patient": np.array([0, 1]), "row_split": np.zeros(2, np.int8), "row_ecg": np.array([0, 1]),
         "row_cine": np.array([2, -1]), "phenotypes": np.full((2, 82), np.nan, np.float32),
-        "diseases": np.full((2, 5), np.nan, np.float32),
+        "diseases": np.full((2, len(LABELS)), np.nan, np.float32),
     }  # fmt: skip
     return Cohort(**{**content, **changes})
 
@@ -180,3 +185,39 @@ def test_a_batch_holds_the_cines_of_its_rows() -> None:
     batch = cohort.batch(np.array([1, 0]), keys=frozenset({"cine"}), shape=shape)
     assert batch.cine_BFYX is not None
     np.testing.assert_allclose(batch.cine_BFYX.numpy(), cines[[0, 2]] / 127.5 - 1, atol=1e-6)
+
+
+def test_labels_choose_rows_and_come_with_them() -> None:
+    nothing = [np.nan] * 8
+    labels = np.array([
+        nothing, [0, *[np.nan] * 7], [np.nan, 1, np.nan, np.nan, np.nan, 0, 0, 1], [*[np.nan] * 5, 1, 0, 0],
+        [1] * 5 + [np.nan] * 3,
+    ], np.float32)  # fmt: skip
+    rows = {"row_patient": np.arange(5), "row_split": np.array([0, 0, 0, 0, 2], np.int8),
+            "row_ecg": np.array([0, 1, 0, -1, 1]), "row_cine": np.full(5, -1),
+            "phenotypes": np.full((5, 82), np.nan, np.float32)}  # fmt: skip
+    cohort = small_cohort("a", value=1, diseases=labels, **rows)
+    shape = InputShape(ecg_samples=5, cine_frames=50, cine_pixels=96)
+
+    def found(*needs: str, split: Any = "train") -> list[int]:
+        return cohort.rows(frozenset(needs), split, shape).tolist()
+
+    assert found("labels") == [1, 2] and found("labels", split="test") == [4]
+    assert found("subtype") == [2, 3] and found("ecg", "subtype") == [2] == found("labels", "subtype")
+    assert found("ecg", "labels") == [1, 2]
+    chosen = np.array([3, 0, 2, 2])
+    batch = cohort.batch(chosen, keys=frozenset({"labels"}), shape=shape)
+    assert batch.labels_BD is not None and batch.labels_BD.dtype == torch.float32
+    np.testing.assert_array_equal(batch.labels_BD.numpy(), labels[chosen])
+    assert batch.row_B.tolist() == chosen.tolist() and batch.row_B.dtype == torch.int64
+    assert batch.ecg_BLT is None and batch.phenotypes_BK is None
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.row_B, batch.row_B) and moved.labels_BD is not None
+    assert cohort.batch(chosen, keys=frozenset(), shape=shape).labels_BD is None
+    none = empty_cohort(site="nobody", phenotypes=82)
+    assert none.batch(chosen[:0], keys=frozenset({"labels"}), shape=shape).labels_BD.shape == (0, len(LABELS))  # type: ignore[union-attr]
+    assert len(none.rows(frozenset({"labels"}), "train", shape)) == 0
+    joined = concatenate([none, cohort, cohort], site="both")
+    np.testing.assert_array_equal(joined.diseases, np.concatenate([labels, labels]))
+    assert joined.rows(frozenset({"subtype"}), "train", shape).tolist() == [2, 3, 7, 8]
+    assert len(DISEASES) == 5 and LABELS[5:] == ("rcm", "dcm", "hcm")

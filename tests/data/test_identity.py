@@ -113,7 +113,7 @@ def cohort(*, patients: list[int], site: str) -> Cohort:
         row_ecg=np.arange(rows),
         row_cine=np.array([0] + [-1] * (rows - 1)),
         phenotypes=np.full((rows, 82), np.nan, np.float32),
-        diseases=np.full((rows, 5), np.nan, np.float32),
+        diseases=np.full((rows, 8), np.nan, np.float32),
         refusals={"ecg-flat": 1},
     )
 

@@ -19,12 +19,12 @@ from cardionets_core.data.cache_writer import sole_writer, write_publication
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.examples import refused_examples
 from cardionets_core.data.fingerprint import fingerprint
-from cardionets_core.data.manifest import store_folder
+from cardionets_core.data.manifest import SCHEMA, store_folder
 from cardionets_core.data.prepare import prepare
 from cardionets_core.data.publish import Draft
 from cardionets_core.data.quality import check_ecg
 from cardionets_core.data.readers.cardiosoft_xml import read_cardiosoft_xml
-from cardionets_core.data.records import EcgRecord, Person
+from cardionets_core.data.records import LABELS, EcgRecord, Person
 from cardionets_core.data.sources import open_source
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import (
@@ -135,6 +135,7 @@ def test_a_hospital_becomes_a_cohort(tmp_path: Path) -> None:
     (rows,) = [np.flatnonzero(cohort.row_patient == patient) for patient in two]
     assert np.diff(rows) == 1 and (cohort.row_cine[rows] >= 0).all()
     assert cohort.phenotypes[rows, 0].tolist()[0] == 150 and np.isnan(cohort.phenotypes[rows[1]]).all()
+    assert cohort.diseases.shape == (len(cohort.row_patient), len(LABELS))
     assert cohort.diseases[rows, 0].tolist() == [1, 1] and np.isnan(cohort.diseases[rows, 1:]).all()
     assert (cohort.row_ecg == -1).sum() == 2
     rows = cohort.rows(frozenset({"ecg", "cine"}), "train", NANO)
@@ -326,7 +327,7 @@ def test_torn_and_foreign_manifests_are_noticed(copy: SiteConfig) -> None:
         path.write_text(text)
         with pytest.raises(CacheForeignError, match="torn"):
             open_cache(copy)
-    path.write_text(json.dumps(manifest | {"schema": 99}))
+    path.write_text(json.dumps(manifest | {"schema": SCHEMA - 1}))
     with pytest.raises(CacheStaleError, match="layout"):
         open_cache(copy)
     path.write_text(json.dumps(manifest | {"site": "there"}))

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardionets_core.data.phenotypes import FIELDS, PHENOTYPES, factor_from, units_of
-from cardionets_core.data.records import DISEASES
+from cardionets_core.data.records import DISEASES, LABELS, SUBTYPES
 from cardionets_core.data.sources import SOURCES
 from cardionets_core.data.sources.codes import codes_in, literal_codes
-from cardionets_core.data.sources.diseases import CodeBook
+from cardionets_core.data.sources.diseases import CodeBook, settle_subtypes
+from cardionets_core.data.sources.mimic_tables import _ASSESSED
 from cardionets_core.data.sources.patterns import Pattern
 from cardionets_core.data.sources.phenotype_cells import PhenotypeCells
 from cardionets_core.data.sources.tables import identifier
@@ -139,7 +140,11 @@ def test_a_list_as_text_is_what_python_wrote(codes: list[str]) -> None:
 
 @pytest.mark.parametrize(("codes", "expected"), [
     (["I25.10"], {"cad": 1.0}),
-    (["i420", "I43"], {"cm": 1.0}),
+    (["i420", "I43"], {"cm": 1.0, "rcm": 0.0, "dcm": 1.0, "hcm": 0.0}),
+    (["I42.1", "I42.2", "I50"], {"cm": 1.0, "hf": 1.0, "rcm": 0.0, "dcm": 0.0, "hcm": 1.0}),
+    (["I42.5"], {"cm": 1.0, "rcm": 1.0, "dcm": 0.0, "hcm": 0.0}),
+    (["I42.0", "I42.1"], {"cm": 1.0}),
+    (["I42.9", "I42"], {"cm": 1.0}),
     (["I50.9", "I27.0", "I31"], {"hf": 1.0, "ph": 1.0, "pc": 1.0}),
     (["I27.9"], {}),
     (["I10"], {}),
@@ -153,8 +158,8 @@ def test_icd10_codes_become_labels(codes: list[str], expected: dict[str, float])
 
 
 @given(
-    st.lists(st.sampled_from(["I50", "I25.1", "I10", "E11", "I27.2X", ""]), max_size=6),
-    st.lists(st.sampled_from(["I42", "Z00", "I50.9"]), max_size=6),
+    st.lists(st.sampled_from(["I50", "I25.1", "I10", "E11", "I27.2X", "I42.0", ""]), max_size=6),
+    st.lists(st.sampled_from(["I42", "Z00", "I50.9", "I42.2"]), max_size=6),
 )
 def test_marks_of_parts_join_to_the_marks_of_the_whole(some: list[str], others: list[str]) -> None:
     book, other = CodeBook(), CodeBook()
@@ -167,6 +172,26 @@ def test_a_site_may_replace_the_codes_of_one_disease() -> None:
     assert book.labels(book.marks(["I11.0"])) == {"hf": 1.0}
     assert CodeBook().labels(CodeBook().marks(["I11.0"])) == {}
     assert book.labels(book.marks(["I25"])) == {"cad": 1.0}
+    own = CodeBook({"dcm": ("I426",), "rcm": ("E85",)})
+    subtypes = dict.fromkeys(SUBTYPES, 0.0)
+    assert own.labels(own.marks(["I42.6"])) == {"cm": 1.0, **subtypes, "dcm": 1.0}
+    assert own.labels(own.marks(["I42.0"])) == {"cm": 1.0}
+    # What no code of this site calls a cardiomyopathy cannot be a kind of one.
+    assert own.labels(own.marks(["E85"])) == dict.fromkeys(DISEASES, 0.0)
+
+
+def test_the_marks_of_all_labels_fit_beside_the_bit_that_mimic_adds() -> None:
+    every = CodeBook().marks(["I25", "I42.0", "I42.1", "I42.5", "I50", "I30", "I27.0"])
+    assert every == 2 ** (len(LABELS) + 1) - 1 < _ASSESSED
+
+
+@given(st.dictionaries(st.sampled_from(LABELS), st.sampled_from([0.0, 1.0])))
+def test_subtypes_are_one_of_three_or_unknown(said: dict[str, float]) -> None:
+    settled = settle_subtypes(said)
+    assert {name: settled.get(name) for name in DISEASES} == {name: said.get(name) for name in DISEASES}
+    known = [settled[name] for name in SUBTYPES if name in settled]
+    assert sorted(known) in ([], [0.0, 0.0, 1.0]) and not (known and settled.get("cm") == 0.0)
+    assert all(said[name] == 1.0 for name in SUBTYPES if settled.get(name) == 1.0)
 
 
 # Withdrawals

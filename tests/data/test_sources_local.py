@@ -13,7 +13,7 @@ import pytest
 
 from cardionets_core.config.read import read_mapping
 from cardionets_core.config.site import SiteConfig, read_site
-from cardionets_core.data.records import DISEASES, EcgRecord, Person
+from cardionets_core.data.records import DISEASES, SUBTYPES, EcgRecord, Person
 from cardionets_core.data.sources import open_source
 from cardionets_core.data.sources.local_site import LocalSiteSource
 from cardionets_core.errors import (
@@ -265,13 +265,17 @@ def test_a_folder_of_another_view_is_not_listed(tmp_path: Path) -> None:
 
 # Tables
 
+DILATED = {"rcm": 0.0, "dcm": 1.0, "hcm": 0.0}
+
 
 def test_standard_tables_need_no_declaration(tmp_path: Path) -> None:
     put(tmp_path, "ecg/a.csv")
     put(tmp_path, "p.csv", "patient,visit,f24100,lv_ejection_fraction_percent,note\nA,1,150.5,,x\nA,2,,61,\n")
     put(tmp_path, "d.csv", "patient,icd10\nA,I25.1;I42.0\nB,\n")
     opened = source(ecg=csv_part(tmp_path), phenotypes=tmp_path / "p.csv", diagnoses=tmp_path / "d.csv")
-    assert opened.person("A", "1") == Person(phenotypes={24100: 150.5}, diseases={"cad": 1.0, "cm": 1.0})
+    assert opened.person("A", "1") == Person(
+        phenotypes={24100: 150.5}, diseases={"cad": 1.0, "cm": 1.0, **DILATED}
+    )
     assert opened.person("A", "2").phenotypes == {24103: 61.0}
     assert opened.person("B", "1").diseases == dict.fromkeys(DISEASES, 0.0)
     assert opened.person("C", "1") == Person()
@@ -344,6 +348,37 @@ def test_a_flag_column_alone_decides_its_disease_and_codes_the_others(tmp_path: 
     }
     with pytest.raises(ValueError, match="ph has a flag column"):
         source(ecg=csv_part(tmp_path), diagnoses={**table, "diseases": {"ph": ["I27"]}})
+
+
+def test_subtypes_come_from_codes_or_columns_and_never_against_a_denied_cardiomyopathy(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "ecg/a.csv")
+    rows = ("A,I42.0,yes,", "B,I42.0,no,", "C,I42.0,?,", "D,E11,yes,yes", "E,I42.1,yes,yes",
+            "F,I42.5,yes,no", "G,I42.9,yes,yes", "H,E11,,yes", "I,I42.0,yes,yes")  # fmt: skip
+    put(tmp_path, "d.csv", "\n".join(("patient,icd10,cm,hypertrophic", *rows)) + "\n")
+    flags = {"cm": {"column": "cm", "yes": ["yes"], "no": ["no"]},
+             "hcm": {"column": "hypertrophic", "yes": ["yes"], "no": ["no"]}}  # fmt: skip
+    table = {"table": tmp_path / "d.csv", "icd10": "icd10", "flags": flags}
+    opened = source(ecg=csv_part(tmp_path), diagnoses=table)
+    found = {name: opened.person(name, "1").diseases for name in "ABCDEFGHI"}
+    thick, stiff = ({**dict.fromkeys(SUBTYPES, 0.0), name: 1.0} for name in ("hcm", "rcm"))
+    others = dict.fromkeys(set(DISEASES) - {"cm"}, 0.0)
+    assert found == {
+        "A": {"cm": 1.0, **DILATED},
+        "B": {"cm": 0.0},  # the column denies what the code says
+        "C": DILATED,
+        "D": {**others, "cm": 1.0, **thick},
+        "E": {"cm": 1.0, **thick},  # by its column; its code does not count
+        "F": {"cm": 1.0, **stiff},
+        "G": {"cm": 1.0, **thick},
+        "H": {**others, **thick},
+        "I": {"cm": 1.0},  # two of them
+    }
+    with pytest.raises(ValueError, match="dcm"):
+        source(ecg=csv_part(tmp_path), diagnoses={**table, "diseases": {"dilated": ["I420"]}})
+    with pytest.raises(ValueError, match="hcm has a flag column"):
+        source(ecg=csv_part(tmp_path), diagnoses={**table, "diseases": {"hcm": ["I421"]}})
 
 
 def test_a_pipe_among_the_recordings_is_not_waited_for(tmp_path: Path) -> None:

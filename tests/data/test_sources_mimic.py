@@ -78,6 +78,9 @@ def test_persons_of_the_extension_s_table(shared_data: Path, tmp_path: Path) -> 
         "mimic-iv-ecg-1.0/c,49000004.0,90000024,\"['Z000']\",F,,\n"
         "mimic-iv-ecg-1.0/d,49000005,90000024,__import__('os'),F,-3,40\n"
         "mimic-iv-ecg-1.0/d,49000005,90000024,['I251'],F,-3,40\n"
+        "mimic-iv-ecg-1.0/f,49000008,90000024,\"['I420', 'I10']\",F,,\n"
+        "mimic-iv-ecg-1.0/f,49000008,90000024,['I4210'],F,,\n"
+        "mimic-iv-ecg-1.0/g,49000009,90000024,['I425'],F,,\n"
         "mimic-iv-ecg-1.0/e,49000006,90010037,['I50'],F,93,91\n"
     )
     (tmp_path / "gone.csv").write_text("90010037\n")
@@ -86,6 +89,9 @@ def test_persons_of_the_extension_s_table(shared_data: Path, tmp_path: Path) -> 
     assert opened.person("90000011", "49000002") == Person(sex="M"), "none recorded is not healthy"
     assert opened.person("90000024", "49000004") == Person(diseases=dict.fromkeys(DISEASES, 0.0), sex="F")
     assert opened.person("90000024", "49000005").diseases == {"cad": 1.0}, "rows of one study add up"
+    assert opened.person("90000024", "49000008").diseases == {"cm": 1.0}, "two kinds: none is known"
+    stiff = {"cm": 1.0, "rcm": 1.0, "dcm": 0.0, "hcm": 0.0}
+    assert opened.person("90000024", "49000009").diseases == stiff
     assert opened.person("90000024", "49000007") == Person()
     assert opened.person("90010037", "49000006") == Person()
     assert opened.notes["age-over-89"] == 1 and opened.notes["age-implausible"] == 2

@@ -108,14 +108,20 @@ def test_the_three_namings_give_the_persons_of_the_replica(shared_data: Path, na
 
 def test_diagnoses_belong_to_the_person(shared_data: Path, tmp_path: Path) -> None:
     ukb = shared_data / "replicas" / "ukb"
-    (tmp_path / "icd.csv").write_text("eid,icd10\n9000011,I251;E11\n9000011.0,I10\n9000022,\n9000044,I50\n")
+    (tmp_path / "icd.csv").write_text(
+        "eid,icd10\n9000011,I251;E11\n9000011.0,I10\n9000022,\n9000044,I50\n"
+        "9000055,I421\n9000055,I422\n9000066,I429\n"
+    )
     opened = source(ecg=ukb / "20205", table=ukb / "tabular" / NAMINGS[0], diagnoses=tmp_path / "icd.csv",
                     withdrawals=ukb / "tabular")  # fmt: skip
     first, again = opened.person("9000011", "2"), opened.person("9000011", "3")
     assert first.phenotypes[24100] == pytest.approx(115.2779) and again.phenotypes == {}
     assert first.diseases == again.diseases == {"cad": 1.0}
     assert opened.person("9000022", "2").diseases == dict.fromkeys(DISEASES, 0.0)
-    assert opened.person("9000055", "2").diseases == {} == opened.person("9000044", "2").diseases
+    thick = {"cm": 1.0, "rcm": 0.0, "dcm": 0.0, "hcm": 1.0}
+    assert opened.person("9000055", "2").diseases == thick == opened.person("9000055", "3").diseases
+    assert opened.person("9000066", "2").diseases == {"cm": 1.0}
+    assert opened.person("9000033", "2").diseases == {} == opened.person("9000044", "2").diseases
     assert [key for key, _ in opened.tables()] == ["table", "diagnoses", "withdrawals"]
 
 

@@ -20,6 +20,14 @@ COUNTS = {
     "cmr_projection": (2_080, 32_896, 196_864),
     "ecg_decoder": (17_355, 439_499, 3_375_947),
     "cmr_decoder": (31_776, 627_968, 32_180_736),
+    "phenotype_head": (4_002, 46_482, 240_338),
+    "screening_head": (325 + 195, 1_285 + 771, 3_845 + 2_307),
+    "cmr_tokenizer": (696_213, 2_842_297, 277_734_097),
+    "cmr_generator": (220_160, 9_725_952, 172_253_184),
+    "diffusion_head": (81_216, 1_391_552, 20_934_272),
+    # SCIENCE counts one logit; the screening task reads one for each of five diseases.
+    "fusion_head": (50_177 + 4 * 65, 1_580_289 + 4 * 257, 28_353_793 + 4 * 769),
+    "tokenizer_discriminator": (67_417, 265_905, 4_209_345),
 }
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cardionets_core.data.leads import swap_residual
+from cardionets_core.data.quality import SWAP_FLAGGED, check_ecg
 from cardionets_core.data.records import LEADS, EcgRecord
+from cardionets_core.errors import RecordRefused
 from simulation.anatomy import mass_g
 from simulation.electrocardiogram import draw_ecg
 from simulation.hearts import Heart, draw_heart
@@ -60,6 +64,38 @@ def test_limb_leads_obey_einthoven(seed, rate_hz, clean):
     np.testing.assert_allclose(avr, -(one + two) / 2, atol=1e-6)
     np.testing.assert_allclose(avl, one - two / 2, atol=1e-6)
     np.testing.assert_allclose(avf, two - one / 2, atol=1e-6)
+
+
+def test_shuffled_leads_are_the_right_signals_under_wrong_names():
+    right, shuffled = (draw_ecg(PLAIN, Cart(leads=leads), np.random.default_rng(1))
+                       for leads in ("right", "shuffled"))  # fmt: skip
+    np.testing.assert_array_equal(shuffled.signal_mv, right.signal_mv)
+    assert right.leads == LEADS and set(shuffled.leads) == set(LEADS)
+    moved = {name for name, true in zip(shuffled.leads, LEADS, strict=True) if name != true}
+    assert moved == set(LEADS) - {"I", "II", "III"}, "only these stand where the alphabet puts them"
+    with pytest.raises(RecordRefused) as caught:
+        check_ecg(shuffled)
+    assert caught.value.reason == "ecg-lead-swap"
+
+
+def test_swapped_arms_are_what_the_electrodes_of_the_other_arm_see():
+    right, swapped = (draw_ecg(PLAIN, Cart(leads=leads), np.random.default_rng(1))
+                      for leads in ("right", "arms-swapped"))  # fmt: skip
+    row = dict(zip(LEADS, right.signal_mv, strict=True))
+    expected = [-row["I"], row["III"], row["II"], row["aVL"], row["aVR"], row["aVF"], *right.signal_mv[6:]]
+    np.testing.assert_allclose(swapped.signal_mv, expected, atol=2e-6)
+    assert swapped.leads == LEADS
+    assert check_ecg(right).flags == frozenset() and check_ecg(swapped).flags == {"arm-reversal"}
+
+
+def test_any_wrong_order_of_the_limb_names_breaks_the_identities():
+    every, limbs = np.ones(12, dtype=bool), np.arange(6)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        signal = check_ecg(draw_ecg(draw_heart(rng, prevalence=MIX), Cart(), rng)).signal_mv
+        left = [swap_residual(signal[[*order, *range(6, 12)]], usable=every) for order in permutations(limbs)]
+        assert len(left) == 720 and left[0] < 1e-6, "the first is the right one"
+        assert min(left[1:]) > 2 * SWAP_FLAGGED
 
 
 def test_a_healthy_heart_has_the_usual_leads():

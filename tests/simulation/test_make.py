@@ -55,7 +55,10 @@ def test_site_documents_are_read_and_name_what_is_there(tmp_path):
     assert [path.parent.name for path in paths] == ["bank", "icu", "north"]
     bank, icu, north = (read_site(path) for path in paths)
     assert "align" in bank.policy.phases
-    assert icu.policy.phases == ("ecg_mae",)
+    assert "screening" in icu.policy.phases and "cmr_mae" not in icu.policy.phases
+    assert {*icu.policy.phases} < {*north.policy.phases} == {*bank.policy.phases}
+    assert {site.policy.role for site in (bank, icu, north)} == {"member"}
+    assert not any("role" in path.read_text() for path in paths)
     for path in (
         bank.source.ecg,
         bank.source.cmr,
@@ -64,7 +67,8 @@ def test_site_documents_are_read_and_name_what_is_there(tmp_path):
         icu.source.root,
     ):
         assert path.is_dir()
-    for path in (bank.source.table, bank.source.diagnoses, north.source.index, icu.source.diagnoses):
+    tables = (bank.source.table, bank.source.diagnoses, icu.source.diagnoses, north.source.people.table)
+    for path in (*tables, north.source.index, north.source.diagnoses):
         assert path.is_file()
     assert (north.source.ecg.rate_hz, north.source.ecg.unit) == (500, "uV")
     assert bank.folders.cache == tmp_path / "h" / "bank" / "cache"
@@ -157,6 +161,23 @@ def test_real_folders_are_named_and_never_copied(tmp_path):
         draw_patient(scenario, "georgia", 0)
 
 
+def test_an_external_hospital_says_so_in_its_document_and_may_hold_out_everybody(tmp_path):
+    away = _hospital("away", "mimic_iv_ecg", 1) | {"external": True, "split": {"validation": 0, "test": 1}}
+    (tmp_path / "data" / "real").mkdir(parents=True)
+    real = {"site": "real", "layout": "wfdb_folder", "folder": "real", "external": True}
+    home = _hospital("home", "mimic_iv_ecg", 1)
+    scenario = _scenario(hospitals=[home, away, real])
+    sites = [read_site(path) for path in make_hospitals(scenario, tmp_path / "h", data=tmp_path / "data")]
+    assert {site.site: site.policy.role for site in sites} == {
+        "home": "member", "away": "external", "real": "external",
+    }  # fmt: skip
+    assert sites[0].prepare.split.test == 1 and sites[0].policy.phases == sites[1].policy.phases
+    with pytest.raises(ConfigError, match="nobody would train"):
+        _scenario(hospitals=[away, real])
+    with pytest.raises(ConfigError, match="nobody to train on"):
+        _scenario(hospitals=[home, away | {"external": False}])
+
+
 def test_shipped_scenarios_are_read_and_described():
     found = shipped_scenarios()
     assert {"demo", "real_ecg"} <= set(found)
@@ -216,4 +237,9 @@ def test_the_digest_follows_hospitals_and_seed_only():
     base = _scenario().hospitals_digest
     assert _scenario(name="renamed", study=STUDY | {"seed": 9}).hospitals_digest == base
     assert _scenario(seed=6).hospitals_digest != base
-    assert _scenario(hospitals=[_hospital("north", "local_csv", 4)]).hospitals_digest != base
+    digests = {
+        _scenario(hospitals=[_hospital("north", "local_csv") | change, home]).hospitals_digest
+        for home in [_hospital("home", "local_csv")]
+        for change in ({}, {"patients": 4}, {"external": True}, {"cart": {"leads": "shuffled"}})
+    }
+    assert len(digests | {base}) == 5

@@ -16,10 +16,11 @@ from simulation.make import draw_patient, make_hospitals
 from simulation.scenario import Scenario
 from simulation.writers.uk_biobank import eid_of
 
+STUDY = {"name": "readable", "study": {"name": "readable", "phases": [{"task": "probe", "rounds": 1}]}}
 SCENARIO = parse_document(
     Scenario,
     {
-        "name": "readable",
+        **STUDY,
         "seed": 4,
         "hospitals": [
             {"site": site, "layout": layout, "patients": 10, "repeat_share": 0.3, "scanner": {"frames": 20}}
@@ -30,7 +31,6 @@ SCENARIO = parse_document(
                 ("lake", "local_csv"),
             )
         ],
-        "study": {"name": "readable", "phases": [{"task": "probe", "rounds": 1}]},
     },
     where="test",
 )
@@ -61,6 +61,25 @@ def test_everything_is_read_but_the_broken_files(sites):
     assert refused["bank"]["ecg-truncated"] + refused["bank"]["ecg-unreadable"] == 1
     assert refused["icu"]["ecg-file-missing"] == 1
     assert refused["north"]["ecg-truncated"] == 1
+
+
+@pytest.mark.parametrize("layout", ["uk_biobank", "mimic_iv_ecg", "local_wfdb", "local_csv"])
+def test_shuffled_leads_reach_the_readers_of_every_layout(tmp_path, layout):
+    def scenario(leads):
+        hospital = {"site": "one", "layout": layout, "patients": 1, "repeat_share": 0,
+                    "scanner": {"frames": 20, "pixels": 80, "spacing_mm": 2.2},
+                    "cart": {"leads": leads}}  # fmt: skip
+        return SCENARIO.model_copy(
+            update={"hospitals": Scenario.model_validate({**STUDY, "hospitals": [hospital]}).hospitals}
+        )
+
+    (site,) = make_hospitals(scenario("shuffled"), tmp_path / "h", workers=1)
+    source = open_source(read_site(site))
+    (listed,) = [recording for recording in source.recordings() if recording.kind == "ecg"]
+    record = source.read(listed)
+    truth = draw_patient(scenario("right"), "one", 0).visits[0].ecg.signal_mv
+    for true, name in enumerate(sorted(LEADS)):
+        np.testing.assert_allclose(record.signal_mv[record.leads.index(name)], truth[true], atol=0.0026)
 
 
 def test_a_biobank_participant_comes_back_whole(sites):

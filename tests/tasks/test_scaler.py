@@ -79,3 +79,8 @@ def test_an_empty_site_adds_nothing_and_no_site_is_an_identity():
     nothing = solve_scaler(empty, shift=3.0)
     assert nothing.mean_K.tolist() == [0.0] * 4
     assert nothing.sd_K.tolist() == [1.0] * 4
+
+
+def test_one_value_has_no_sd_even_if_a_secure_sum_rounds_its_square():
+    sums = {"nj": np.array([1.0]), "Sy": np.array([4.0]), "Syy": np.array([16.0 + 1e-3])}
+    assert solve_scaler(sums).sd_K.tolist() == [1.0]

@@ -105,12 +105,12 @@ def test_the_mean_of_the_sites_gradients_is_the_pooled_gradient(make_people):
     assert torch.allclose(mean, gradient(concatenate(sites, site="all")), atol=1e-6)
 
 
-def test_metrics_over_sites_are_the_pooled_ones_and_scikit_learns(make_people):
-    sites = [make_people(45 + 6 * i, site=name, seed=i) for i, name in enumerate("abc")]
+def test_metrics_over_sites_are_the_pooled_ones_and_scikit_learns(make_people, wave_encoder):
+    sites = [make_people(120 + 6 * i, site=name, seed=i) for i, name in enumerate("abc")]
     sites[1].diseases[:, 3] = np.nan
     pooled = concatenate(sites, site="all")
     task = make_task("screening", {"bootstrap_replicates": 100})
-    modules = solved_modules(*sites, scale=4.0)
+    modules = {**solved_modules(*sites, scale=4.0), "ecg_encoder": wave_encoder}
     added = add_sums(measured(task, modules, sites))
     (whole,) = measured(task, modules, [pooled]).values()
     groups = ("sex_", "age_", "boot_")  # what is withheld and who is drawn depends on the site
@@ -205,7 +205,9 @@ def test_the_gain_of_a_model_over_another_is_paired(make_people):
         return disease_sums(logit, label, cohort=cohort, rows=rows, replicates=300, seed=5)
 
     nothing = auroc_gain(sums(good), sums(good))
-    assert nothing["auroc_gain/cad"] == nothing["auroc_gain_mean_low"] == nothing["auroc_gain_mean_high"] == 0.0
+    assert (
+        nothing["auroc_gain/cad"] == nothing["auroc_gain_mean_low"] == nothing["auroc_gain_mean_high"] == 0.0
+    )
     gain, own = auroc_gain(sums(good), sums(worse)), disease_metrics(sums(good))
     expected = roc_auc_score(label[:, 0], good[:, 0]) - roc_auc_score(label[:, 0], worse[:, 0])
     assert gain["auroc_gain/cad"] == pytest.approx(expected, abs=2e-3)

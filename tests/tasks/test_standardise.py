@@ -1,4 +1,4 @@
-"""The phenotypes' scaler: pooled statistics from sums, limits, and what a site's values look like (SCIENCE 5.5)."""
+"""The phenotypes' scaler: pooled statistics from sums, limits, a site in other units (SCIENCE 5.5)."""
 
 from __future__ import annotations
 

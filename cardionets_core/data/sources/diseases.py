@@ -1,11 +1,11 @@
-"""ICD-10 codes to the five diseases (SCIENCE section 9)."""
+"""ICD-10 codes to the five diseases and the subtypes of cardiomyopathy (SCIENCE section 9)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cardionets_core.data.records import DISEASES
+from cardionets_core.data.records import DISEASES, LABELS, SUBTYPES
 from cardionets_core.data.sources.codes import codes_in
 from cardionets_core.data.sources.tables import identifier, read_columns
 
@@ -15,8 +15,11 @@ ICD10_PREFIXES: dict[str, tuple[str, ...]] = {
     "hf": ("I50",),
     "pc": ("I30", "I31", "I32"),
     "ph": ("I270", "I272"),
+    "rcm": ("I425",),
+    "dcm": ("I420",),
+    "hcm": ("I421", "I422"),
 }
-_CIRCULATORY = 1 << len(DISEASES)
+_CIRCULATORY = 1 << len(LABELS)
 
 
 def normalise_code(code: str) -> str:
@@ -25,19 +28,36 @@ def normalise_code(code: str) -> str:
     return first.upper().replace(".", "").rstrip("X")
 
 
-class CodeBook:
-    """Which codes stand for which disease at one site.
+def settle_subtypes(said: Mapping[str, float]) -> dict[str, float]:
+    """Labels in which the subtypes say which cardiomyopathy it is, or nothing.
 
-    A person's codes are folded into one small number, their marks: a bit a disease and one for any code of
-    the circulatory chapter. Marks of several cells, rows or tables are joined with ``|``.
+    Args:
+        said: diseases as they are; each subtype that a code or a table says is there is 1.
+
+    Returns:
+        The same diseases. One subtype is 1 and two are 0 where exactly one was said and ``cm`` is not 0: a
+        person with two of them, with another cardiomyopathy or with none has no known subtype.
+    """
+    found = [name for name in SUBTYPES if said.get(name) == 1.0]
+    labels = {name: label for name, label in said.items() if name not in SUBTYPES}
+    if len(found) == 1 and said.get("cm") != 0.0:
+        labels |= {name: float(name == found[0]) for name in SUBTYPES}
+    return labels
+
+
+class CodeBook:
+    """Which codes stand for which disease or subtype at one site.
+
+    A person's codes are folded into one small number, their marks: a bit a label and one for any code of
+    the circulatory chapter; under 512. Marks of several cells, rows or tables are joined with ``|``.
     """
 
     def __init__(self, own: Mapping[str, Iterable[str]] | None = None) -> None:
-        """Take the standard lists, but for diseases in ``own`` the codes given there."""
+        """Take the standard lists, but for labels in ``own`` the codes given there."""
         declared = {disease: tuple(codes) for disease, codes in (own or {}).items()}
         self._prefixes = {
-            disease: tuple(normalise_code(code) for code in declared.get(disease, ICD10_PREFIXES[disease]))
-            for disease in DISEASES
+            label: tuple(normalise_code(code) for code in declared.get(label, ICD10_PREFIXES[label]))
+            for label in LABELS
         }
         self._known: dict[str, int] = {}
         self._labels: dict[int, dict[str, float]] = {}
@@ -56,18 +76,23 @@ class CodeBook:
         """Labels of a person who was assessed; the same object for the same marks, not to be changed.
 
         A disease is 1 where one of its codes stands. It is 0 only where no code of the circulatory chapter
-        (I) stands at all: with another code of that chapter it stays unknown.
+        (I) stands at all: with another code of that chapter it stays unknown. Subtypes as in
+        ``settle_subtypes``.
         """
         if marks not in self._labels:
-            present = {disease: 1.0 for place, disease in enumerate(DISEASES) if marks >> place & 1}
-            absent = {} if marks & _CIRCULATORY else dict.fromkeys(DISEASES, 0.0)
-            self._labels[marks] = absent | present
+            self._labels[marks] = settle_subtypes(self.said(marks))
         return self._labels[marks]
+
+    def said(self, marks: int) -> dict[str, float]:
+        """Diseases as in ``labels``, and 1 for each subtype of which a code stands: not settled yet."""
+        present = {label: 1.0 for place, label in enumerate(LABELS) if marks >> place & 1}
+        absent = {} if marks & _CIRCULATORY else dict.fromkeys(DISEASES, 0.0)
+        return absent | present
 
     def _mark(self, code: str) -> int:
         mark = _CIRCULATORY if code.startswith("I") else 0
-        for place, disease in enumerate(DISEASES):
-            if code and code.startswith(self._prefixes[disease]):
+        for place, label in enumerate(LABELS):
+            if code and code.startswith(self._prefixes[label]):
                 mark |= 1 << place
         return mark
 

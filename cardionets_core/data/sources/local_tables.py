@@ -23,7 +23,7 @@ from cardionets_core.config.local_site import (
 )
 from cardionets_core.data.phenotypes import FIELDS, FIRST_FIELD, PHENOTYPES, factor_from, units_of
 from cardionets_core.data.records import Person
-from cardionets_core.data.sources.diseases import CodeBook, read_marks
+from cardionets_core.data.sources.diseases import CodeBook, read_marks, settle_subtypes
 from cardionets_core.data.sources.people_cells import Sex, age_years, sex_of
 from cardionets_core.data.sources.phenotype_cells import (
     FIELD_OF_COLUMN,
@@ -162,7 +162,7 @@ def _factors(table: PhenotypeTable) -> dict[str, tuple[int, float]]:
 def _read_diagnoses(
     table: DiagnosisTable, diseases: dict[str, dict[str, float]], *, withdrawn: frozenset[str]
 ) -> None:
-    """A flag column alone decides its disease; codes decide those that have none."""
+    """A flag column alone decides its disease or says its subtype; codes speak for those that have none."""
     key = "source.diagnoses"
     if table.icd10 is not None:
         book = CodeBook({str(name): codes for name, codes in table.diseases.items()})
@@ -176,8 +176,8 @@ def _read_diagnoses(
         )
         for person, found in marks.items():
             if person not in withdrawn:
-                labels = book.labels(found)
-                diseases[person] = {name: label for name, label in labels.items() if name not in table.flags}
+                said = book.said(found)
+                diseases[person] = {name: label for name, label in said.items() if name not in table.flags}
     if table.flags:
         meanings = {
             disease: (flag.column, _keys(flag.yes), _keys(flag.no)) for disease, flag in table.flags.items()
@@ -187,6 +187,8 @@ def _read_diagnoses(
             people = [identifier(cell) for cell in piece[table.patient]]
             for disease, (column, yes, no) in meanings.items():
                 _add_flags(diseases, disease, people, piece[column], yes=yes, no=no, withdrawn=withdrawn)
+    for person, said in diseases.items():
+        diseases[person] = settle_subtypes(said)
 
 
 def _add_flags(

@@ -1,0 +1,54 @@
+"""Whom a generative task draws for, and from what: people, their ECG embeddings and their seeds.
+
+An embedding is the projection of the mean feature of the evaluation windows, never that of a random crop, and
+it is not normalised (SCIENCE 3 and 5.4).
+
+Legend: R rows, P width of the ECG embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from cardionets_core.data.cohort import Cohort, Split
+from cardionets_core.tasks.base import Modules, SiteView
+from cardionets_core.tasks.features import ecg_features
+from cardionets_core.tasks.row_features import mean_features
+
+
+def choose_cases(cohort: Cohort, rows: np.ndarray, *, most: int, seed: int) -> np.ndarray:
+    """One row of each of at most ``most`` people, in an order drawn from the seed; int64."""
+    order = np.random.default_rng(seed).permutation(rows)
+    _, first = np.unique(cohort.row_patient[order], return_index=True)
+    return order[np.sort(first)][:most]
+
+
+def row_seeds(seed: int, rows: Iterable[int], *, site: str) -> list[int]:
+    """A 63-bit seed for each row, which depends on nothing but the arguments and the row."""
+    return [
+        int.from_bytes(hashlib.sha256(f"{seed}/{site}/{int(row)}".encode()).digest()[:8], "big") >> 1
+        for row in rows
+    ]
+
+
+def conditions_of(modules: Modules, site: SiteView, rows: np.ndarray) -> torch.Tensor:
+    """Embeddings of some rows, float32 ``[R, P]`` on the site's device; at least one row."""
+    return _project(modules, site, ecg_features(modules["ecg_encoder"], site, rows).float())
+
+
+def kept_conditions(modules: Modules, site: SiteView, *, needs: frozenset[str], split: Split) -> torch.Tensor:
+    """Embeddings of ``site.rows(needs, split)``, from features that are made once and kept.
+
+    float32 ``[R, P]`` on the site's device; at least one row. Encoder and projection are frozen.
+    """
+    return _project(modules, site, mean_features(modules, site, needs=needs, split=split, frozen=True))
+
+
+def _project(modules: Modules, site: SiteView, feature_RD: torch.Tensor) -> torch.Tensor:
+    projection = modules["ecg_projection"].eval()
+    with torch.no_grad(), torch.autocast(site.device.type, enabled=False):
+        return projection(feature_RD.to(site.device))

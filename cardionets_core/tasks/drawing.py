@@ -1,0 +1,170 @@
+"""Cines drawn from ECG embeddings (step 6 of the walk; SCIENCE section 4).
+
+Comes in: unnormalised outputs of the frozen ECG projection, one seed a row. Goes out: latents or cines. Each
+row's noise follows from its own seed, so a cine does not depend on the batch in which it is drawn.
+
+A drawn cine adds no information beyond its ECG, and volumes cannot be read off it: whoever shows one, or
+measures on it, says so (``NOTICE``).
+
+Legend: B rows, P width of the ECG embedding; F frames, Y rows and X columns of pixels; Z channels, T frames,
+H rows and W columns of a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import nn
+
+from cardionets_core.data.windows import InputShape
+from cardionets_core.errors import ConfigError, UnknownNameError
+from cardionets_core.losses.diffusion import cosine_process
+from cardionets_core.models.cmr_generator import CmrGenerator
+from cardionets_core.models.cmr_tokenizer import CmrTokenizer
+from cardionets_core.models.diffusion_head import DiffusionHead
+from cardionets_core.models.patches import unpatchify_latent
+from cardionets_core.models.presets import PRESETS, Preset, SamplingSize
+from cardionets_core.models.sampling import sample_tokens
+from cardionets_core.tasks.base import Modules
+from cardionets_core.tasks.shapes import shape_of
+
+NOTICE = "A generated cine adds no information beyond its ECG, and volumes cannot be read off it."
+DRAWERS = ("cmr_generator", "diffusion_head", "cmr_tokenizer")
+DRAWING_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawingSettings:
+    """How cines are drawn. Equal settings, modules, conditions and seeds give equal cines.
+
+    Attributes:
+        patch: latent values of a token along time, rows and columns.
+        grid: tokens of a latent along time, rows and columns.
+        training_steps: times of the process that the diffusion head was trained on.
+        plan: autoregressive steps, denoising steps within each of them, guidance (1 is none).
+    """
+
+    patch: tuple[int, int, int]
+    grid: tuple[int, int, int]
+    training_steps: int
+    plan: SamplingSize
+
+
+def preset_of(shape: InputShape) -> Preset:
+    """The preset whose encoders take these sizes; no two presets take the same.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    for name, preset in PRESETS.items():
+        if shape_of(name) == shape:
+            return preset
+    raise UnknownNameError(
+        f"no preset takes inputs of {shape}",
+        where="study: preset",
+        remedy=f"use one of: {', '.join(PRESETS)}",
+    )
+
+
+def drawing_settings(
+    preset: Preset, *, steps: int = 0, diffusion_steps: int = 0, guidance: float = 0.0
+) -> DrawingSettings:
+    """The preset's way of drawing; a number that is 0 is the preset's.
+
+    Raises:
+        ConfigError: more autoregressive steps than tokens, or denoising steps than times, or too few.
+    """
+    plan = SamplingSize(
+        steps=steps or preset.sampling.steps,
+        diffusion_steps=diffusion_steps or preset.sampling.diffusion_steps,
+        guidance=guidance or preset.sampling.guidance,
+    )
+    most, longest = preset.latent_tokens, preset.diffusion.steps
+    if not 1 <= plan.steps <= most or not 2 <= plan.diffusion_steps <= longest:
+        raise ConfigError(
+            f"{plan.steps} autoregressive and {plan.diffusion_steps} denoising steps",
+            where=f"study: phases: options (preset {preset.name})",
+            remedy=f"take 1 to {most} and 2 to {longest}, or 0 for the preset's",
+        )
+    return DrawingSettings(
+        patch=preset.generator.patch, grid=preset.latent_grid, training_steps=longest, plan=plan
+    )
+
+
+def draw_latents(
+    modules: Modules,
+    condition_BP: torch.Tensor,
+    *,
+    settings: DrawingSettings,
+    seeds: Sequence[int],
+    device: torch.device,
+    conditional: bool = True,
+) -> torch.Tensor:
+    """One latent for each row, float32 ``[B, Z, T, H, W]`` on the device.
+
+    Args:
+        modules: with ``cmr_generator`` and ``diffusion_head``, on the device; they are set to eval mode.
+        condition_BP: ECG embeddings, not normalised.
+        settings: how.
+        seeds: one for each row.
+        device: where to compute.
+        conditional: False puts the learned null vector in place of every condition, without guidance: what
+            the generator draws without any ECG, from the same seeds.
+    """
+    generator = cast(CmrGenerator, modules["cmr_generator"].eval())
+    head = cast(DiffusionHead, modules["diffusion_head"].eval())
+    sampled = sample_tokens(
+        generator if conditional else _Unconditional(generator),
+        head,
+        condition_BP=condition_BP.float().to(device),
+        process=cosine_process(settings.training_steps),
+        plan=settings.plan if conditional else replace(settings.plan, guidance=1.0),
+        seeds=seeds,
+    )
+    return unpatchify_latent(sampled.tokens_BLK, patch=settings.patch, grid=settings.grid)
+
+
+def draw_cines(
+    modules: Modules,
+    condition_BP: torch.Tensor,
+    *,
+    settings: DrawingSettings,
+    seeds: Sequence[int],
+    device: torch.device,
+    conditional: bool = True,
+) -> torch.Tensor:
+    """One cine for each row, clamped to [-1, 1], float32 ``[B, F, Y, X]`` on the device.
+
+    Arguments as ``draw_latents``, with ``cmr_tokenizer`` among the modules. At most ``DRAWING_BATCH`` rows
+    are drawn at a time; all are returned together.
+    """
+    tokenizer = cast(CmrTokenizer, modules["cmr_tokenizer"].eval())
+    parts = []
+    with torch.no_grad():
+        for begin in range(0, max(len(condition_BP), 1), DRAWING_BATCH):
+            some = slice(begin, begin + DRAWING_BATCH)
+            latent_BZTHW = draw_latents(
+                modules,
+                condition_BP[some],
+                settings=settings,
+                seeds=seeds[some],
+                device=device,
+                conditional=conditional,
+            )
+            parts.append(tokenizer.decode(latent_BZTHW).float().clamp(-1.0, 1.0))
+    return torch.cat(parts)
+
+
+class _Unconditional(CmrGenerator):
+    """A generator that shares everything with another one, and gives the null vector for every condition."""
+
+    def __init__(self, generator: CmrGenerator) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(generator.__dict__)
+
+    def condition(self, condition_BP: torch.Tensor, dropped_B: torch.Tensor | None = None) -> torch.Tensor:
+        """The null vector for each row."""
+        return self.null_condition.expand(len(condition_BP), -1)
