@@ -62,7 +62,7 @@ def run_study(
         content = result_of(study, run.members.facts, checkpoint_or_none, error=error)
         write_json(folder / RESULT, content)
         raise
-    export_model(checkpoint, folder / "model")
+    export_model(checkpoint, folder / "model", study=study)
     content = result_of(study, run.members.facts, checkpoint)
     write_json(folder / RESULT, content)
     if track:

@@ -19,10 +19,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from cardionets_core.config.study import Study
 from cardionets_core.errors import CheckpointError
 from cardionets_core.exchange.tensors import Layout, model_digest, module_digest, unpack
+from cardionets_core.training.model_folder import MODEL
+from cardionets_core.training.model_folder import SCHEMA_VERSION as MODEL_SCHEMA_VERSION
+from server.model_facts import model_facts
 
 SCHEMA_VERSION = 1
+"""Of ``state.json``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +206,13 @@ class CheckpointStore:
                 shutil.rmtree(folder)
 
 
-def export_model(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Write the model as one safetensors file a module and ``model.json`` with its digests.
+def export_model(checkpoint: Checkpoint, folder: Path, *, study: Study) -> dict[str, Any]:
+    """Write the model as one safetensors file a module and ``model.json``, from which it can be used.
+
+    Args:
+        checkpoint: the last one of the study.
+        folder: made if absent.
+        study: gives name, preset and phases.
 
     Returns:
         What ``model.json`` holds.
@@ -219,10 +229,12 @@ def export_model(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
             "parameters": checkpoint.layouts[name].size,
         }
     content = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": MODEL_SCHEMA_VERSION,
         "study_digest": checkpoint.study_digest,
         "model_digest": checkpoint.model_digest,
         "modules": modules,
+        **model_facts(study, checkpoint.history),
     }
-    (folder / "model.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    (folder / MODEL).write_text(text + "\n", encoding="utf-8")
     return content

@@ -7,6 +7,8 @@ from typing import Any
 from cardionets_core.config.study import Study
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, make_task
+from cardionets_core.training.local import check_phase
+from server.phase_order import check_order
 from strategies import make_strategy
 
 SCHEMA_VERSION = 1
@@ -19,6 +21,10 @@ def plan_of(study: Study) -> dict[str, Any]:
         ConfigError: the study names a task, strategy, preset or option that does not exist.
     """
     make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
+    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    for task, phase in zip(tasks, study.phases, strict=True):
+        check_phase(task, phase)
+    check_order(tasks, initial=study.initial)
     phases = []
     for phase in study.phases:
         task = make_task(phase.task, phase.options)

@@ -29,6 +29,7 @@ from server.next_model import (
     measured_files,
     settle_averages,
 )
+from server.phase_order import check_order
 from server.progress import Event, Progress, silent
 from server.round_store import RoundStore
 from server.rounds import SiteLink
@@ -69,6 +70,7 @@ class StudyRun:
         self._tasks: list[Task] = [make_task(phase.task, phase.options) for phase in study.phases]
         for task, phase in zip(self._tasks, study.phases, strict=True):
             check_phase(task, phase)
+        check_order(self._tasks, initial=study.initial)
         self._strategy: Strategy = make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
         self._deadline_s = study.sites.deadline_s
         self._seconds: list[float] = []

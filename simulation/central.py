@@ -14,7 +14,6 @@ import torch
 
 from cardionets_core.config.study import Phase, Study
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, SiteView, make_task
@@ -98,55 +97,6 @@ def train_centrally(
         averages.settle()
         ends.append({name: _copy(export_tensors(module)) for name, module in modules.items()})
     return CentralModel(phase_ends=tuple(ends))
-
-
-def probe_sums(
-    study: Study,
-    encoder: Tensors,
-    *,
-    fit_on: Sequence[Cohort],
-    test_on: Sequence[Cohort],
-    device: torch.device | None = None,
-) -> dict[str, np.ndarray]:
-    """Fit the study's linear probe on an encoder and measure it on held-out patients.
-
-    Args:
-        study: gives the preset, the seed and the probe's options.
-        encoder: tensors of ``ecg_encoder``.
-        fit_on: cohorts whose training rows fit the probe (their sums are added).
-        test_on: cohorts whose test rows measure it.
-
-    Returns:
-        Metric sums over all test patients, bootstrap replicates included.
-    """
-    device = device or torch.device("cpu")
-    options = next((phase.options for phase in study.phases if phase.task == "probe"), {})
-    index = next((i for i, phase in enumerate(study.phases) if phase.task == "probe"), len(study.phases))
-    task = make_task("probe", options)
-    if not isinstance(task, ClosedFormTask):
-        raise TypeError("the probe is a closed-form task")
-    shape = shape_of(study.preset)
-    modules: Modules = {
-        name: build_module(name, study.preset, seed=0).to(device) for name in (*task.trains, *task.reads)
-    }
-    load_tensors(modules["ecg_encoder"], encoder)
-    views = {
-        cohort.site: SiteView(cohort=cohort, shape=shape, device=device) for cohort in (*fit_on, *test_on)
-    }
-    parts = {cohort.site: task.sums(modules, views[cohort.site]) for cohort in fit_on}
-    load_tensors(modules["phenotype_probe"], task.solve(add_sums(parts)))
-    task.prepare_modules(modules)
-    return add_sums(
-        {
-            cohort.site: task.metric_sums(
-                modules,
-                views[cohort.site],
-                split="test",
-                seed=derive_seed(study.seed, "evaluate", index, cohort.site),
-            )
-            for cohort in test_on
-        }
-    )
 
 
 class _Averages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,21 @@ import numpy as np
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.records import LEADS
 from cardionets_core.tasks.shapes import shape_of
+from simulation.generated import KINDS, DrawnCases
 
 EXAMPLE_FRAMES = 6
 EXAMPLE_LEADS = ("II", "V1", "V5")
+METRIC_WORDS = {"r2_mean": "mean R² over phenotypes", "auroc_mean": "mean AUROC over diseases"}
 COLOURS = tuple(f"C{index}" for index in range(10))
 
 
 def plot_run(
-    result: Mapping[str, Any], cohorts: Mapping[str, Cohort], *, folder: Path, preset: str
+    result: Mapping[str, Any],
+    cohorts: Mapping[str, Cohort],
+    *,
+    folder: Path,
+    preset: str,
+    cases: Sequence[DrawnCases] = (),
 ) -> list[str]:
     """Draw everything that the result allows.
 
@@ -31,6 +38,7 @@ def plot_run(
         cohorts: by site; the example records come from their test patients.
         folder: where the pictures go; made if absent.
         preset: of the study.
+        cases: held-out patients with the cines that were drawn for them.
 
     Returns:
         Names of the files.
@@ -43,6 +51,9 @@ def plot_run(
         names.append("comparison.png")
     if _plot_examples(cohorts, folder / "examples.png", preset=preset):
         names.append("examples.png")
+    if cases:
+        _plot_drawings(cases, folder / "drawn_cines.png")
+        names.append("drawn_cines.png")
     return names
 
 
@@ -92,19 +103,36 @@ def _plot_rounds(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _plot_arms(comparison: list[dict[str, Any]], path: Path) -> None:
-    arms = [row for row in comparison if row["mean"] is not None]
-    figure, axis = plt.subplots(figsize=(7, 0.5 * len(arms) + 1.2), layout="constrained")
-    for place, row in enumerate(reversed(arms)):
-        colour = COLOURS[0] if row["arm"] == "federated" else "0.5"
-        axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=2)
-        axis.plot(row["mean"], place, "o", color=colour)
-    axis.set_yticks(range(len(arms)), [row["arm"] for row in reversed(arms)])
-    axis.set(
-        xlabel="mean R² over phenotypes, held-out patients (95 % interval)",
-        title=f"n = {arms[0]['n']} patients",
-        ylim=(-0.6, len(arms) - 0.4),
+    """One panel a metric and population; the federation in colour."""
+    kinds = list(dict.fromkeys((row["task"], row["metric"], row["population"]) for row in comparison))
+    arms = list(dict.fromkeys(row["arm"] for row in comparison))
+    columns = min(len(kinds), 2)
+    rows = -(-len(kinds) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(6.5 * columns, (0.38 * len(arms) + 1.3) * rows),
+        squeeze=False,
+        layout="constrained",
     )
-    axis.grid(axis="x", alpha=0.3)
+    for axis, kind in zip(axes.flat, kinds, strict=False):
+        found = [row for row in comparison if (row["task"], row["metric"], row["population"]) == kind]
+        for row in found:
+            if row["mean"] is None:
+                continue
+            place = len(arms) - 1 - arms.index(row["arm"])
+            colour = COLOURS[0] if row["arm"] == "federated" else "0.5"
+            axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=2)
+            axis.plot(row["mean"], place, "o", color=colour)
+        axis.set_yticks(range(len(arms)), list(reversed(arms)))
+        axis.set(
+            xlabel=f"{kind[0]}: {METRIC_WORDS.get(kind[1], kind[1])} (95 % interval)",
+            title=f"patients of {kind[2]}, n = {max(row['n'] for row in found)}",
+            ylim=(-0.6, len(arms) - 0.4),
+        )
+        axis.grid(axis="x", alpha=0.3)
+    for axis in list(axes.flat)[len(kinds) :]:
+        axis.remove()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -159,3 +187,31 @@ def _plot_frames(axes: Any, cohort: Cohort, row: int) -> None:
             axis.set_title(f"frame {frame}", fontsize=8)
     if index < 0:
         axes[0].text(0, 0.5, "no cine at this site", transform=axes[0].transAxes, fontsize=9)
+
+
+def _plot_drawings(cases: Sequence[DrawnCases], path: Path, *, most: int = 6) -> None:
+    """Real and drawn cines of a few patients side by side, at the fullest and emptiest real frame."""
+    chosen = [(case, place) for place in range(most) for case in cases if place < len(case.real_RFYX)][:most]
+    rows = ("real", *KINDS)
+    figure, axes = plt.subplots(
+        len(rows), 2 * len(chosen), figsize=(2.2 * len(chosen), 5.4), squeeze=False, layout="constrained"
+    )
+    for column, (case, place) in enumerate(chosen):
+        real_FYX = case.real_RFYX[place]
+        # The brighter centre is the larger pool of blood: a plain guide to the two frames, not a measurement.
+        middle = real_FYX.shape[-1] // 4
+        bright_F = real_FYX[:, middle:-middle, middle:-middle].mean(dim=(1, 2))
+        frames = (int(bright_F.argmax()), int(bright_F.argmin()))
+        for line, kind in enumerate(rows):
+            cine_FYX = real_FYX if kind == "real" else case.made[kind][place]
+            for offset, (frame, word) in enumerate(zip(frames, ("full", "empty"), strict=True)):
+                axis = axes[line][2 * column + offset]
+                axis.imshow(cine_FYX[frame].numpy(), cmap="gray", vmin=-1, vmax=1)
+                axis.set(xticks=[], yticks=[])
+                if line == 0:
+                    axis.set_title(f"{case.site}\n{word}", fontsize=7)
+                if column == offset == 0:
+                    axis.set_ylabel(kind if kind == "real" else f"synthetic:\n{kind}", fontsize=8)
+    figure.suptitle("Synthetic cines are drawn from an ECG; no volume can be read off them", fontsize=9)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

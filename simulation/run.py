@@ -111,11 +111,13 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     result["scenario"] = request.scenario.name
     result["broken_sites"] = broken
     comparison = request.scenario.comparison
+    external = frozenset(hospital.site for hospital in request.scenario.hospitals if hospital.external)
     if request.compare and comparison.enabled:
         compared = compare(
             study,
             cohorts=cohorts,
             site_paths={path.parent.name: path for path in paths},
+            external=external,
             folder=request.out,
             seeds=comparison.seeds,
             cores=request.cores,
@@ -123,9 +125,15 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
         )
         result.update(compared)
     seconds["comparison"] = time.monotonic() - started - sum(seconds.values())
+    from simulation.generated import study_drawings
+
+    result["drawings"], cases = study_drawings(study, cohorts, folder=request.out, external=external)
+    seconds["drawings"] = time.monotonic() - started - sum(seconds.values())
     from simulation.plots import plot_run
 
-    result["plots"] = plot_run(result, cohorts, folder=request.out / "plots", preset=study.preset)
+    result["plots"] = plot_run(
+        result, cohorts, folder=request.out / "plots", preset=study.preset, cases=cases
+    )
     seconds["plots"] = time.monotonic() - started - sum(seconds.values())
     result["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
     content = finite(result)

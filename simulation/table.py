@@ -18,11 +18,15 @@ def result_table(result: dict[str, Any], folder: Path) -> str:
     )
     lines += ["", *_table(["phase", "rounds", "metric", "first", "last", "seconds"], _phase_rows(result))]
     if result["comparison"]:
-        lines += ["", *_table(["arm", "metric", "mean", "95 % interval", "patients"], _arm_rows(result))]
+        head = ["arm", "task", "metric", "patients of", "mean", "95 % interval", "patients"]
+        lines += ["", *_table(head, _arm_rows(result))]
     if result.get("differences"):
         lines += [
             "",
-            *_table(["federated minus", "metric", "mean", "95 % interval", ""], _difference_rows(result)),
+            *_table(
+                ["federated minus", "task", "metric", "patients of", "mean", "95 % interval"],
+                _difference_rows(result),
+            ),
         ]
     lines += ["", f"everything is in {folder}: result.json, model/, plots/, mlflow.db"]
     return "\n".join(lines)
@@ -71,7 +75,9 @@ def _arm_rows(result: dict[str, Any]) -> list[list[str]]:
     return [
         [
             row["arm"],
+            row["task"],
             row["metric"],
+            row["population"],
             _number(row["mean"]),
             f"{_number(row['ci_low'])} to {_number(row['ci_high'])}"
             if row["mean"] is not None
@@ -86,10 +92,11 @@ def _difference_rows(result: dict[str, Any]) -> list[list[str]]:
     return [
         [
             row["arm"],
+            row["task"],
             row["metric"],
+            row["population"],
             _number(row["mean"]),
             f"{_number(row['ci_low'])} to {_number(row['ci_high'])}",
-            "",
         ]
         for row in result["differences"]
     ]

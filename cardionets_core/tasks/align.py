@@ -106,6 +106,8 @@ class Align(GradientTask):
         self.decomposes = kind.decomposes
         self.shares = kind.shares
         self.minimum_batch = kind.minimum_batch
+        # The bank holds what is needed of the cines; the moments are taken from the batches themselves.
+        self.batch_keys = None if kind.shares else frozenset({"ecg"})
 
     @property
     def roles(self) -> tuple[Role, ...]:

@@ -169,6 +169,14 @@ class Task(ABC):
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Finite metrics of (added) sums; a metric that is undefined for them is absent."""
 
+    def replicates(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Bootstrap replicates of the primary metric, float64 [M]; empty where the task makes none.
+
+        Two models that were measured on the same rows with the same seed have the same draws of people, so
+        their replicates are paired.
+        """
+        return np.zeros(0)
+
     def _number(self, option: str) -> float:
         return float(self.options[option])
 

@@ -102,6 +102,16 @@ def disease_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
+def auroc_replicates(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Replicates of the mean AUROC over the diseases with both classes, float64 [M], around its value."""
+    defined = np.flatnonzero(np.isfinite(auroc(sums)))
+    metric = _mean_of(auroc, defined)
+    if not len(defined):
+        return np.full(len(sums["boot_positive"]), np.nan)
+    # The coarse bins' offset is taken from the replicates, as in ``replicate_interval``.
+    return (metric(_replicates(sums)) + metric(sums) - metric(coarse_histograms(sums)))[:, 0]
+
+
 def auroc_gain(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, float]:
     """AUROC of a first minus that of a second model, with the paired bootstrap's interval and p value.
 

@@ -31,7 +31,7 @@ from cardionets_core.tasks.base import (
     TaskLoss,
     count_sums,
 )
-from cardionets_core.tasks.binary_sums import auroc_gain, disease_metrics, disease_sums
+from cardionets_core.tasks.binary_sums import auroc_gain, auroc_replicates, disease_metrics, disease_sums
 from cardionets_core.tasks.drawing import drawing_settings, preset_of
 from cardionets_core.tasks.drawn_tokens import drawn_tokens, ecg_tokens
 from cardionets_core.tasks.head_task import apply_head
@@ -129,6 +129,11 @@ class Fuse(GradientTask):
             )
             sums |= {f"{prefix}{name}": value for name, value in found.items()}
         return sums
+
+    def replicates(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See ``Task.replicates``."""
+        fused = {n.removeprefix(FUSED): value for n, value in sums.items() if n.startswith(FUSED)}
+        return auroc_replicates(fused)
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """``disease_metrics`` of the fusion head, those of the ECG alone as ``ecg_only/...``, and the gain.

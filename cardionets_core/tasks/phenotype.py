@@ -17,7 +17,12 @@ from cardionets_core.losses import phenotype_loss
 from cardionets_core.models.solved import PhenotypeStandardiser
 from cardionets_core.tasks.base import Modules, SiteView, Sums, TaskLoss, count_sums
 from cardionets_core.tasks.head_task import HeadTask
-from cardionets_core.tasks.phenotype_sums import phenotype_metrics, phenotype_sums, phenotype_targets
+from cardionets_core.tasks.phenotype_sums import (
+    phenotype_metrics,
+    phenotype_replicates,
+    phenotype_sums,
+    phenotype_targets,
+)
 
 
 class Phenotype(HeadTask):
@@ -69,6 +74,10 @@ class Phenotype(HeadTask):
                 seed=seed,
             ),
         }
+
+    def replicates(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See ``Task.replicates``."""
+        return phenotype_replicates(sums)
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of ``phenotype_metrics``, by column, by sex and by age band."""

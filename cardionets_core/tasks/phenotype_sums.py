@@ -81,6 +81,13 @@ def phenotype_sums(
     }
 
 
+def phenotype_replicates(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Replicates of the mean R2 over the measured columns, float64 [M]; NaN where a column is undefined."""
+    columns = np.flatnonzero(measured_columns(sums))
+    replicated = r_squared({name: sums[f"boot_{name}"] for name in REPLICATED})[:, columns]
+    return replicated.mean(axis=1) if len(columns) else np.full(len(replicated), np.nan)
+
+
 def phenotype_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean R2 with its 95 % interval, mean r, and R2, r, MAE, RMSE of each column (``r2/24100``, ...).
 
@@ -100,9 +107,7 @@ def phenotype_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         "rmse": root_mean_square_error(sums),
     }
     found["r2_mean"] = float(by_column["r2"][columns].mean())
-    replicates_MK = r_squared({name: sums[f"boot_{name}"] for name in REPLICATED})[:, columns]
-    defined_M = np.isfinite(replicates_MK).all(axis=1)
-    low, high = percentile_interval(replicates_MK[defined_M].mean(axis=1))
+    low, high = percentile_interval(phenotype_replicates(sums))
     if np.isfinite([low, high]).all():
         found["r2_mean_low"], found["r2_mean_high"] = low, high
     correlations = by_column["pearson"][columns]

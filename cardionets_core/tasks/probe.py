@@ -18,7 +18,12 @@ from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.tasks.base import ClosedFormTask, Modules, Scalar, SiteView, Sums, count_sums
 from cardionets_core.tasks.features import ecg_features
-from cardionets_core.tasks.phenotype_sums import phenotype_metrics, phenotype_sums, phenotype_targets
+from cardionets_core.tasks.phenotype_sums import (
+    phenotype_metrics,
+    phenotype_replicates,
+    phenotype_sums,
+    phenotype_targets,
+)
 from cardionets_core.tasks.ridge import gram_sums, solve_ridge
 
 FITTED_SPLITS: tuple[Split, Split] = ("train", "validation")
@@ -95,6 +100,10 @@ class Probe(ClosedFormTask):
                 seed=seed,
             ),
         }
+
+    def replicates(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See ``Task.replicates``."""
+        return phenotype_replicates(sums)
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of ``phenotype_metrics``, by column, by sex and by age band."""

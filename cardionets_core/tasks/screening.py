@@ -20,7 +20,7 @@ from cardionets_core.data.records import DISEASES, LABELS
 from cardionets_core.errors import ConfigError
 from cardionets_core.losses import disease_loss, subtype_loss
 from cardionets_core.tasks.base import Modules, Scalar, SiteView, Sums, TaskLoss, count_sums
-from cardionets_core.tasks.binary_sums import disease_metrics, disease_sums
+from cardionets_core.tasks.binary_sums import auroc_replicates, disease_metrics, disease_sums
 from cardionets_core.tasks.head_task import HeadTask, apply_head
 from cardionets_core.tasks.subtype_scores import subtype_metrics, subtype_score_sums
 
@@ -80,6 +80,10 @@ class Screening(HeadTask):
             ),
             **subtype_score_sums(logit_RL[:, count:], label_RL[:, count:]),
         }
+
+    def replicates(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See ``Task.replicates``."""
+        return auroc_replicates(sums)
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of ``disease_metrics`` and ``subtype_metrics``.

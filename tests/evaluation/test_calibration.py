@@ -123,3 +123,10 @@ def test_extreme_scores_converge():
     label = (np.arange(1000) % 2)[:, None].astype(float)
     fit = fit_logistic(score_histograms(logit, label))
     assert fit.slope[0] == pytest.approx(0.0, abs=1e-9) and fit.intercept[0] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_rows_fall_into_fifteen_bins_of_equal_width():
+    probability = np.append(np.random.default_rng(2).random(400), [0.0, 1.0])[:, None]
+    sums = calibration_sums(probability, np.ones_like(probability))
+    counts, _ = np.histogram(probability, bins=np.linspace(0, 1, 16))
+    assert np.array_equal(sums["bin_n"][0], counts)

@@ -1,4 +1,4 @@
-"""The sampler against a plain one that computes everything, and the identities of guidance (SCIENCE 4, 8.4)."""
+"""The sampler against a plain one that computes everything, and the identities of guidance (SCIENCE 4, 8)."""
 
 from __future__ import annotations
 

@@ -513,6 +513,7 @@ def test_cross_correlation_without_the_round_s_statistics_is_refused():
 
 def test_only_the_cross_correlation_shares():
     assert [loss for loss in LOSSES if make_task("align", {"loss": loss}).shares] == ["dcco"]
+    assert [loss for loss in LOSSES if make_task("align", {"loss": loss}).batch_keys is None] == ["dcco"]
     modules = {"ecg_projection": make_modules()["ecg_projection"]}
     assert make_task("align", {}).statistics(modules, ()) == {}
     assert make_task("align", {"loss": "dcco"}).statistics(modules, ())["Sfg"].shape == (32, 32)

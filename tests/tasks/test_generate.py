@@ -150,7 +150,7 @@ def test_conditions_are_unnormalised_and_of_the_three_windows_mean():
         feature = torch.stack([modules["ecg_encoder"](each) for each in windows]).mean(dim=0)
         expected = modules["ecg_projection"](feature)[0]
     assert torch.allclose(kept[3], expected, atol=1e-5)
-    assert torch.equal(conditions_of(modules, site, np.array([row]))[0], kept[3])
+    assert torch.allclose(conditions_of(modules, site, np.array([row]))[0], expected, atol=1e-5)
     state, batch = open_and_load(task, modules, site)
     assert torch.equal(state.conditions.take(batch.row_B), kept)
 
@@ -288,7 +288,7 @@ def test_references_are_measured_on_the_same_cases(monkeypatch):
 
     def draw(modules, condition_BP, *, settings, seeds, device, conditional=True):
         assert len(seeds) == len(condition_BP)
-        nearest = torch.cdist(condition_BP, known).argmin(dim=1)
+        nearest = (condition_BP[:, None] - known).abs().sum(dim=2).argmin(dim=1)
         return true[nearest] if conditional else torch.zeros_like(true[nearest])
 
     monkeypatch.setattr(generation_sums, "draw_cines", draw)

@@ -45,8 +45,15 @@ def make_cohort(
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
-        diseases=np.full((rows, 8), np.nan, dtype=np.float32),
+        diseases=_labels(rows, np.random.default_rng(seed + 1)),
     )
+
+
+def _labels(rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Every disease known at random, and a subtype where there is a cardiomyopathy."""
+    labels = rng.integers(0, 2, (rows, 8)).astype(np.float32)
+    labels[:, 5:] = np.where(labels[:, 1:2] == 1, np.eye(3)[rng.integers(0, 3, rows)], np.nan)
+    return labels
 
 
 def view(cohort: Cohort) -> SiteView:

@@ -155,7 +155,7 @@ def translate(tensors: Named, recipe: Recipe) -> Translation:
         raise CheckpointError(
             f"the checkpoint does not fit: {'; '.join(account.faults)}",
             where="published weights",
-            remedy="choose the family and preset that the weights were made for; some sizes can be adapted (--adapt)",
+            remedy="choose the family and preset of these weights, or have sizes adapted (--adapt)",
         )
     account.notes += [
         f"{count} tensors of {_name(dtype)} became float32" for dtype, count in account.converted.items()

@@ -1,0 +1,118 @@
+"""A cine drawn from one ECG, marked as synthetic, and its files (SCIENCE section 4).
+
+Comes in: the feature of an ECG and a seed. Goes out: marked frames, and a NIfTI file, an animated GIF and a
+sheet as PNG. It holds nothing that the ECG does not, and no volume can be measured on it.
+
+Legend: R rows (one here), D width of the feature, F frames, Y rows, X columns.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+
+from cardionets_core.data.cine import PIXELS, SPACING_MM
+from cardionets_core.data.synthetic_nifti import DESCRIPTION, synthetic_nifti
+from cardionets_core.tasks.drawing import NOTICE, draw_cines, drawing_settings
+from client.predict.mark import mark_cine
+from client.predict.model import Predictor
+
+ENDINGS = ("nii.gz", "gif", "png")
+FRAME_MS = 40
+"""Of the GIF; the model knows no heart rate, so a beat is shown in any time."""
+SHEET_FRAMES = 10
+SHEET_COLUMNS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticCine:
+    """What was drawn for one ECG.
+
+    Attributes:
+        pixels: uint8 [F, Y, X], enlarged and marked.
+        spacing_mm: side of a pixel.
+        seed: of the noise.
+        model_digest: of the model that drew it.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: float
+    seed: int
+    model_digest: str
+
+
+def draw_cine(model: Predictor, feature_RD: torch.Tensor, *, seed: int) -> SyntheticCine:
+    """Draw from the mean feature of the evaluation windows; equal seeds give equal cines.
+
+    Args:
+        model: can do ``cine``.
+        feature_RD: of ``Predictor.feature``.
+        seed: of the noise.
+    """
+    with torch.no_grad():
+        condition_RP = model.modules["ecg_projection"](feature_RD.to(model.device))
+    cine_RFYX = draw_cines(
+        model.modules,
+        condition_RP,
+        settings=drawing_settings(model.preset),
+        seeds=[seed],
+        device=model.device,
+    )
+    marked = mark_cine(cine_RFYX[0].cpu().numpy())
+    # Every preset shows the same field of view, that of 96 prepared pixels.
+    side_mm = SPACING_MM * PIXELS / model.preset.cine_pixels
+    return SyntheticCine(
+        pixels=marked.pixels,
+        spacing_mm=side_mm / marked.enlarged,
+        seed=seed,
+        model_digest=model.stored.model_digest,
+    )
+
+
+def cine_files(cine: SyntheticCine) -> dict[str, bytes]:
+    """Ending of ``ENDINGS`` to the file's content."""
+    return {"nii.gz": _nifti(cine), "gif": cine_gif(cine), "png": sheet_png(cine)}
+
+
+def _nifti(cine: SyntheticCine) -> bytes:
+    comment = f"{DESCRIPTION}. {NOTICE} Model {cine.model_digest}, seed {cine.seed}. Research use only."
+    return synthetic_nifti(cine.pixels, spacing_mm=cine.spacing_mm, comment=comment)
+
+
+def cine_gif(cine: SyntheticCine) -> bytes:
+    """All frames, again and again, ``FRAME_MS`` each; the comment says what it is."""
+    frames = [Image.fromarray(frame) for frame in cine.pixels]
+    content = io.BytesIO()
+    frames[0].save(
+        content,
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=FRAME_MS,
+        loop=0,
+        comment=DESCRIPTION.encode(),
+        optimize=False,
+    )
+    return content.getvalue()
+
+
+def sheet_png(cine: SyntheticCine) -> bytes:
+    """Up to ten frames at even distances in time on one sheet, each with its mark."""
+    count = min(SHEET_FRAMES, len(cine.pixels))
+    chosen = cine.pixels[[place * len(cine.pixels) // count for place in range(count)]]
+    rows, columns = cine.pixels.shape[1:]
+    wide = min(SHEET_COLUMNS, count)
+    sheet = np.zeros((math.ceil(count / wide) * rows, wide * columns), dtype=np.uint8)
+    for place, frame in enumerate(chosen):
+        top, left = place // wide * rows, place % wide * columns
+        sheet[top : top + rows, left : left + columns] = frame
+    told = PngImagePlugin.PngInfo()
+    told.add_text("Description", DESCRIPTION)
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "PNG", optimize=True, pnginfo=told)
+    return content.getvalue()

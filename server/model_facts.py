@@ -1,0 +1,48 @@
+"""What ``model.json`` says of a model beside its weights: who made it, and how good it was on test patients.
+
+Comes in: the study and the history of its rounds. Goes out: JSON-ready facts. Only metrics of all members
+together are among them: who uses the model elsewhere need not know how each site fared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cardionets_core.config.study import Study
+from cardionets_core.tasks import make_task
+
+
+def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """``preset``, ``study`` (name and digest) and ``evaluation``.
+
+    An entry of ``evaluation`` is a phase that measured the test patients. It is ``current`` where no later
+    phase trains any of the modules that it measured: only then do its numbers hold for the whole model.
+
+    Args:
+        study: the study.
+        history: one entry a finished round.
+    """
+    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    evaluation = []
+    for entry in history:
+        pooled = entry.get("test", {}).get("pooled", {})
+        if not pooled:
+            continue
+        index = entry["phase"]
+        modules = {*tasks[index].trains, *tasks[index].reads}
+        evaluation.append(
+            {
+                "phase": index,
+                "task": entry["task"],
+                "modules": sorted(modules),
+                "current": not any(modules & set(later.trains) for later in tasks[index + 1 :]),
+                "test": {name: value for name, value in sorted(pooled.items()) if math.isfinite(value)},
+            }
+        )
+    return {
+        "preset": study.preset,
+        "study": {"name": study.name, "digest": study.digest},
+        "evaluation": evaluation,
+    }
