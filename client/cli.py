@@ -27,7 +27,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Look into a hospital's files, prepare its data, check the site, and see what left the building.",
+    help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what left the "
+    "building.",
 )
 
 
@@ -36,6 +37,14 @@ class Format(enum.StrEnum):
 
     table = "table"
     json = "json"
+
+
+class PredictionFormat(enum.StrEnum):
+    """How predictions are printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
 
 
 SiteOption = Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")]
@@ -163,6 +172,81 @@ def inspect(
                 print("\n".join(inspection_lines(found)), flush=True)
     print("\n".join(tally_lines(tally)), file=sys.stderr if format is Format.json else sys.stdout)
     if not tally.read:
+        raise SystemExit(DataError.exit_code)
+
+
+@cli.command()
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(exists=True, show_default=False, help="ECGs of any readable format, or folders"),
+    ],
+    model: Annotated[
+        Path, typer.Option("--model", help="a model folder, as a run writes it", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder for synthetic cines: NIfTI, GIF and PNG")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="write one HTML page; keep it in the building")
+    ] = None,
+    no_cine: Annotated[bool, typer.Option("--no-cine", help="draw no synthetic cine")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of the synthetic cine")] = 0,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--explain", help="a field such as 24103, or cad, cm, hf, pc, ph: which leads and times count"
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None, typer.Option("--site", help="a site.yaml that declares rate, unit and the like")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto")] = "cpu",
+    replace: Annotated[bool, typer.Option("--replace", help="write over earlier files")] = False,
+    format: Annotated[
+        PredictionFormat, typer.Option("--format", help="what stdout gets")
+    ] = PredictionFormat.table,
+) -> None:
+    """Predict from ECGs what a cardiac MRI might show. **Research use only. Not for diagnosis.**
+
+    Phenotypes with units, the range of the study's training patients and an interval from held-out errors;
+    probabilities of diseases; and, with --out or --page, a cine that is marked as synthetic and on which
+    nothing can be measured. Recordings are numbered as by inspect; no name is printed. What the model does
+    not hold is said. Exit code 4 where any recording was refused; the others are predicted all the same.
+    """
+    from client.predict.lines import prediction_csv, prediction_lines
+    from client.predict.output import Output
+    from client.predict.run import Request, predict_all, refused
+    from client.screen import Screen
+
+    answer = Format.json if format is PredictionFormat.json else Format.table
+    with _answering(answer, stopped="files that are there are whole"), Screen(sys.stderr) as screen:
+        declared: Sequence[Part] = ()
+        if site is not None:
+            from cardionets_core.config.site import read_site
+            from client.inspection import declared_parts
+
+            declared = declared_parts(read_site(site))
+        content = predict_all(
+            Request(
+                paths=paths,
+                model=model,
+                output=Output(folder=out, page=page, replace=replace),
+                cine=not no_cine,
+                seed=seed,
+                explain=explain or (),
+                declared=declared,
+                device=device,
+            ),
+            progress=screen.tell,
+        )
+        if page is not None:
+            screen.note(f"the page shows recordings of patients and stays in the building: {page}")
+    if format is PredictionFormat.csv:
+        print(prediction_csv(content), end="")
+    else:
+        _print(content, prediction_lines, answer)
+    if refused(content):
         raise SystemExit(DataError.exit_code)
 
 

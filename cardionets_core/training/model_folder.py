@@ -180,4 +180,3 @@ def _torn(path: Path) -> CheckpointError:
         where=str(path),
         remedy="copy the whole folder again; nothing of it was used",
     )
-

@@ -48,10 +48,7 @@ def mark_cine(cine_FYX: np.ndarray) -> MarkedCine:
     size = (columns * enlarged, rows * enlarged)
     top, bottom = (_band(words, width=size[0], height=size[1]) for words in (MARK, ORIGIN))
     marked = np.stack(
-        [
-            np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
-            for frame in grey_FYX
-        ]
+        [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in grey_FYX]
     )
     marked[:, : len(top)] = top
     marked[:, -len(bottom) :] = bottom

@@ -83,9 +83,7 @@ class Predictor:
         return mean_features(self.modules, self.view(counts), needs=_ECG, split=_SPLIT, frozen=False)
 
 
-def open_predictor(
-    stored: StoredModel, *, device: torch.device, without: Iterable[str] = ()
-) -> Predictor:
+def open_predictor(stored: StoredModel, *, device: torch.device, without: Iterable[str] = ()) -> Predictor:
     """Load the modules of everything that the model can predict.
 
     Args:

@@ -76,9 +76,7 @@ def predict_phenotypes(model: Predictor, feature_RD: torch.Tensor) -> list[Predi
     metrics = model.stored.metrics_of("phenotype" if with_head else "probe")
     trained_K = trained_columns(model)
     return [
-        _column(
-            PHENOTYPES[k], float(output_K[k]), mean=mean_K[k], deviation=deviation_K[k], metrics=metrics
-        )
+        _column(PHENOTYPES[k], float(output_K[k]), mean=mean_K[k], deviation=deviation_K[k], metrics=metrics)
         for k in np.flatnonzero(trained_K)
     ]
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     import torch
 
+    from cardionets_core.losses.diffusion import DiffusionProcess
     from cardionets_core.models.cmr_generator import CmrGenerator
     from cardionets_core.models.diffusion_head import DiffusionHead
     from cardionets_core.models.presets import SamplingSize
@@ -53,7 +54,6 @@ def measure(
     """Work, seconds, and difference from the reused sampler, of every schedule; that one is always first."""
     import torch
 
-    from cardionets_core.losses.diffusion import cosine_process
     from cardionets_core.models.presets import get_preset
     from cardionets_core.models.sampling import sample_tokens
 
@@ -61,7 +61,7 @@ def measure(
     generator, head = make_models(preset, device=device)
     noise = torch.Generator().manual_seed(0)
     condition_BP = torch.randn(rows, sizes.projection, generator=noise).to(device)
-    process = cosine_process(sizes.diffusion.steps)
+    process = make_process(sizes.diffusion.steps)
     seeds, plan = range(rows), sizes.sampling
     found: list[dict[str, object]] = []
     first: SampledTokens | None = None
@@ -106,7 +106,10 @@ def measure(
 
 
 def make_models(preset: str, *, device: str = "cpu") -> tuple[CmrGenerator, DiffusionHead]:
-    """Generator and head in eval mode with random weights, in the head's zero layers too: z must count."""
+    """Generator and head in eval mode with random weights, around a head that takes a token for its noise.
+
+    So samples are of the size of latents, and depend on z: a head as it begins would ignore it.
+    """
     import torch
 
     from cardionets_core.models.cmr_generator import CmrGenerator
@@ -116,10 +119,24 @@ def make_models(preset: str, *, device: str = "cpu") -> tuple[CmrGenerator, Diff
     generator = cast(CmrGenerator, build_module("cmr_generator", preset, seed=0).eval().to(device))
     head = cast(DiffusionHead, build_module("diffusion_head", preset, seed=0).eval())
     draw = torch.Generator().manual_seed(1)
+    width, tokens = head.embed.weight.shape
     with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=draw) * 0.02)
+        head.embed.weight.copy_(torch.eye(width, tokens))
+        head.out.weight[:tokens].copy_(torch.eye(tokens, width) * (tokens / width) ** 0.5)
+        for parameter in (*head.parameters(), *generator.parameters()):
+            parameter.add_((torch.randn(parameter.shape, generator=draw) * 0.04).to(parameter))
     return generator, cast(DiffusionHead, head.to(device))
+
+
+def make_process(steps: int) -> DiffusionProcess:
+    """The first half of the cosine process.
+
+    Its last times multiply the rounding of a step by thirty, which only trained weights would take back.
+    """
+    from cardionets_core.losses.diffusion import DiffusionProcess, cosine_process
+
+    half = steps // 2
+    return DiffusionProcess(cosine_process(steps).signal_T[:half], tuple(range(half)))
 
 
 def sample_plainly(

@@ -154,8 +154,8 @@ def test_the_coarse_interval_is_that_of_the_unbinned_bootstrap():
 
 def test_the_interval_lies_around_the_fine_value():
     """Replicates that all equal the whole data: no width, and none of the coarse bins' error."""
-    logit, label = make_scores(200, columns=1, scale=0.05)
-    sums = score_histograms(0.2 * logit, np.nan_to_num(label))
+    logit, label = make_scores(200, columns=1)
+    sums = score_histograms(0.08 * logit, np.nan_to_num(label))
     coarse = coarse_histograms(sums)
     assert abs(auroc(coarse)[0] - auroc(sums)[0]) > 0.01
     replicates = {name: np.repeat(value[None], 5, axis=0) for name, value in coarse.items()}

@@ -120,6 +120,23 @@ def test_each_vote_is_among_equally_many_of_both_kinds_and_not_for_the_own_perso
     assert memorisation_sums(few, seed=0)["votes"] == 6
 
 
+def test_votes_and_hits_are_those_of_a_loop():
+    rng = np.random.default_rng(9)
+    training, held_out, samples = (make_real(rng, n).reshape(n, -1) for n in (24, 25, 25))
+    sums = memorisation_sums(
+        Latents(training=training, held_out=held_out, from_held_out=samples, from_training=samples), seed=0
+    )
+    hits: dict[tuple[str, int], int] = {}
+    for own, sample in enumerate(samples):
+        cases = [("training", i, np.linalg.norm(sample - x)) for i, x in enumerate(training)]
+        cases += [("held out", i, np.linalg.norm(sample - x)) for i, x in enumerate(held_out) if i != own]
+        kind, index, _ = min(cases, key=lambda case: case[2])
+        hits[kind, index] = hits.get((kind, index), 0) + 1
+    assert sums["votes"] == 25
+    assert sums["votes_training"] == sum(n for (kind, _), n in hits.items() if kind == "training")
+    assert sums["hits_squared"] == sum(n**2 for n in hits.values())
+
+
 def test_nearest_and_threshold_are_those_of_scipy(monkeypatch):
     monkeypatch.setattr("cardionets_core.evaluation.memorisation.BLOCK_ROWS", 7)
     rng = np.random.default_rng(6)

@@ -68,8 +68,8 @@ def test_fusion_reads_both_and_ignores_the_order_of_tokens():
     found = head(ecg, cmr)
     assert found.shape == (2, 5)
     assert torch.allclose(found, head(ecg.flip(1), cmr), atol=1e-4)
-    assert not torch.allclose(found, head(ecg + 1, cmr), atol=1e-3)
-    assert not torch.allclose(found, head(ecg, cmr + 1), atol=1e-3)
+    assert not torch.allclose(found, head(ecg[:, 1:], cmr), atol=1e-3)
+    assert not torch.allclose(found, head(ecg, cmr[:, 1:]), atol=1e-3)
     assert torch.allclose(found[:1], head(ecg[:1], cmr[:1]), atol=1e-4)
 
 
@@ -86,11 +86,10 @@ def test_drop_path_grows_to_its_value_and_leaves_out_whole_rows():
     tokens = normal(400, 3, 8)
     plain = block.eval()(tokens) - tokens
     torch.manual_seed(0)
-    ratio = ((block.train()(tokens) - tokens) / plain).flatten(1)
-    assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), atol=1e-2), "a row is dropped as a whole"
-    kept = (ratio[:, 0] > 1).double()
-    assert torch.allclose(ratio[:, 0], (2 * kept).float(), atol=1e-2)
-    assert abs(float(kept.mean()) - 0.5) < 4 * 0.5 / math.sqrt(400)
+    moved = block.train()(tokens) - tokens
+    kept = (moved.flatten(1).abs().sum(dim=1) > 0).float()
+    assert torch.allclose(moved, 2 * kept[:, None, None] * plain, atol=1e-5), "a row is dropped as a whole"
+    assert abs(float(kept.detach().mean()) - 0.5) < 4 * 0.5 / math.sqrt(400)
 
 
 def test_solved_modules_begin_neutral():

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cardionets_core.losses.diffusion import cosine_process
 from cardionets_core.models import build_module, get_preset
 from cardionets_core.models.presets import SamplingSize
 from cardionets_core.models.sampling import cines_of_tokens, guide, sample_tokens
-from simulation.benchmarks.sampling import make_models, measure, sample_plainly
+from simulation.benchmarks.sampling import make_models, make_process, measure, sample_plainly
 
 NANO = get_preset("nano")
-PROCESS = cosine_process(NANO.diffusion.steps)
+PROCESS = make_process(NANO.diffusion.steps)
 CONDITION = torch.randn(3, NANO.projection, generator=torch.Generator().manual_seed(0))
 
 

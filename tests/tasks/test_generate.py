@@ -76,7 +76,12 @@ def make_modules() -> dict[str, nn.Module]:
         for table in (generator.encoder_table, generator.decoder_table, generator.diffusion_table):
             table.data.normal_(std=0.2)
         head = DiffusionHead(token_width=32, condition=32, width=64, depth=1)
-    toys = {"ecg_encoder": Spikes(), "cmr_tokenizer": Blocks(), "cmr_generator": generator, "diffusion_head": head}
+    toys = {
+        "ecg_encoder": Spikes(),
+        "cmr_tokenizer": Blocks(),
+        "cmr_generator": generator,
+        "diffusion_head": head,
+    }
     return {**modules, **toys}
 
 
@@ -91,7 +96,9 @@ def make_view(people: int, *, site: str = "a", seed: int = 0, ecg: bool = True) 
     up = person % 2 == 0
     spikes = rng.integers(-100, 100, (rows, 12, 1000))
     spikes[:, :, rng.integers(0, 1000, 60)] = np.where(up, 900, -900)[:, None, None]
-    cines = np.where(up[:, None, None, None], STRIPES, STRIPES[:, None]) + rng.integers(-20, 20, (rows, 50, 1, 1))
+    cines = np.where(up[:, None, None, None], STRIPES, STRIPES[:, None]) + rng.integers(
+        -20, 20, (rows, 50, 1, 1)
+    )
     cohort = Cohort(
         site=site,
         digest=f"{site}{seed}",
@@ -121,16 +128,14 @@ def loss_of(task, modules, batch, state, seed=0):
     return task.loss(modules, batch, state, generator=torch.Generator().manual_seed(seed))
 
 
-def phase(steps: int, *, lr: float = 3e-3) -> Phase:
-    optimiser = Optimiser(name="adamw", lr=lr, weight_decay=0.0, schedule="constant", clip_norm=3.0)
-    return Phase(task="generate", rounds=1, local_steps=steps, batch_size=32, optimiser=optimiser)
+def phase(steps: int, *, batch_size: int = 32) -> Phase:
+    optimiser = Optimiser(name="adamw", lr=3e-3, weight_decay=0.0, schedule="constant", clip_norm=3.0)
+    return Phase(task="generate", rounds=1, local_steps=steps, batch_size=batch_size, optimiser=optimiser)
 
 
 def test_a_step_loads_no_record():
     task, site = make_task("generate", {}), make_view(8)
-    (step,) = plan_steps(
-        task, site, role=task.roles[0], phase=phase(1), round_index=1, seed=0, epochs=1
-    )
+    (step,) = plan_steps(task, site, role=task.roles[0], phase=phase(1), round_index=1, seed=0, epochs=1)
     assert step.batch.size == 8
     assert step.batch.ecg_BLT is None
     assert step.batch.cine_BFYX is None
@@ -143,7 +148,8 @@ def test_conditions_are_unnormalised_and_of_the_three_windows_mean():
     kept = kept_conditions(modules, site, needs=task.needs, split="train")
     row = site.rows(task.needs, "train")[3]
     windows = [
-        site.cohort.batch(np.array([row]), keys=frozenset({"ecg"}), shape=NANO, window=w).ecg_BLT for w in range(3)
+        site.cohort.batch(np.array([row]), keys=frozenset({"ecg"}), shape=NANO, window=w).ecg_BLT
+        for w in range(3)
     ]
     assert not torch.equal(windows[0], windows[1])
     with torch.no_grad():
@@ -259,7 +265,11 @@ def test_the_options_of_drawing():
     assert (chosen.steps, chosen.diffusion_steps, chosen.guidance) == (2, 5, 2.5)
     with pytest.raises(ConfigError, match="1 to 32 and 2 to 100"):
         drawing_settings(PRESET, steps=33)
-    assert [preset_of(shape_of(name)).name for name in ("nano", "small", "paper")] == ["nano", "small", "paper"]
+    assert [preset_of(shape_of(name)).name for name in ("nano", "small", "paper")] == [
+        "nano",
+        "small",
+        "paper",
+    ]
     with pytest.raises(UnknownNameError):
         preset_of(replace(NANO, cine_frames=9))
     for options in ({"label_drop": 1.5}, {"repeats": 0}, {"guidance": -1.0}):
@@ -308,17 +318,29 @@ def test_references_are_measured_on_the_same_cases(monkeypatch):
     assert found["phenotype_r_drawn"] == pytest.approx(found["phenotype_r_real"])
 
 
-def test_the_ecg_matters_after_some_steps():
-    """Which way the stripes run follows from the spikes; the drawn cines learn it."""
-    task = make_task("generate", {"repeats": 1, "guidance": 1.0, "measured_patients": 16})
+def test_some_steps_lower_the_held_out_loss():
+    task = make_task("generate", {"repeats": 1, "ar_steps": 1, "diffusion_steps": 2, "measured_patients": 8})
+    modules, site = make_modules(), make_view(32)
+    before = task.metrics(task.metric_sums(modules, site, split="test", seed=0))
+    assert train_locally(task, modules, site, phase=phase(40), round_index=1, seed=0).steps == 40
+    after = task.metrics(task.metric_sums(modules, site, split="test", seed=0))
+    assert after["loss"] < 0.5 * before["loss"]
+
+
+@pytest.mark.slow
+def test_drawn_cines_follow_the_ecg_after_some_steps():
+    """Which way the stripes run follows from the spikes. About half a minute."""
+    task = make_task("generate", {"guidance": 1.0, "ar_steps": 2, "measured_patients": 16})
     modules, site = make_modules(), make_view(64)
-    untrained = task.metrics(task.metric_sums(modules, site, split="test", seed=0))
-    result = train_locally(task, modules, site, phase=phase(150), round_index=1, seed=0)
-    assert result.steps == 150
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = DiffusionHead(token_width=32, condition=32, width=128, depth=2)
+        head.draw_weights(torch.Generator().manual_seed(0))
+    modules["diffusion_head"] = head
+    train_locally(task, modules, site, phase=phase(400, batch_size=16), round_index=1, seed=0)
     found = task.metrics(task.metric_sums(modules, site, split="test", seed=0))
-    assert found["loss"] < 0.5 * untrained["loss"]
-    assert found["ssim"] > untrained["ssim"] + 0.2
-    for reference in ("shuffled", "unconditional"):
+    assert found["ssim"] > 0.8
+    for reference in ("shuffled", "unconditional", "mean_cine"):
         assert found[f"ssim_gain_{reference}"] > 3 * found[f"ssim_gain_{reference}_se"] > 0, reference
     assert found["phenotype_r_drawn"] > 0.8
 

@@ -155,7 +155,9 @@ def test_sums_against_naive_ones():
 def test_sums_of_sites_add_and_nobody_adds_nothing():
     task, modules = make_task("tokenizer", {}), make_tokenizer()
     measure = partial(task.metric_sums, modules, split="test", seed=0)
-    by_site = {name: measure(make_view(2, site=name, seed=seed, split=2)) for name, seed in (("a", 0), ("b", 1))}
+    by_site = {
+        name: measure(make_view(2, site=name, seed=seed, split=2)) for name, seed in (("a", 0), ("b", 1))
+    }
     pooled = task.metrics(add_sums(by_site))
     alone = [task.metrics(sums) for sums in by_site.values()]
     assert pooled["ssim"] == pytest.approx(np.mean([each["ssim"] for each in alone]))

@@ -1,0 +1,176 @@
+"""What one training step of each phase costs at each preset: seconds, peak memory, payload.
+
+Each case runs in a process of its own, on noise in the packed form of the cache: a step of the real trainer,
+after one that warms up. ``python -m simulation.benchmarks.phase_steps`` prints one JSON line a case; the
+baseline of a phase is its step at ``nano``. ``--device cuda`` measures a GPU. The tokenizer's step at
+``paper`` is 60 TFLOP: it is left out on a processor unless ``--all`` is given, and its shapes are run on the
+meta device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+BATCHES = {"nano": 8, "small": 8, "paper": 1}
+PHASES = ("ecg_mae", "cmr_mae", "align", "tokenizer", "generate", "phenotype", "screening")
+OPTIONS: dict[str, dict[str, bool | str]] = {
+    "align": {"loss": "cosine"},
+    "phenotype": {"train_encoder": True},
+    "screening": {"train_encoder": True},
+}
+HEAVY = {("paper", "tokenizer")}
+# Its latents come from the paper tokenizer, 20 TFLOP a cine.
+NEEDS_HEAVY = {("paper", "generate")}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run every case in a process of its own, or one case in this one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", nargs=2, metavar=("PRESET", "PHASE"), help="run one case here")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--presets", nargs="*", default=list(BATCHES))
+    parser.add_argument("--all", action="store_true", help="also what takes many minutes on a processor")
+    options = parser.parse_args(arguments)
+    if options.case:
+        preset, phase = options.case
+        write(one_step(preset, phase, device=options.device, precision=options.precision))
+        return
+    base: dict[str, float] = {}
+    for preset in options.presets:
+        for phase in PHASES:
+            if (preset, phase) in HEAVY | NEEDS_HEAVY and options.device == "cpu" and not options.all:
+                write(meta_step(preset, phase))
+                continue
+            command = [sys.executable, "-m", "simulation.benchmarks.phase_steps", "--case", preset, phase]
+            command += ["--device", options.device, "--precision", options.precision]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout)
+            base.setdefault(phase, found["seconds_a_row"])
+            write(found | {"ratio_to_nano": round(found["seconds_a_row"] / base[phase], 1)})
+
+
+def write(content: dict[str, object]) -> None:
+    """One JSON line on stdout."""
+    sys.stdout.write(json.dumps({"schema_version": 1, "benchmark": "phase-steps", **content}) + "\n")
+    sys.stdout.flush()
+
+
+def payload(preset: str, phase: str) -> dict[str, object]:
+    """Bytes that a phase sends: trained modules each round and way, frozen ones once."""
+    from cardionets_core.models import build_module
+    from cardionets_core.tasks import make_task
+
+    task = make_task(phase, OPTIONS.get(phase, {}))
+
+    def of(names: Sequence[str]) -> int:
+        built = (build_module(name, preset, seed=0, device="meta") for name in names)
+        return 4 * sum(parameter.numel() for module in built for parameter in module.parameters())
+
+    return {
+        "preset": preset,
+        "phase": phase,
+        "trained_bytes": of(task.trains),
+        "frozen_bytes": of(task.reads),
+    }
+
+
+def meta_step(preset: str, phase: str) -> dict[str, object]:
+    """Shapes alone: a forward and a backward pass of one row on the meta device."""
+    import torch
+
+    from cardionets_core.models import build_module, get_preset, input_shape
+
+    sizes, shape = get_preset(preset), input_shape(preset)
+    meta = torch.device("meta")
+    if phase == "tokenizer":
+        model = build_module("cmr_tokenizer", preset, seed=0, device=meta)
+        noise = torch.zeros(1, *sizes.latent_shape, device=meta)
+        made = model(
+            torch.zeros(1, shape.cine_frames, shape.cine_pixels, shape.cine_pixels, device=meta), noise
+        )
+    else:
+        model = build_module("cmr_generator", preset, seed=0, device=meta)
+        tokens = torch.zeros(1, sizes.latent_tokens, sizes.token_width, device=meta)
+        visible = torch.zeros(1, sizes.latent_tokens // 8, dtype=torch.int64, device=meta)
+        made = model(tokens, visible, torch.zeros(1, sizes.projection, device=meta))
+    made.sum().backward()
+    return {**payload(preset, phase), "device": "meta", "output": list(made.shape), "batch": 1}
+
+
+def one_step(preset: str, phase: str, *, device: str, precision: str) -> dict[str, object]:
+    """Two steps of the real trainer; the second is timed."""
+    import numpy as np
+    import torch
+
+    from cardionets_core.config.study import Phase
+    from cardionets_core.data.cohort import Cohort
+    from cardionets_core.models import build_module
+    from cardionets_core.tasks import SiteView, make_task
+    from cardionets_core.tasks.shapes import shape_of
+    from cardionets_core.training import Numerics, train_locally
+
+    rows, samples = BATCHES[preset], 2500
+    rng = np.random.default_rng(0)
+    cohort = Cohort(
+        site="bench",
+        digest="bench",
+        ecg_counts=rng.integers(-900, 900, rows * 12 * samples).astype(np.int16),
+        ecg_offsets=np.arange(rows) * samples,
+        ecg_samples=np.full(rows, samples),
+        cines=rng.integers(0, 256, (rows, 50, 96, 96)).astype(np.uint8),
+        row_patient=np.arange(rows),
+        row_split=np.zeros(rows, dtype=np.int8),
+        row_ecg=np.arange(rows),
+        row_cine=np.arange(rows),
+        phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
+        diseases=rng.integers(0, 2, (rows, 8)).astype(np.float32),
+    )
+    task = make_task(phase, OPTIONS.get(phase, {}))
+    place = torch.device(device)
+    modules = {name: build_module(name, preset, seed=1) for name in (*task.trains, *task.reads)}
+    if "cmr_principal" in modules:
+        # As if it had been solved: an unsolved one is refused.
+        with torch.no_grad():
+            for parameter in modules["cmr_principal"].parameters():
+                parameter.normal_(generator=torch.Generator().manual_seed(0)).abs_()
+    site = SiteView(cohort=cohort, shape=shape_of(preset), device=place)
+    settings = {"task": phase, "rounds": 2, "local_steps": 1, "batch_size": rows, "optimiser": {"lr": 1e-4}}
+    seconds = 0.0
+    for number in (1, 2):
+        start = time.monotonic()
+        train_locally(
+            task,
+            modules,
+            site,
+            phase=Phase.model_validate(settings),
+            round_index=number,
+            seed=1,
+            numerics=Numerics(precision="bf16" if precision == "bf16" else "fp32"),
+        )
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - start
+    found = {
+        **payload(preset, phase),
+        "device": device,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "batch": rows,
+        "seconds": round(seconds, 3),
+        "seconds_a_row": round(seconds / rows, 4),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    if place.type == "cuda":
+        found["gpu_peak_bytes"] = torch.cuda.max_memory_allocated()
+    return found
+
+
+if __name__ == "__main__":
+    main()
