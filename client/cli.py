@@ -27,8 +27,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what left the "
-    "building.",
+    help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what "
+    "left the building.",
 )
 
 

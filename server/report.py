@@ -11,6 +11,7 @@ from typing import Any
 from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError
 from server.checkpoints import Checkpoint
+from server.summary import summary_of
 
 SCHEMA_VERSION = 1
 VERSIONS = ("cardionets", "flwr", "torch", "numpy", "scipy")
@@ -44,6 +45,7 @@ def result_of(
         "modules": {} if checkpoint is None else dict(checkpoint.digests),
         "sites": [dict(site_facts[name]) for name in sorted(site_facts)],
         "rounds": rounds,
+        "summary": summary_of(rounds),
         "comparison": [],
         "versions": {"python": platform.python_version(), **_versions()},
     }

@@ -9,29 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cardionets_core.config.site import read_site
-from cardionets_core.config.study import Phase, Study
+from cardionets_core.config.study import Study
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort, concatenate
-from cardionets_core.evaluation.sums import add_sums
-from cardionets_core.models import build_module
-from cardionets_core.tasks import SiteView, make_task
-from cardionets_core.tasks.kept import Kept
+from cardionets_core.tasks import make_task
 from cardionets_core.tasks.shapes import shape_of
-from cardionets_core.training.seeds import derive_seed
-from cardionets_core.training.tensors import load_tensors
 from server.checkpoints import CheckpointStore, export_model
-from simulation.central import Tensors, train_centrally
+from simulation.central import train_centrally
+from simulation.scoring import MEASURED_TASKS, MEMBERS, Model, Score, measured_phases, score_of, site_sums
 
-MEASURED_TASKS = ("probe", "phenotype", "screening")
 HEAD_TASKS = frozenset({*MEASURED_TASKS, "standardise", "prevalence"})
 # What only draws cines, or measures what was drawn, says nothing of an arm's encoder.
 LEFT_OUT = frozenset({"tokenizer", "generate", "memorisation", "fuse", "calibrate"})
-
-Model = Mapping[str, Tensors]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +36,7 @@ class ArmJob:
         base: the study that was run; its seed draws the bootstrap, so that arms are paired.
         site_paths: documents of all sites.
         folder: of the run.
+        by_site: whether ``federated`` is also measured on each member's patients alone.
     """
 
     arm: str
@@ -51,35 +44,13 @@ class ArmJob:
     base: Study
     site_paths: tuple[Path, ...]
     folder: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """What one arm and seed reached.
-
-    Attributes:
-        arm: its name.
-        task: whose metric it is.
-        metric: the task's primary metric.
-        population: ``members``, or the name of an external site.
-        mean: the metric.
-        replicates: of it, float64 [M].
-        patients: that it was measured on.
-    """
-
-    arm: str
-    task: str
-    metric: str
-    population: str
-    mean: float
-    replicates: np.ndarray
-    patients: int
+    by_site: bool = False
 
 
 def run_arm(job: ArmJob) -> list[Score]:
     """Train an arm and measure it; tasks that its data cannot serve give no score."""
     torch.set_num_threads(1)
-    members, external = _cohorts(job.site_paths)
+    members, external = open_cohorts(job.site_paths)
     if job.arm == "federated":
         found = []
         for arm, models in _federated(job).items():
@@ -126,7 +97,7 @@ def pooled_study(study: Study, cohorts: Sequence[Cohort]) -> Study:
     return study.model_copy(update={"phases": tuple(phases)})
 
 
-def _cohorts(paths: Sequence[Path]) -> tuple[list[Cohort], list[Cohort]]:
+def open_cohorts(paths: Sequence[Path]) -> tuple[list[Cohort], list[Cohort]]:
     """Members and external sites, each in the order of their names."""
     members: list[Cohort] = []
     external: list[Cohort] = []
@@ -143,7 +114,7 @@ def _federated(job: ArmJob) -> dict[str, dict[str, Model]]:
         folder = job.folder / "compare" / f"seed-{job.study.seed}"
         _run(job.study, job, folder)
     store = CheckpointStore(folder / "checkpoints", study_digest=job.study.digest)
-    found = {"federated": _ends(store, job.study)}
+    found = {"federated": phase_ends(store, job.study)}
     tasks = [phase.task for phase in job.study.phases]
     before = tasks.index("align") - 1 if "align" in tasks else -1
     if before >= 0:
@@ -155,7 +126,7 @@ def _federated(job: ArmJob) -> dict[str, dict[str, Model]]:
         study = job.study.model_copy(update=update)
         _run(study, job, start, initial=start / "start")
         store = CheckpointStore(start / "checkpoints", study_digest=study.digest)
-        found["unaligned"] = _ends(store, study)
+        found["unaligned"] = phase_ends(store, study)
     return found
 
 
@@ -167,7 +138,8 @@ def _run(study: Study, job: ArmJob, folder: Path, *, initial: Path | None = None
     )
 
 
-def _ends(store: CheckpointStore, study: Study) -> dict[str, Model]:
+def phase_ends(store: CheckpointStore, study: Study) -> dict[str, Model]:
+    """Measured task to the model at the end of its phase."""
     found: dict[str, Model] = {}
     for index, phase in enumerate(study.phases):
         if phase.task in MEASURED_TASKS:
@@ -184,47 +156,18 @@ def _scores(
     members: Sequence[Cohort],
     external: Sequence[Cohort],
 ) -> list[Score]:
+    populations = {MEMBERS: [cohort.site for cohort in members]}
+    populations |= {cohort.site: [cohort.site] for cohort in external}
+    if job.by_site and arm == "federated":
+        populations |= {cohort.site: [cohort.site] for cohort in members}
     found = []
-    for index, phase in enumerate(job.base.phases):
-        if phase.task not in models:
+    for index, task in measured_phases(job.base):
+        if task.name not in models:
             continue
-        for population, cohorts in (("members", members), *((c.site, [c]) for c in external)):
-            score = _score(arm, models[phase.task], phase, cohorts, job=job, index=index)
+        sums = site_sums(models[task.name], task, [*members, *external], base=job.base, index=index)
+        for population, sites in populations.items():
+            parts = {site: sums[site] for site in sites if site in sums}
+            score = score_of(arm, task, parts, population=population)
             if score is not None:
-                found.append(score | {"population": population})
-    return [Score(**each) for each in found]
-
-
-def _score(
-    arm: str, model: Model, phase: Phase, cohorts: Sequence[Cohort], *, job: ArmJob, index: int
-) -> dict | None:
-    """The fields of a score but the population; None where no patient can be measured."""
-    task, shape = make_task(phase.task, phase.options), shape_of(job.base.preset)
-    modules = {}
-    for name in (*task.trains, *task.reads):
-        modules[name] = build_module(name, job.base.preset, seed=0)
-        load_tensors(modules[name], model[name])
-    task.prepare_modules(modules)
-    parts = {}
-    for cohort in cohorts:
-        if len(cohort.rows(task.needs, "test", shape)):
-            site = SiteView(
-                cohort=cohort, shape=shape, device=torch.device("cpu"), kept=Kept(cohort=cohort.digest)
-            )
-            # The seed of the site's own measurement in the study: the same people are drawn in every arm.
-            seed = derive_seed(job.base.seed, "evaluate", index, cohort.site)
-            parts[cohort.site] = task.metric_sums(modules, site, split="test", seed=seed)
-    if not parts:
-        return None
-    sums = add_sums(parts)
-    metrics = task.metrics(sums)
-    if task.primary not in metrics:
-        return None
-    return {
-        "arm": arm,
-        "task": task.name,
-        "metric": task.primary,
-        "mean": metrics[task.primary],
-        "replicates": task.replicates(sums),
-        "patients": int(sums["n_patients"][0]),
-    }
+                found.append(score)
+    return found

@@ -1,4 +1,4 @@
-"""A model as a run hands it out: one safetensors file a module and ``model.json`` (after step 13 of the walk).
+"""A model as a run hands it out: a safetensors file a module and ``model.json`` (after step 13 of the walk).
 
 Comes in: a folder. Goes out: what the model is, what was measured on it, and its modules, ready to be used.
 Every file is checked against its digest before anything of it is believed. Writes nothing.

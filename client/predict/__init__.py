@@ -1,1 +1,1 @@
-"""Predictions of a trained model for ECGs of this building (``predict``): for research, never for a diagnosis."""
+"""Predictions of a trained model for ECGs of this building (``predict``); for research, not for diagnosis."""

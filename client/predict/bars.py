@@ -1,4 +1,4 @@
-"""Small bars that stand beside numbers on the page: a value within a range, a probability beside a prevalence.
+"""Small bars beside numbers on the page: a value within a range, a probability beside a prevalence.
 
 Comes in: numbers of the JSON-ready content. Goes out: SVG text whose colours are the page's.
 """
@@ -46,10 +46,11 @@ def probability_svg(found: Mapping[str, Any]) -> str:
     def at(share: float) -> float:
         return _MARGIN + share * (WIDTH - 2 * _MARGIN)
 
+    length = at(found["probability"]) - _MARGIN
     parts = [
         _open(),
         f'<rect class="range" x="{_MARGIN}" y="4" width="{WIDTH - 2 * _MARGIN}" height="8"/>',
-        f'<rect class="bar" x="{_MARGIN}" y="4" width="{at(found["probability"]) - _MARGIN:.1f}" height="8"/>',
+        f'<rect class="bar" x="{_MARGIN}" y="4" width="{length:.1f}" height="8"/>',
         _tick("prevalence", at(found["prevalence"])),
     ]
     if found["threshold"] is not None:

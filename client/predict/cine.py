@@ -106,7 +106,7 @@ def sheet_png(cine: SyntheticCine) -> bytes:
     count = min(SHEET_FRAMES, len(cine.pixels))
     chosen = cine.pixels[[place * len(cine.pixels) // count for place in range(count)]]
     rows, columns = cine.pixels.shape[1:]
-    wide = min(SHEET_COLUMNS, count)
+    wide = SHEET_COLUMNS if count == SHEET_FRAMES else math.ceil(count / 2)
     sheet = np.zeros((math.ceil(count / wide) * rows, wide * columns), dtype=np.uint8)
     for place, frame in enumerate(chosen):
         top, left = place // wide * rows, place % wide * columns

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from cardionets_core.data.records import DISEASES, LEADS
 from cardionets_core.data.windows import EVALUATION_WINDOWS, evaluation_starts
 from cardionets_core.errors import UsageError
 from cardionets_core.evaluation.attribution import integrated_gradients
+from cardionets_core.models.solved import PhenotypeStandardiser
 from client.predict.model import ENCODER, Predictor
 from client.predict.phenotypes import HEAD as PHENOTYPE_HEAD
 from client.predict.phenotypes import PROBE, STANDARDISER, trained_columns
 from client.predict.screening import HEAD as SCREENING_HEAD
+from client.predict.screening import calibration_of, prior_of, trained_diseases
 
 BIN_SAMPLES = 25
 """A tenth of a second at 250 Hz."""
@@ -97,7 +99,9 @@ def can_explain(model: Predictor, target: Target) -> bool:
     """Whether the model predicts what is to be explained."""
     if target.part not in model.parts:
         return False
-    return target.part == "screening" or bool(trained_columns(model)[target.column])
+    if target.part == "screening":
+        return target.column in trained_diseases(model)
+    return bool(trained_columns(model)[target.column])
 
 
 def explain(model: Predictor, counts: np.ndarray, target: Target) -> Explained:
@@ -116,6 +120,7 @@ def explain(model: Predictor, counts: np.ndarray, target: Target) -> Explained:
     row = np.zeros(1, dtype=np.int64)
     for window, start in zip(range(EVALUATION_WINDOWS), starts, strict=False):
         ((_, batch),) = view.batches(row, keys=_ECG, window=window)
+        assert batch.ecg_BLT is not None  # it was asked for
         found = integrated_gradients(output, batch.ecg_BLT)
         total_LT[:, start : start + length] += found.attribution_BLT[0].cpu().numpy() / len(starts)
         sums += [float(each[0]) for each in (found.output_B, found.baseline_B, found.gap_B)]
@@ -132,11 +137,17 @@ def explain(model: Predictor, counts: np.ndarray, target: Target) -> Explained:
 def _output(model: Predictor, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
     """Windows [B, L, T] to one number each, in the target's unit."""
     modules, column = model.modules, target.column
+    scale, shift = 1.0, 0.0
     if target.part == "screening":
-        head, scale = modules[SCREENING_HEAD], 1.0
+        head = modules[SCREENING_HEAD]
+        slope_D, intercept_D, _ = calibration_of(model)
+        scale = float(slope_D[column])
+        shift = scale * float(prior_of(model).logit[column]) + float(intercept_D[column])
     elif PHENOTYPE_HEAD in model.parts["phenotypes"]:
-        head, scale = modules[PHENOTYPE_HEAD], float(modules[STANDARDISER].deviation[column])  # type: ignore[index]
+        head = modules[PHENOTYPE_HEAD]
+        standardiser = cast(PhenotypeStandardiser, modules[STANDARDISER])
+        scale, shift = float(standardiser.deviation[column]), float(standardiser.mean[column])
     else:
-        head, scale = modules[PROBE], 1.0
+        head = modules[PROBE]
     encoder = modules[ENCODER]
-    return lambda ecg_BLT: head(encoder(ecg_BLT))[:, column] * scale
+    return lambda ecg_BLT: head(encoder(ecg_BLT))[:, column] * scale + shift

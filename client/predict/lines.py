@@ -14,10 +14,12 @@ from client.predict.content import RESEARCH_ONLY, parts_lacking
 from client.wording import disease_title, flag_words
 
 PART_WORDS = {"phenotypes": "phenotypes", "screening": "screening", "cine": "synthetic cine"}
-COLUMNS = ("use", "argument", "record", "verdict", "reason", "flags", "kind", "name", "field", "unit", "value",
-           "low", "high", "reference_low", "reference_high", "held_out_rmse", "held_out_r2", "better_than_mean",
-           "calibrated", "prevalence", "threshold", "above_threshold", "held_out_auroc", "held_out_ece",
-           "model_digest")  # fmt: skip
+COLUMNS = (
+    *("use", "argument", "record", "verdict", "reason", "flags", "kind", "name", "field", "unit", "value"),
+    *("low", "high", "reference_low", "reference_high", "held_out_rmse", "held_out_r2", "better_than_mean"),
+    *("calibrated", "prevalence", "threshold", "above_threshold", "held_out_auroc", "held_out_ece"),
+    "model_digest",
+)
 _USE = "research only, not for diagnosis"
 
 
@@ -50,7 +52,7 @@ def _recording_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for flag in found["flags"]:
         yield f"      {flag}: {flag_words(flag)}"
     if found["shorter_than_window"]:
-        yield "      shorter than the window that the model was trained on: the study measured no such recording"
+        yield "      shorter than the model's window: the study measured no such recording"
     if (screening := found["screening"]) is not None:
         for disease in screening["diseases"]:
             yield f"      {_disease_line(disease)}"
@@ -139,6 +141,8 @@ def plain(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """With a digit behind the point where a share is small or large."""
+    """With a digit behind the point where a share is small or large; nearly all is not all."""
     value = 100.0 * share
+    if 0.0 < value < 0.05 or 99.95 <= value < 100.0:
+        return "under 0.1 %" if value < 50.0 else "over 99.9 %"
     return f"{value:.0f} %" if 9.95 <= value <= 90.05 else f"{value:.1f} %"

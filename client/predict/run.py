@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Request:
 
     paths: Sequence[Path]
     model: Path
-    output: Output = Output()
+    output: Output = field(default_factory=Output)
     cine: bool = True
     seed: int = 0
     explain: Sequence[str] = ()

@@ -76,14 +76,12 @@ def predict_diseases(model: Predictor, feature_RD: torch.Tensor) -> Screened:
     """
     adjusted = torch.nn.Sequential(model.modules[HEAD], model.modules[PRIOR])
     logit_L = apply_head(adjusted, feature_RD.to(model.device))[0].numpy()
-    slope_D, intercept_D, threshold_D = _calibration(model)
-    prior_D = _prior(model).logit.double().cpu().numpy()
+    slope_D, intercept_D, threshold_D = calibration_of(model)
+    prior_D = prior_of(model).logit.double().cpu().numpy()
     calibrated_D = logit_L[: len(DISEASES)] * slope_D + intercept_D
-    # Half a case is added to each class, so a disease that nobody was assessed for has log odds of exactly 0.
     tested = model.stored.metrics_of("screening")
-    trained = [d for d in range(len(DISEASES)) if prior_D[d] != 0.0 or f"auroc/{DISEASES[d]}" in tested]
     found = []
-    for d in trained:
+    for d in trained_diseases(model):
         # Where too few people were ill the calibration stays neutral, and its threshold means nothing.
         fitted = (slope_D[d], intercept_D[d]) != (1.0, 0.0)
         bounded = fitted or threshold_D[d] != 0.0
@@ -109,6 +107,16 @@ def predict_diseases(model: Predictor, feature_RD: torch.Tensor) -> Screened:
     )
 
 
+def trained_diseases(model: Predictor) -> list[int]:
+    """Places in ``DISEASES`` of those that anybody was assessed for.
+
+    Half a case is added to each class, so one that nobody was assessed for has log odds of exactly 0.
+    """
+    logit_D = prior_of(model).logit.tolist()
+    tested = model.stored.metrics_of("screening")
+    return [d for d, name in enumerate(DISEASES) if logit_D[d] != 0.0 or f"auroc/{name}" in tested]
+
+
 def _held_out(model: Predictor, disease: str) -> dict[str, float]:
     """Discrimination of the head; calibration of what is shown, mapped or not."""
     head, after = model.stored.metrics_of("screening"), model.stored.metrics_of("calibrate")
@@ -120,7 +128,7 @@ def _held_out(model: Predictor, disease: str) -> dict[str, float]:
 
 
 def _subtypes(model: Predictor, logit_C: np.ndarray) -> dict[str, float]:
-    share_C = _prior(model).log_share.cpu().numpy()
+    share_C = prior_of(model).log_share.cpu().numpy()
     tested = model.stored.metrics_of("screening").get("subtype_n", 0.0) > 0
     if not tested and (share_C == share_C[0]).all():  # equal shares are those of nobody
         return {}
@@ -128,11 +136,12 @@ def _subtypes(model: Predictor, logit_C: np.ndarray) -> dict[str, float]:
     return {name: float(p) for name, p in zip(SUBTYPES, weight_C / weight_C.sum(), strict=True)}
 
 
-def _prior(model: Predictor) -> ScreeningPrior:
+def prior_of(model: Predictor) -> ScreeningPrior:
+    """The study's prevalences."""
     return cast(ScreeningPrior, model.modules[PRIOR])
 
 
-def _calibration(model: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def calibration_of(model: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slope, intercept, threshold, float64 [D]; neutral where the model has none."""
     if CALIBRATION not in model.modules:
         return np.ones(len(DISEASES)), np.zeros(len(DISEASES)), np.zeros(len(DISEASES))

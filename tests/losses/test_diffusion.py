@@ -250,9 +250,9 @@ def test_the_loss_falls_on_a_toy_mixture_and_samples_match_it():
     head = DiffusionHead(token_width=2, condition=4, width=64, depth=2)
     head.draw_weights(generator)
     optimiser = torch.optim.Adam(head.parameters())
-    z, losses, steps = torch.zeros(1, 128, 4), [], 300
+    z, losses, steps = torch.zeros(1, 128, 4), [], 200
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 5e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = 8e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
         draw = draw_diffusion((1, 128, 2), process=process, generator=generator)
         loss = diffusion_loss(head, mixture(128, generator)[None], z, process=process, draw=draw)
         optimiser.zero_grad()

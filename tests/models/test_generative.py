@@ -368,6 +368,21 @@ def test_the_head_stays_finite_in_half_precision():
     assert all(stream.dtype == torch.float32 for stream in streams)
 
 
+def test_a_training_step_in_half_precision_is_finite():
+    generator, head = (
+        build_module("cmr_generator", "nano", seed=0),
+        build_module("diffusion_head", "nano", seed=0),
+    )
+    awake(head)
+    mask = draw_generator_mask(2, tokens=32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = generator(normal(2, 32, 32), mask.visible, normal(2, 32), torch.tensor([True, False]))
+        output = head(normal(2, 32, 32), torch.zeros(2, 32, dtype=torch.int64), z)
+    output.square().mean().backward()
+    for parameter in (*generator.parameters(), *head.parameters()):
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
+
+
 @pytest.mark.parametrize("name", ["cmr_generator", "cmr_tokenizer", "diffusion_head"])
 def test_no_rows_give_no_rows(name):
     module = build_module(name, "nano", seed=0).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from cardionets_core.models import build_module, get_preset
 from cardionets_core.models.presets import SamplingSize
 from cardionets_core.models.sampling import cines_of_tokens, guide, sample_tokens
-from simulation.benchmarks.sampling import make_models, make_process, measure, sample_plainly
+from simulation.benchmarks.sampling import main, make_models, make_process, measure, sample_plainly
 
 NANO = get_preset("nano")
 PROCESS = make_process(NANO.diffusion.steps)
@@ -120,6 +121,24 @@ def test_cines_are_bounded_and_of_the_preset_size(models):
     cines = cines_of_tokens(tokenizer, tokens, patch=NANO.generator.patch, grid=NANO.latent_grid)
     assert cines.shape == (3, 8, 32, 32)
     assert float(cines.abs().max()) <= 1.0
+
+
+def test_half_precision_gives_float32_tokens_near_those_of_full_precision(models):
+    plan = replace(NANO.sampling, diffusion_steps=3)
+    full = sample(models, plan).tokens_BLK
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = sample(models, plan).tokens_BLK
+    assert half.dtype == torch.float32
+    assert_same(half, full, tolerance=0.05)
+
+
+def test_the_benchmark_prints_one_line_a_case(capsys):
+    main(["--presets", "nano", "--schedules", "reuse", "each-step", "--rows", "1"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["benchmark"], line["schedule"]) for line in lines] == [
+        ("sampling", "reuse"),
+        ("sampling", "each-step"),
+    ]
 
 
 def test_misuse_is_refused(models):

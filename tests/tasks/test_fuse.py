@@ -193,7 +193,7 @@ def test_the_head_learns_what_the_ecg_shows(modules, make_people):
     before = task.metrics(task.metric_sums(modules, site, split="test", seed=0))["auroc_mean"]
     train_locally(task, modules, site, phase=phase, round_index=1, seed=0)
     after = task.metrics(task.metric_sums(modules, site, split="test", seed=0))["auroc_mean"]
-    assert after > max(0.7, before + 0.05)
+    assert after > max(0.6, before + 0.1)
 
 
 def test_wrong_options_are_refused(modules, people):

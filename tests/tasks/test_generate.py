@@ -1,4 +1,4 @@
-"""The generator's phase: what a step looks up, a loss of single rows, drawing, references (SCIENCE 8.4, 8.11)."""
+"""The generator's phase: look-ups, a loss of single rows, drawing, references (SCIENCE 8.4, 8.11)."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_cases_are_one_row_of_a_person():
 
 
 def test_references_are_measured_on_the_same_cases(monkeypatch):
-    """A generator that returns the true cine of the ECG it is given: perfect, and worse with another's ECG."""
+    """A generator that returns the true cine of the ECG it is given: perfect, and worse with another's."""
     task, modules, site = make_task("generate", {"measured_patients": 12}), make_modules(), make_view(24)
     rng = np.random.default_rng(0)
     site.cohort.cines[:] = rng.integers(0, 256, site.cohort.cines.shape)
@@ -330,7 +330,7 @@ def test_some_steps_lower_the_held_out_loss():
 @pytest.mark.slow
 def test_drawn_cines_follow_the_ecg_after_some_steps():
     """Which way the stripes run follows from the spikes. About half a minute."""
-    task = make_task("generate", {"guidance": 1.0, "ar_steps": 2, "measured_patients": 16})
+    task = make_task("generate", {"guidance": 1.0, "ar_steps": 2, "measured_patients": 32})
     modules, site = make_modules(), make_view(64)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Latents are made once from a frozen tokenizer, each cine once, and never taken from another (SCIENCE 5.4(1))."""
+"""Latents are made once from a frozen tokenizer, and never taken from another (SCIENCE 5.4(1))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memorisation measurement flags a generator that returns training cases and passes one that does not (18)."""
+"""A generator that returns training cases is flagged, one that does not passes (SCIENCE 8.18)."""
 
 from __future__ import annotations
 
