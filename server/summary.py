@@ -1,7 +1,7 @@
 """What a finished study shows on its test patients, in a form to be read: ``summary`` of ``result.json``.
 
-Comes in: the history of the rounds. Goes out: for each phase that measured, its primary metric pooled, at each
-site and at external sites, with intervals; values of subgroups; what the sites' AUROCs say together; and
+Comes in: the history of the rounds. Goes out: for each phase that measured, its primary metric pooled, at
+each site and at external sites, with intervals; values of subgroups; what the sites' AUROCs say together; and
 calibration before and after. Nothing here is measured anew: every number follows from the history.
 """
 
@@ -48,9 +48,9 @@ def value_rows(test: Mapping[str, Any], metric: str) -> list[dict[str, Any]]:
         metric: its name.
 
     Returns:
-        Rows with ``kind`` (``pooled``, ``site`` or ``external``), ``site``, ``value``, ``low``, ``high`` (95 %),
-        ``interval`` (how it was made, empty where there is none) and ``patients``; only where there is a
-        value.
+        Rows with ``kind`` (``pooled``, ``site`` or ``external``), ``site``, ``value``, ``low``, ``high``
+        (95 %), ``interval`` (how it was made, empty where there is none) and ``patients``; only where there
+        is a value.
     """
     return [
         {"kind": kind, "site": site, "value": metrics[metric], **_interval(metrics, metric)}
@@ -72,16 +72,14 @@ def meta_analysis(test: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         ``disease``, ``sites``, ``left_out``, ``auroc``, ``low``, ``high``, ``predicted_low``,
-        ``predicted_high`` (a new site's true AUROC; NaN with fewer than three sites), ``tau2``, ``i2``, ``q``,
-        ``q_p``; empty where nobody has an AUROC.
+        ``predicted_high`` (a new site's true AUROC; NaN with fewer than three sites), ``tau2``, ``i2``,
+        ``q``, ``q_p``; empty where nobody has an AUROC.
     """
-    members = [row for row in test.get("sites", []) if row.get("metrics")]
-    external = test.get("external", {})
-    members = [row for row in members if row["site"] not in external]
+    members = {site: metrics for kind, site, metrics in _each(test) if kind == "site"}
     diseases = [name.removeprefix("auroc/") for name in test["pooled"] if _is_disease(name)]
     found = []
     for disease in diseases:
-        estimated = {row["site"]: row["metrics"] for row in members if f"auroc/{disease}" in row["metrics"]}
+        estimated = {site: metrics for site, metrics in members.items() if f"auroc/{disease}" in metrics}
         auroc = np.array([metrics[f"auroc/{disease}"] for metrics in estimated.values()], dtype=np.float64)
         error = [metrics.get(f"auroc_se/{disease}", np.nan) for metrics in estimated.values()]
         value, variance = logit_auroc(auroc, np.array(error, dtype=np.float64) ** 2)
@@ -129,7 +127,7 @@ def _each(test: Mapping[str, Any]) -> Iterator[tuple[str, str, Metrics]]:
     external = test.get("external", {})
     yield "pooled", "", test["pooled"]
     for row in test.get("sites", []):
-        if row.get("metrics") and row["site"] not in external:
+        if row.get("metrics"):
             yield "site", row["site"], row["metrics"]
     for site in sorted(external):
         yield "external", site, external[site]
@@ -156,14 +154,14 @@ def _interval(metrics: Metrics, name: str) -> dict[str, Any]:
 
 
 def _groups(test: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """``metric``, ``group`` (``sex-F``, ``age-55-64``), ``pooled``, and by name ``sites`` and ``external``."""
+    """``metric``, ``group`` (such as ``age-55-64``), ``pooled``, and by name ``sites`` and ``external``."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for kind, site, metrics in _each(test):
         for name, value in metrics.items():
             metric, _, group = name.rpartition("/")
             if not group.startswith(GROUP_KINDS):
                 continue
-            new = {"metric": metric, "group": group, "pooled": None, "sites": {}, "external": {}}
+            new: dict[str, Any] = {"metric": metric, "group": group, "pooled": None, "sites": {}, "external": {}}
             row = rows.setdefault((metric, group), new)
             if kind == "pooled":
                 row["pooled"] = value

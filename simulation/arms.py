@@ -37,6 +37,7 @@ class ArmJob:
         site_paths: documents of all sites.
         folder: of the run.
         by_site: whether ``federated`` is also measured on each member's patients alone.
+        initial: folder of the weights that the study names as ``initial``.
     """
 
     arm: str
@@ -45,6 +46,7 @@ class ArmJob:
     site_paths: tuple[Path, ...]
     folder: Path
     by_site: bool = False
+    initial: Path | None = None
 
 
 def run_arm(job: ArmJob) -> list[Score]:
@@ -109,28 +111,29 @@ def open_cohorts(paths: Sequence[Path]) -> tuple[list[Cohort], list[Cohort]]:
 
 def _federated(job: ArmJob) -> dict[str, dict[str, Model]]:
     """Arm to task to the model at the end of the task's phase."""
-    folder = job.folder
-    if job.study.seed != job.base.seed:
-        folder = job.folder / "compare" / f"seed-{job.study.seed}"
-        _run(job.study, job, folder)
-    store = CheckpointStore(folder / "checkpoints", study_digest=job.study.digest)
-    found = {"federated": phase_ends(store, job.study)}
-    tasks = [phase.task for phase in job.study.phases]
+    federated, folder = job.study, job.folder
+    if federated.seed != job.base.seed:
+        federated = without(federated, LEFT_OUT)
+        folder = job.folder / "compare" / f"seed-{federated.seed}"
+        _run(federated, job, folder, initial=getattr(job, "initial", None))
+    store = CheckpointStore(folder / "checkpoints", study_digest=federated.digest)
+    found = {"federated": phase_ends(store, federated)}
+    tasks = [phase.task for phase in federated.phases]
     before = tasks.index("align") - 1 if "align" in tasks else -1
     if before >= 0:
-        given = store.phase_end(before, job.study.phases[before].rounds)
-        start = job.folder / "compare" / f"unaligned-{job.study.seed}"
-        export_model(given, start / "start", study=job.study)
-        heads = [p for p in job.study.phases[before + 1 :] if p.task in HEAD_TASKS]
+        given = store.phase_end(before, federated.phases[before].rounds)
+        start = job.folder / "compare" / f"unaligned-{federated.seed}"
+        export_model(given, start / "start", study=federated)
+        heads = [p for p in federated.phases[before + 1 :] if p.task in HEAD_TASKS]
         update = {"phases": tuple(heads), "initial": {"ecg_encoder": given.digests["ecg_encoder"]}}
-        study = job.study.model_copy(update=update)
+        study = federated.model_copy(update=update)
         _run(study, job, start, initial=start / "start")
         store = CheckpointStore(start / "checkpoints", study_digest=study.digest)
         found["unaligned"] = phase_ends(store, study)
     return found
 
 
-def _run(study: Study, job: ArmJob, folder: Path, *, initial: Path | None = None) -> None:
+def _run(study: Study, job: ArmJob, folder: Path, *, initial: Path | None) -> None:
     from simulation.flower import run_locally
 
     run_locally(
@@ -158,7 +161,7 @@ def _scores(
 ) -> list[Score]:
     populations = {MEMBERS: [cohort.site for cohort in members]}
     populations |= {cohort.site: [cohort.site] for cohort in external}
-    if job.by_site and arm == "federated":
+    if getattr(job, "by_site", False) and arm == "federated":
         populations |= {cohort.site: [cohort.site] for cohort in members}
     found = []
     for index, task in measured_phases(job.base):

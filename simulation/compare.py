@@ -3,15 +3,16 @@
 ``federated`` is the study's own model. ``unaligned`` has the heads of the study on the encoder as it was
 before the align phase, trained in the same federation. ``pooled`` is the same study on all data in one place,
 with as many steps as all sites together make; ``alone:SITE`` is one site with nobody else. Every arm is
-measured on the test patients of all members, and on external sites, which no arm trains on. Bootstrap draws
-are shared, so differences between arms are paired.
+measured on the test patients of all members, and on external sites, which no arm trains on. If asked for,
+``without:SITE`` is the federation of the others, on the test patients of the site (``holdout.py``). Bootstrap
+draws are shared, so differences between arms are paired.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.bootstrap import percentile_interval
 from cardionets_core.tasks.shapes import shape_of
-from simulation.arms import MEASURED_TASKS, ArmJob, Score, run_arm
+from simulation.arms import ArmJob, run_arm
+from simulation.differences import column_rows, difference_row
+from simulation.holdout import POOLED, WITHOUT, HoldoutJob, LeftOut, holdout_scores, run_without
+from simulation.scoring import MEASURED_TASKS, MEMBERS, Score
 from simulation.screen import Screen
 
 __all__ = ["compare", "summarise"]
@@ -37,6 +41,8 @@ def compare(
     seeds: Sequence[int],
     cores: int,
     screen: Screen,
+    leave_one_out: bool = False,
+    initial: Path | None = None,
 ) -> dict[str, Any]:
     """Run all arms.
 
@@ -49,6 +55,8 @@ def compare(
         seeds: further seeds, each a whole training of every arm; the study's own seed always counts.
         cores: processes at a time.
         screen: told of each arm.
+        leave_one_out: whether to run the federation again without each member.
+        initial: folder of the weights that the study names as ``initial``.
 
     Returns:
         ``comparison`` and ``differences`` for ``result.json``; empty where the study measures nothing that
@@ -61,37 +69,57 @@ def compare(
     members = sorted(set(cohorts) - external)
     # A site that has no ECG to train on cannot give an encoder of its own.
     alone = [site for site in members if len(cohorts[site].rows(frozenset({"ecg"}), "train", shape))]
+    every_seed = [study.model_copy(update={"seed": seed}) for seed in dict.fromkeys((study.seed, *seeds))]
+    paths = tuple(site_paths[site] for site in sorted(cohorts))
     jobs = [
         ArmJob(
             arm=arm,
-            study=study.model_copy(update={"seed": seed}),
+            study=seeded,
             base=study,
-            site_paths=tuple(site_paths[site] for site in sorted(cohorts)),
+            site_paths=paths,
             folder=folder,
+            by_site=leave_one_out,
+            initial=initial,
         )
-        for seed in dict.fromkeys((study.seed, *seeds))
+        for seeded in every_seed
         for arm in ("pooled", "federated", *(f"alone:{site}" for site in alone))
     ]
+    holdouts = [
+        HoldoutJob(site=site, study=seeded, base=study, site_paths=paths, folder=folder, initial=initial)
+        for seeded in every_seed
+        for site in (members if leave_one_out and len(members) > 1 else ())
+    ]
     scores: list[Score] = []
+    left_out: list[LeftOut] = []
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(run_arm, job) for job in jobs]
+        futures: list[Future[Any]] = [pool.submit(run_arm, job) for job in jobs]
+        futures += [pool.submit(run_without, job) for job in holdouts]
         for number, future in enumerate(as_completed(futures), start=1):
             found = future.result()
+            where = f"comparison · {number} of {len(futures)}"
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+                screen.note(
+                    f"{where} · without {found.site} · measured there: {', '.join(found.sums) or '-'}"
+                )
+                continue
             scores += found
             for score in found:
-                screen.note(
-                    f"comparison · {number} of {len(jobs)} · {score.arm} · {score.population} · "
-                    f"{score.metric} {score.mean:.4f}"
-                )
-    return summarise(scores, arms=["federated", "unaligned", "pooled", *(f"alone:{s}" for s in members)])
+                screen.note(f"{where} · {score.arm} · {score.population} · {score.metric} {score.mean:.4f}")
+    scores += holdout_scores(sorted(left_out, key=lambda each: (each.seed, each.site)), study)
+    arms = ["federated", "unaligned", "pooled", *(f"alone:{s}" for s in members)]
+    return summarise(scores, arms=arms, left_out=members if left_out else ())
 
 
-def summarise(scores: Sequence[Score], *, arms: Sequence[str]) -> dict[str, Any]:
+def summarise(
+    scores: Sequence[Score], *, arms: Sequence[str], left_out: Sequence[str] = ()
+) -> dict[str, Any]:
     """Average over seeds, replicate by replicate, and set the other arms beside ``federated``.
 
     Args:
         scores: of every arm, metric, population and seed.
         arms: in the order of the table; one without a score is listed with the reason.
+        left_out: sites that were left out in turn; their patients are a population each.
     """
     comparison: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
@@ -99,31 +127,37 @@ def summarise(scores: Sequence[Score], *, arms: Sequence[str]) -> dict[str, Any]
         group = [s for s in scores if (s.task, s.metric, s.population) == (task, metric, population)]
         words = {"task": task, "metric": metric, "population": population}
         ours = [s for s in group if s.arm == "federated"]
-        for arm in arms:
+        for arm in _arms_of(population, arms, left_out):
             found = [s for s in group if s.arm == arm]
-            if not found:
-                reason = "its data cannot serve this"
-                row = {"mean": None, "ci_low": None, "ci_high": None, "n": 0, "seeds": 0, "reason": reason}
-                comparison.append({"arm": arm, **words, **row})
-                continue
-            replicates = np.mean([score.replicates for score in found], axis=0)
-            low, high = percentile_interval(replicates)
-            comparison.append(
-                {
-                    "arm": arm,
-                    **words,
-                    "mean": float(np.mean([score.mean for score in found])),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "n": found[0].patients,
-                    "seeds": len(found),
-                    "by_seed": [score.mean for score in found],
-                }
-            )
-            if arm != "federated" and ours:
-                low, high = percentile_interval(
-                    np.mean([score.replicates for score in ours], axis=0) - replicates
-                )
-                mean = float(np.mean([s.mean for s in ours]) - np.mean([s.mean for s in found]))
-                differences.append({"arm": arm, **words, "mean": mean, "ci_low": low, "ci_high": high})
+            if arm == POOLED and (not ours or any(s.patients != ours[0].patients for s in found)):
+                # Some site could not be left out: these are not the patients of the others.
+                found = []
+            comparison.append({"arm": arm, **words, **_row(found)})
+            if arm != "federated" and ours and found:
+                row = {"arm": arm, **words, **difference_row(ours, found)}
+                if arm == "unaligned" and (columns := column_rows(ours, found)):
+                    row["columns"] = columns
+                differences.append(row)
     return {"comparison": comparison, "differences": differences}
+
+
+def _arms_of(population: str, arms: Sequence[str], left_out: Sequence[str]) -> list[str]:
+    if population in left_out:
+        return ["federated", f"{WITHOUT}{population}"]
+    return [*arms, *([POOLED] if left_out and population == MEMBERS else [])]
+
+
+def _row(found: Sequence[Score]) -> dict[str, Any]:
+    """Mean over seeds with its interval, or why there is none."""
+    if not found:
+        reason = "its data cannot serve this"
+        return {"mean": None, "ci_low": None, "ci_high": None, "n": 0, "seeds": 0, "reason": reason}
+    low, high = percentile_interval(np.mean([score.replicates for score in found], axis=0))
+    return {
+        "mean": float(np.mean([score.mean for score in found])),
+        "ci_low": low,
+        "ci_high": high,
+        "n": found[0].patients,
+        "seeds": len(found),
+        "by_seed": [score.mean for score in found],
+    }

@@ -122,6 +122,8 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
             seeds=comparison.seeds,
             cores=request.cores,
             screen=screen,
+            leave_one_out=comparison.leave_one_out,
+            initial=request.initial,
         )
         result.update(compared)
     seconds["comparison"] = time.monotonic() - started - sum(seconds.values())

@@ -98,9 +98,14 @@ Hospital = Annotated[DrawnHospital | FolderHospital, Field(discriminator="layout
 
 
 class Comparison(Document):
-    """Whether the study is also run pooled and by each site alone, and with which seeds."""
+    """Whether the study is also run pooled and by each site alone, and with which seeds.
+
+    ``leave_one_out`` also runs the federation without each member in turn, which takes as long as the study
+    for each of them.
+    """
 
     enabled: bool = False
+    leave_one_out: bool = False
     seeds: tuple[int, ...] = (7,)
 
 

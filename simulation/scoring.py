@@ -1,8 +1,8 @@
 """Measures a trained arm on test patients, and turns what it measured into scores that can be compared.
 
-Comes in: the modules of a measured task and cohorts. Goes out: metric sums by site, and scores of populations,
-which are sums added over sites. The bootstrap draws the people that the study's own measurement drew, so that
-all arms are paired.
+Comes in: the modules of a measured task and cohorts. Goes out: metric sums by site, and scores of
+populations, which are sums added over sites. The bootstrap draws the people that the study's own measurement
+drew, so that all arms are paired.
 
 Legend: M replicates, K phenotypes.
 """
@@ -20,7 +20,8 @@ from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.regression import measured_columns, r_squared
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.models import build_module
-from cardionets_core.tasks import SiteView, Sums, Task, make_task
+from cardionets_core.tasks import SiteView, Task, make_task
+from cardionets_core.tasks.base import Sums
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.phenotype_sums import REPLICATED
 from cardionets_core.tasks.shapes import shape_of

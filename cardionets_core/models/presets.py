@@ -84,11 +84,13 @@ class SamplingSize:
         steps: autoregressive steps.
         diffusion_steps: denoising steps within each of them.
         guidance: classifier-free guidance; 1 is none.
+        temperature: what the noise of each denoising step is multiplied by; below 1 draws nearer to the mode.
     """
 
     steps: int
     diffusion_steps: int
     guidance: float
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,8 @@ def sample_tokens(
         condition_BP: ECG embeddings, not normalised.
         process: of training.
         plan: autoregressive steps, denoising steps, and guidance: ``noise = unconditional + guidance
-            (conditional - unconditional)``; a guidance of 1 skips the unconditional half.
+            (conditional - unconditional)``; a guidance of 1 skips the unconditional half. The temperature
+            scales the noise of each denoising step (arXiv 2406.11838), not that of the start.
         seeds: one for each row.
 
     Raises:
@@ -103,7 +104,7 @@ def sample_tokens(
     if len(seeds) != rows:
         raise ValueError(f"{len(seeds)} seeds for {rows} rows")
     process = process.respaced(plan.diffusion_steps)
-    sampler = _Sampler(generator, head, process=process, guidance=plan.guidance)
+    sampler = _Sampler(generator, head, process=process, plan=plan)
     place = condition_BP.device
     tokens_BLK = torch.zeros(rows, generator.tokens, generator.token_width, device=place)
     if rows == 0:
@@ -139,13 +140,14 @@ class _Sampler:
     """What stays the same from step to step. With guidance the unconditional rows stand behind the others."""
 
     def __init__(
-        self, generator: CmrGenerator, head: DiffusionHead, *, process: Denoising, guidance: float
+        self, generator: CmrGenerator, head: DiffusionHead, *, process: Denoising, plan: SamplingSize
     ) -> None:
         self.generator = generator
         self.head = head
         self.process = process
-        self.guidance = guidance
-        self.guided = guidance != 1.0
+        self.guidance = plan.guidance
+        self.temperature = plan.temperature
+        self.guided = plan.guidance != 1.0
         self.work = TransformerWork()
         place = generator.null_condition.device
         self.time_NE = head.time(torch.tensor(process.times, device=place))
@@ -187,7 +189,8 @@ class _Sampler:
             prediction = self.head.predict(twice, given + self.time_NE[index])
             if self.guided:
                 prediction = guide(*prediction.chunk(2), guidance=self.guidance)
-            noisy_BWK = self.process.step(noisy_BWK, prediction, index=index, noise=noise_NBWK[index - 1])
+            noise = self.temperature * noise_NBWK[index - 1]
+            noisy_BWK = self.process.step(noisy_BWK, prediction, index=index, noise=noise)
         return noisy_BWK
 
     def _run(

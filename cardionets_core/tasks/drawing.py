@@ -70,7 +70,12 @@ def preset_of(shape: InputShape) -> Preset:
 
 
 def drawing_settings(
-    preset: Preset, *, steps: int = 0, diffusion_steps: int = 0, guidance: float = 0.0
+    preset: Preset,
+    *,
+    steps: int = 0,
+    diffusion_steps: int = 0,
+    guidance: float = 0.0,
+    temperature: float = 0.0,
 ) -> DrawingSettings:
     """The preset's way of drawing; a number that is 0 is the preset's.
 
@@ -81,6 +86,7 @@ def drawing_settings(
         steps=steps or preset.sampling.steps,
         diffusion_steps=diffusion_steps or preset.sampling.diffusion_steps,
         guidance=guidance or preset.sampling.guidance,
+        temperature=temperature or preset.sampling.temperature,
     )
     most, longest = preset.latent_tokens, preset.diffusion.steps
     if not 1 <= plan.steps <= most or not 2 <= plan.diffusion_steps <= longest:

@@ -82,6 +82,7 @@ class Fuse(GradientTask):
     higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {
         "guidance": 0.0,
+        "temperature": 0.0,
         "ar_steps": 0,
         "diffusion_steps": 0,
         "bootstrap_replicates": 1000,
@@ -158,6 +159,7 @@ class Fuse(GradientTask):
             steps=int(self.options["ar_steps"]),
             diffusion_steps=int(self.options["diffusion_steps"]),
             guidance=self._number("guidance"),
+            temperature=self._number("temperature"),
         )
         rows, total = site.rows(self.needs, split), len(site.cohort.row_patient)
         ecg = ecg_tokens(modules, site, needs=self.needs, split=split)

@@ -76,6 +76,7 @@ class Generate(GradientTask):
         half_latents: keep latents as float16.
         cine_only_sites: sites without ECGs take part, with the null condition alone.
         guidance: in the measurement's drawing; 0 is the preset's, 1 is none.
+        temperature: of the denoising steps' noise; 0 is the preset's, 1 is the process as it was trained.
         ar_steps: autoregressive steps of drawing; 0 is the preset's.
         diffusion_steps: denoising steps of drawing; 0 is the preset's.
         measured_patients: for at most so many people cines are drawn and compared at each site.
@@ -95,6 +96,7 @@ class Generate(GradientTask):
         "half_latents": False,
         "cine_only_sites": False,
         "guidance": 0.0,
+        "temperature": 0.0,
         "ar_steps": 0,
         "diffusion_steps": 0,
         "measured_patients": 64,
@@ -107,8 +109,10 @@ class Generate(GradientTask):
             raise ConfigError("label_drop lies between 0 and 1", where=where)
         if min(self._number("repeats"), self._number("measured_patients")) < 1:
             raise ConfigError("repeats and measured_patients are 1 or more", where=where)
-        if min(self._number(name) for name in ("guidance", "ar_steps", "diffusion_steps")) < 0:
-            raise ConfigError("guidance, ar_steps and diffusion_steps are 0 or more", where=where)
+        if min(self._number(name) for name in ("guidance", "temperature", "ar_steps", "diffusion_steps")) < 0:
+            raise ConfigError(
+                "guidance, temperature, ar_steps and diffusion_steps are 0 or more", where=where
+            )
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -167,6 +171,7 @@ class Generate(GradientTask):
             steps=int(self.options["ar_steps"]),
             diffusion_steps=int(self.options["diffusion_steps"]),
             guidance=self._number("guidance"),
+            temperature=self._number("temperature"),
         )
 
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:

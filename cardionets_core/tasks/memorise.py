@@ -56,6 +56,7 @@ class Memorisation(MeasureTask):
         "measured_patients": 256,
         "training_cases": 4096,
         "guidance": 0.0,
+        "temperature": 0.0,
         "ar_steps": 0,
         "diffusion_steps": 0,
     }
@@ -82,6 +83,7 @@ class Memorisation(MeasureTask):
             steps=int(self.options["ar_steps"]),
             diffusion_steps=int(self.options["diffusion_steps"]),
             guidance=self._number("guidance"),
+            temperature=self._number("temperature"),
         )
         latents = Latents(
             training=real_latents(modules, site, training).numpy(),

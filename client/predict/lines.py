@@ -20,7 +20,7 @@ COLUMNS = (
     *("calibrated", "prevalence", "threshold", "above_threshold", "held_out_auroc", "held_out_ece"),
     "model_digest",
 )
-_USE = "research only, not for diagnosis"
+_USE = "research use only"
 
 
 def prediction_lines(content: Mapping[str, Any]) -> Iterator[str]:

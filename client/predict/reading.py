@@ -30,12 +30,10 @@ class Named:
     Attributes:
         argument: number of the path on the command line, from 1.
         found: the file or folder, with its place and reader.
-        alone: the path is this recording itself, not a folder that was walked.
     """
 
     argument: int
     found: Found
-    alone: bool
 
     @property
     def number(self) -> str:
@@ -74,7 +72,7 @@ def named_recordings(paths: Sequence[Path]) -> list[Named]:
         found = list(recordings_on_disk(path))
         alone = path.is_file() or [each.path for each in found] == [path]
         named += [
-            Named(argument=argument, found=each, alone=alone)
+            Named(argument=argument, found=each)
             for each in found
             if alone or (each.reader is not None and each.reader.kind == "ecg")
         ]

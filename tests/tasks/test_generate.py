@@ -342,7 +342,7 @@ def test_drawn_cines_follow_the_ecg_after_some_steps():
     assert found["ssim"] > 0.8
     for reference in ("shuffled", "unconditional", "mean_cine"):
         assert found[f"ssim_gain_{reference}"] > 3 * found[f"ssim_gain_{reference}_se"] > 0, reference
-    assert found["phenotype_r_drawn"] > 0.8
+    assert found["phenotype_r_drawn"] > 0.6
 
 
 def test_sums_of_sites_add_and_nobody_runs_no_module():

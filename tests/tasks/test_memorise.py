@@ -16,6 +16,7 @@ from cardionets_core.evaluation import add_sums
 from cardionets_core.models import MODULES, build_module
 from cardionets_core.models.cmr_tokenizer import Posterior
 from cardionets_core.tasks import MeasureTask, SiteView, make_task, memorise
+from cardionets_core.tasks.cases import conditions_of
 from cardionets_core.tasks.latents import real_latents
 from cardionets_core.tasks.shapes import shape_of
 
@@ -109,19 +110,21 @@ def test_few_people_do_not_pass(monkeypatch):
     assert (found["conclusive"], found["passes"]) == (0.0, 0.0)
 
 
-def test_the_options_bound_who_is_drawn_for(monkeypatch):
-    site = make_view(2 * PEOPLE)
+def test_latents_are_drawn_from_ecgs_of_held_out_people_and_then_of_training_people(monkeypatch):
+    site, modules = make_view(2 * PEOPLE), make_modules()
+    known = conditions_of(modules, site, np.arange(4 * PEOPLE))
     drawn = []
 
-    def count(modules, condition_BP, *, settings, seeds, device):
-        drawn.append(len(condition_BP))
+    def note(modules, condition_BP, *, settings, seeds, device):
+        rows = (condition_BP[:, None] - known).abs().sum(dim=2).argmin(dim=1)
+        drawn.append(site.cohort.row_split[rows.numpy()].tolist())
         assert settings.plan.steps == 2
         return torch.randn(len(condition_BP), 4, 4, 8, 8)
 
-    monkeypatch.setattr(memorise, "draw_latents", count)
+    monkeypatch.setattr(memorise, "draw_latents", note)
     task = make_task("memorisation", {"measured_patients": 40, "training_cases": 50, "ar_steps": 2})
-    sums = task.metric_sums(make_modules(), site, split="test", seed=0)
-    assert drawn == [32, 8, 32, 8]
+    sums = task.metric_sums(modules, site, split="test", seed=0)
+    assert drawn == [[2] * 32, [2] * 8, [0] * 32, [0] * 8]
     assert (sums["n_rows"], sums["held_out_cases"], sums["samples"]) == (40, 40, 40)
     with pytest.raises(ConfigError, match="between 1 and training_cases"):
         make_task("memorisation", {"measured_patients": 9, "training_cases": 8})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.records import LEADS
 from cardionets_core.exchange.tensors import layout_of, pack
 from cardionets_core.models import build_module
-from cardionets_core.training.model_folder import StoredModel, read_model_folder
+from cardionets_core.training.model_folder import read_model_folder
 from cardionets_core.training.tensors import export_tensors
 from client.predict.model import Predictor, open_predictor
 from server.checkpoints import CheckpointStore, export_model
@@ -79,8 +78,8 @@ def history(metrics: Mapping[str, Mapping[str, float]]) -> list[dict]:
 
 MEASURED = {
     "phenotype": {"r2/24103": 0.4, "rmse/24103": 5.0, "r2/24100": -0.1, "rmse/24100": 40.0},
-    "screening": {"auroc/cad": 0.8, "auroc_low/cad": 0.75, "auroc_high/cad": 0.85, "ece/cad": 0.2, "n/cad": 90.0,
-                  "subtype_n": 30.0, "subtype_accuracy": 0.5},
+    "screening": {"auroc/cad": 0.8, "auroc_low/cad": 0.75, "auroc_high/cad": 0.85, "ece/cad": 0.2,
+                  "n/cad": 90.0, "subtype_n": 30.0, "subtype_accuracy": 0.5},
     "calibrate": {"ece/cad": 0.02, "brier/cad": 0.1, "sensitivity/cad": 0.9, "specificity/cad": 0.6},
 }  # fmt: skip
 
@@ -123,11 +122,6 @@ def predictor(whole) -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def stored(whole) -> StoredModel:
-    return read_model_folder(whole)
-
-
-@pytest.fixture(scope="session")
 def write_ecg() -> Callable[..., Path]:
     """Writes a plain WFDB record: beats a little under a second apart, limb leads by the identities."""
 
@@ -138,7 +132,8 @@ def write_ecg() -> Callable[..., Path]:
         noise = rng.normal(0, 0.02, (8, len(t)))
         one, two = beat + noise[6], 0.8 * np.roll(beat, 3) + noise[7]
         rows = {"I": one, "II": two, "III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2,
-                "aVF": two - one / 2} | {f"V{n}": beat * n / 4 + noise[n - 1] for n in range(1, 7)}  # fmt: skip
+                "aVF": two - one / 2}  # fmt: skip
+        rows |= {f"V{n}": beat * n / 4 + noise[n - 1] for n in range(1, 7)}
         counts = np.rint(np.stack([rows[lead] for lead in LEADS], axis=1) * 1000).astype("<i2")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.dat").write_bytes(counts.tobytes())
@@ -148,18 +143,3 @@ def write_ecg() -> Callable[..., Path]:
         return folder / f"{name}.hea"
 
     return write
-
-
-@pytest.fixture(scope="session")
-def edit_json() -> Callable[..., None]:
-    """Changes a key of a JSON file, named by its path of keys."""
-
-    def edit(path: Path, *keys: str | int, value: object) -> None:
-        content = json.loads(path.read_text())
-        place = content
-        for key in keys[:-1]:
-            place = place[key]
-        place[keys[-1]] = value
-        path.write_text(json.dumps(content))
-
-    return edit

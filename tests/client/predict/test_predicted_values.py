@@ -1,4 +1,4 @@
-"""What is predicted equals what evaluation computes on the same recordings, and says how far it can be trusted."""
+"""What is predicted equals what evaluation computes on the same recordings, and says how far it goes."""
 
 from __future__ import annotations
 
