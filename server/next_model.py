@@ -63,6 +63,9 @@ def combine_replies(
         strategy: how replies of a trained task are combined; sums of a closed-form task are added.
         checkpoint: the model that the sites started from.
         work: where the new files go.
+
+    Returns:
+        Module to file, and ``MODULE.STATE`` to file for what the strategy remembers.
     """
     if isinstance(task, ClosedFormTask):
         solved = task.solve(add_sums({site: store.sums(site) for site in store.sites()}))
@@ -75,7 +78,16 @@ def combine_replies(
         replies = store.module(module)
         if replies:
             files[module] = work / f"{module}.f32"
-            strategy.combine(replies, current=checkpoint.path(module), target=files[module])
+            remembered = {state: f"{module}.{state}" for state in strategy.state_names}
+            after = {state: work / f"{name}.f32" for state, name in remembered.items()}
+            strategy.combine(
+                replies,
+                current=checkpoint.path(module),
+                target=files[module],
+                before={s: checkpoint.path(n) for s, n in remembered.items() if n in checkpoint.digests},
+                after=after,
+            )
+            files |= {remembered[state]: path for state, path in after.items()}
     return files
 
 
@@ -118,15 +130,15 @@ def measured_files(task: Task, files: Mapping[str, Path]) -> dict[str, Path]:
     return {**files, **{m: files[m + AVERAGE] for m in task.trains if m + AVERAGE in files}}
 
 
-def settle_averages(files: Mapping[str, Path]) -> dict[str, Path]:
-    """At a phase's end each average takes the place of its module."""
-    found = {name: path for name, path in files.items() if not name.endswith(AVERAGE)}
+def settle(files: Mapping[str, Path]) -> dict[str, Path]:
+    """At a phase's end each average takes the place of its module, and what a strategy remembered goes."""
+    found = {name: path for name, path in files.items() if "." not in name}
     return {name: files.get(name + AVERAGE, path) for name, path in found.items()}
 
 
 def layouts_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> dict[str, Layout]:
-    """The layout of every file; an average is laid out as its module."""
-    return {name: checkpoint.layouts[name.removesuffix(AVERAGE)] for name in files}
+    """The layout of every file; an average, and what a strategy remembers, is laid out as its module."""
+    return {name: checkpoint.layouts[name.partition(".")[0]] for name in files}
 
 
 def digest_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> str:

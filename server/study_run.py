@@ -27,7 +27,7 @@ from server.next_model import (
     first_model,
     layouts_of,
     measured_files,
-    settle_averages,
+    settle,
 )
 from server.phase_order import check_order
 from server.progress import Event, Progress, silent
@@ -163,7 +163,7 @@ class StudyRun:
             entry, name, task, serving, checkpoint=checkpoint, files=measured_files(task, files)
         )
         if number == self.study.phases[index].rounds:
-            files = settle_averages(files)
+            files = settle(files)
         written = self._close(entry, start, files=files, checkpoint=checkpoint)
         store.forget_arrays()
         return written

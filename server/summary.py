@@ -161,7 +161,13 @@ def _groups(test: Mapping[str, Any]) -> list[dict[str, Any]]:
             metric, _, group = name.rpartition("/")
             if not group.startswith(GROUP_KINDS):
                 continue
-            new: dict[str, Any] = {"metric": metric, "group": group, "pooled": None, "sites": {}, "external": {}}
+            new: dict[str, Any] = {
+                "metric": metric,
+                "group": group,
+                "pooled": None,
+                "sites": {},
+                "external": {},
+            }
             row = rows.setdefault((metric, group), new)
             if kind == "pooled":
                 row["pooled"] = value

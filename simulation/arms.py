@@ -115,7 +115,7 @@ def _federated(job: ArmJob) -> dict[str, dict[str, Model]]:
     if federated.seed != job.base.seed:
         federated = without(federated, LEFT_OUT)
         folder = job.folder / "compare" / f"seed-{federated.seed}"
-        _run(federated, job, folder, initial=getattr(job, "initial", None))
+        _run(federated, job, folder, initial=job.initial)
     store = CheckpointStore(folder / "checkpoints", study_digest=federated.digest)
     found = {"federated": phase_ends(store, federated)}
     tasks = [phase.task for phase in federated.phases]
@@ -161,7 +161,7 @@ def _scores(
 ) -> list[Score]:
     populations = {MEMBERS: [cohort.site for cohort in members]}
     populations |= {cohort.site: [cohort.site] for cohort in external}
-    if getattr(job, "by_site", False) and arm == "federated":
+    if job.by_site and arm == "federated":
         populations |= {cohort.site: [cohort.site] for cohort in members}
     found = []
     for index, task in measured_phases(job.base):

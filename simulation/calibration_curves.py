@@ -83,7 +83,8 @@ def reliability_curves(
 def _curve(sums: Mapping[str, np.ndarray], *, prefix: str) -> Reliability:
     fine = {name: sums[f"{prefix}{name}"] for name in ("n", "bin_n", "bin_probability", "bin_label")}
     rows, probability, label = (
-        fine[name].reshape(-1, BINS, JOINED).sum(axis=-1) for name in ("bin_n", "bin_probability", "bin_label")
+        fine[name].reshape(-1, BINS, JOINED).sum(axis=-1)
+        for name in ("bin_n", "bin_probability", "bin_label")
     )
     some = np.where(rows > 0, rows, np.nan)
     return Reliability(

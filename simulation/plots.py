@@ -1,217 +1,95 @@
-"""Pictures of a run, as PNG: curves by round and site, the arms, and a few records as the model sees them."""
+"""All pictures of a run that its study and its result allow, as PNG, with their numbers as ``.npz``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import numpy as np
-
+from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.data.records import LEADS
-from cardionets_core.tasks.shapes import shape_of
-from simulation.generated import KINDS, DrawnCases
+from simulation.calibration_curves import reliability_curves
+from simulation.generated import DrawnCases
+from simulation.interpret import attribute_volume, choose_person, compare_tokens
+from simulation.pictures.arms import picture_arms, picture_left_out
+from simulation.pictures.attribution import picture_attribution
+from simulation.pictures.calibration import picture_calibration
+from simulation.pictures.cine_reconstructions import picture_masked_cines, picture_tokenizer
+from simulation.pictures.drawings import picture_drawings
+from simulation.pictures.ecg_reconstructions import picture_masked_ecgs
+from simulation.pictures.examples import picture_examples
+from simulation.pictures.forest import picture_forest
+from simulation.pictures.phenotypes import picture_phenotypes
+from simulation.pictures.rounds import picture_rounds
+from simulation.pictures.similarity import picture_similarity
+from simulation.reconstruct import masked_cines, masked_ecgs, tokenized_cines
 
-EXAMPLE_FRAMES = 6
-EXAMPLE_LEADS = ("II", "V1", "V5")
-METRIC_WORDS = {"r2_mean": "mean R² over phenotypes", "auroc_mean": "mean AUROC over diseases"}
-COLOURS = tuple(f"C{index}" for index in range(10))
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """What the pictures are made of.
 
-def plot_run(
-    result: Mapping[str, Any],
-    cohorts: Mapping[str, Cohort],
-    *,
-    folder: Path,
-    preset: str,
-    cases: Sequence[DrawnCases] = (),
-) -> list[str]:
-    """Draw everything that the result allows.
-
-    Args:
+    Attributes:
+        study: that was run; its checkpoints lie in ``folder``.
+        folder: of the run.
         result: content of ``result.json``.
-        cohorts: by site; the example records come from their test patients.
-        folder: where the pictures go; made if absent.
-        preset: of the study.
-        cases: held-out patients with the cines that were drawn for them.
-
-    Returns:
-        Names of the files.
+        cohorts: by site.
+        external: sites that never trained.
+        cases: held-out people with the cines that were drawn for them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ["rounds.png"]
-    _plot_rounds(result, folder / "rounds.png")
-    if any(row["mean"] is not None for row in result["comparison"]):
-        _plot_arms(result["comparison"], folder / "comparison.png")
-        names.append("comparison.png")
-    if _plot_examples(cohorts, folder / "examples.png", preset=preset):
-        names.append("examples.png")
-    if cases:
-        _plot_drawings(cases, folder / "drawn_cines.png")
-        names.append("drawn_cines.png")
-    return names
+
+    study: Study
+    folder: Path
+    result: Mapping[str, Any]
+    cohorts: Mapping[str, Cohort]
+    external: frozenset[str]
+    cases: Sequence[DrawnCases] = ()
 
 
-def _plot_rounds(result: Mapping[str, Any], path: Path) -> None:
-    """Left: mean local loss by site. Right: the phase's held-out metric by site and pooled."""
-    phases = sorted({entry["phase"] for entry in result["rounds"]})
-    sites = sorted({row["site"] for entry in result["rounds"] for row in entry["sites"]})
-    colour = {site: COLOURS[i % len(COLOURS)] for i, site in enumerate(sites)}
-    figure, axes = plt.subplots(
-        max(len(phases), 1), 2, figsize=(10, 2.8 * max(len(phases), 1)), squeeze=False, layout="constrained"
-    )
-    for row_axes, phase in zip(axes, phases, strict=False):
-        entries = [entry for entry in result["rounds"] if entry["phase"] == phase]
-        primary = entries[0]["primary"]
-        for site in sites:
-            loss = [
-                (e["round"], r["loss"])
-                for e in entries
-                for r in e["sites"]
-                if r["site"] == site and "loss" in r
-            ]
-            metric = [
-                (e["round"], r["metrics"][primary])
-                for e in entries
-                for r in e["sites"]
-                if r["site"] == site and primary in r.get("metrics", {})
-            ]
-            for axis, points in zip(row_axes, (loss, metric), strict=True):
-                if points:
-                    axis.plot(
-                        *zip(*points, strict=True), marker="o", markersize=3, color=colour[site], label=site
-                    )
-        pooled = [(e["round"], e["pooled"][primary]) for e in entries if primary in e.get("pooled", {})]
-        if pooled:
-            row_axes[1].plot(*zip(*pooled, strict=True), color="black", linewidth=2, label="pooled")
-        row_axes[0].set(title=f"{entries[0]['task']}: mean local loss", xlabel="round")
-        row_axes[1].set(title=f"{entries[0]['task']}: held-out {primary}", xlabel="round")
-        for axis in row_axes:
-            axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.grid(alpha=0.3)
-            if axis.has_data():
-                axis.legend(fontsize=7)
-            else:
-                axis.text(0.5, 0.5, "solved in one step", ha="center", va="center", transform=axis.transAxes)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def plot_run(run: FinishedRun, *, out: Path) -> list[str]:
+    """Draw everything that the run allows into a folder, made if absent; returns the names of the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    made = (*_of_the_result(run, out), *_of_the_model(run, out))
+    return [name for name in made if name is not None]
 
 
-def _plot_arms(comparison: list[dict[str, Any]], path: Path) -> None:
-    """One panel a metric and population; the federation in colour."""
-    kinds = list(dict.fromkeys((row["task"], row["metric"], row["population"]) for row in comparison))
-    arms = list(dict.fromkeys(row["arm"] for row in comparison))
-    columns = min(len(kinds), 2)
-    rows = -(-len(kinds) // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(6.5 * columns, (0.38 * len(arms) + 1.3) * rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, kind in zip(axes.flat, kinds, strict=False):
-        found = [row for row in comparison if (row["task"], row["metric"], row["population"]) == kind]
-        for row in found:
-            if row["mean"] is None:
-                continue
-            place = len(arms) - 1 - arms.index(row["arm"])
-            colour = COLOURS[0] if row["arm"] == "federated" else "0.5"
-            axis.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=2)
-            axis.plot(row["mean"], place, "o", color=colour)
-        axis.set_yticks(range(len(arms)), list(reversed(arms)))
-        axis.set(
-            xlabel=f"{kind[0]}: {METRIC_WORDS.get(kind[1], kind[1])} (95 % interval)",
-            title=f"patients of {kind[2]}, n = {max(row['n'] for row in found)}",
-            ylim=(-0.6, len(arms) - 0.4),
-        )
-        axis.grid(axis="x", alpha=0.3)
-    for axis in list(axes.flat)[len(kinds) :]:
-        axis.remove()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _of_the_result(run: FinishedRun, out: Path) -> Iterator[str | None]:
+    """Pictures of numbers that were measured."""
+    yield picture_rounds(run.result, out / "rounds.png")
+    yield picture_arms(run.result["comparison"], out / "comparison.png")
+    yield picture_left_out(run.result["comparison"], out / "left_out.png")
+    yield picture_phenotypes(run.result, out / "phenotypes.png")
+    yield picture_forest(run.result, out / "sites.png")
+    curves = reliability_curves(run.study, run.cohorts, folder=run.folder, external=run.external)
+    if curves:
+        yield picture_calibration(curves, out / "calibration.png")
 
 
-def _plot_examples(cohorts: Mapping[str, Cohort], path: Path, *, preset: str) -> bool:
-    """One held-out recording a site, as the encoder gets it, with frames of its cine where there is one."""
-    shape = shape_of(preset)
-    chosen: list[tuple[str, Cohort, int]] = []
-    for site, cohort in sorted(cohorts.items()):
-        for needs in (frozenset({"ecg", "cine"}), frozenset({"ecg"})):
-            rows = cohort.rows(needs, "test", shape)
-            if len(rows):
-                chosen.append((site, cohort, int(rows[0])))
-                break
-    if not chosen:
-        return False
-    chosen.sort(key=lambda item: item[1].row_cine[item[2]] < 0)
-    columns = 2 + EXAMPLE_FRAMES
-    figure, axes = plt.subplots(
-        len(chosen), columns, figsize=(15, 2.1 * len(chosen)), squeeze=False, layout="constrained"
-    )
-    for row_axes, (site, cohort, row) in zip(axes, chosen, strict=True):
-        grid = row_axes[0].get_gridspec()
-        place = row_axes[0].get_subplotspec().rowspan.start
-        for axis in row_axes[:2]:
-            axis.remove()
-        trace = figure.add_subplot(grid[place, :2])
-        ecg = cohort.batch(np.array([row]), keys=frozenset({"ecg"}), shape=shape, window=1).ecg_BLT
-        if ecg is not None:
-            seconds = np.arange(shape.ecg_samples) / 250.0
-            for height, lead in enumerate(EXAMPLE_LEADS):
-                trace.plot(
-                    seconds, ecg[0, LEADS.index(lead)].numpy() - 8 * height, linewidth=0.8, color="black"
-                )
-                trace.text(
-                    -0.02, -8 * height, lead, ha="right", va="center", transform=trace.transData, fontsize=8
-                )
-        trace.set(title=f"{site}: standardised window", yticks=[], xlabel="s")
-        _plot_frames(row_axes[2:], cohort, row)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return True
+def _of_the_model(run: FinishedRun, out: Path) -> Iterator[str | None]:
+    """Pictures of recordings, and of what the model makes of them."""
+    yield picture_examples(run.cohorts, out / "examples.png", preset=run.study.preset)
+    if run.cases:
+        yield picture_drawings(run.cases, out / "drawn_cines.png")
+    if (tokenized := tokenized_cines(run.study, run.cohorts, folder=run.folder)) is not None:
+        yield picture_tokenizer(tokenized, out / "tokenizer.png")
+    if (cines := masked_cines(run.study, run.cohorts, folder=run.folder)) is not None:
+        yield picture_masked_cines(cines, out / "masked_cines.png")
+    if (ecgs := masked_ecgs(run.study, run.cohorts, folder=run.folder)) is not None:
+        yield picture_masked_ecgs(ecgs, out / "masked_ecgs.png")
+    yield from _of_one_person(run, out)
 
 
-def _plot_frames(axes: Any, cohort: Cohort, row: int) -> None:
-    index = int(cohort.row_cine[row])
-    frames = np.linspace(0, 25, EXAMPLE_FRAMES).round().astype(int)
-    for axis, frame in zip(axes, frames, strict=True):
-        axis.axis("off")
-        if index >= 0:
-            axis.imshow(cohort.cines[index][frame], cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"frame {frame}", fontsize=8)
-    if index < 0:
-        axes[0].text(0, 0.5, "no cine at this site", transform=axes[0].transAxes, fontsize=9)
-
-
-def _plot_drawings(cases: Sequence[DrawnCases], path: Path, *, most: int = 6) -> None:
-    """Real and drawn cines of a few patients side by side, at the fullest and emptiest real frame."""
-    chosen = [(case, place) for place in range(most) for case in cases if place < len(case.real_RFYX)][:most]
-    rows = ("real", *KINDS)
-    figure, axes = plt.subplots(
-        len(rows), 2 * len(chosen), figsize=(2.2 * len(chosen), 5.4), squeeze=False, layout="constrained"
-    )
-    for column, (case, place) in enumerate(chosen):
-        real_FYX = case.real_RFYX[place]
-        # The brighter centre is the larger pool of blood: a plain guide to the two frames, not a measurement.
-        middle = real_FYX.shape[-1] // 4
-        bright_F = real_FYX[:, middle:-middle, middle:-middle].mean(dim=(1, 2))
-        frames = (int(bright_F.argmax()), int(bright_F.argmin()))
-        for line, kind in enumerate(rows):
-            cine_FYX = real_FYX if kind == "real" else case.made[kind][place]
-            for offset, (frame, word) in enumerate(zip(frames, ("full", "empty"), strict=True)):
-                axis = axes[line][2 * column + offset]
-                axis.imshow(cine_FYX[frame].numpy(), cmap="gray", vmin=-1, vmax=1)
-                axis.set(xticks=[], yticks=[])
-                if line == 0:
-                    axis.set_title(f"{case.site}\n{word}", fontsize=7)
-                if column == offset == 0:
-                    axis.set_ylabel(kind if kind == "real" else f"synthetic:\n{kind}", fontsize=8)
-    figure.suptitle("Synthetic cines are drawn from an ECG; no volume can be read off them", fontsize=9)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+def _of_one_person(run: FinishedRun, out: Path) -> Iterator[str | None]:
+    """What the model looks at; a study without pairs needs nobody with a cine."""
+    for needs in (frozenset({"ecg", "cine"}), frozenset({"ecg"})):
+        person = choose_person(run.study, run.cohorts, external=run.external, needs=needs)
+        if person is not None:
+            break
+    else:
+        return
+    volume = attribute_volume(run.study, person, folder=run.folder)
+    if volume is not None:
+        yield picture_attribution(person, volume, out / "attribution.png")
+    if "cine" in needs and (tokens := compare_tokens(run.study, person, folder=run.folder)) is not None:
+        yield picture_similarity(person, tokens, out / "similarity.png")

@@ -131,11 +131,18 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
 
     result["drawings"], cases = study_drawings(study, cohorts, folder=request.out, external=external)
     seconds["drawings"] = time.monotonic() - started - sum(seconds.values())
-    from simulation.plots import plot_run
+    from simulation.plots import FinishedRun, plot_run
 
-    result["plots"] = plot_run(
-        result, cohorts, folder=request.out / "plots", preset=study.preset, cases=cases
+    # The pictures are drawn from what result.json says, not from what it was made of.
+    run = FinishedRun(
+        study=study,
+        folder=request.out,
+        result=finite(result),
+        cohorts=cohorts,
+        external=external,
+        cases=cases,
     )
+    result["plots"] = plot_run(run, out=request.out / "plots")
     seconds["plots"] = time.monotonic() - started - sum(seconds.values())
     result["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
     content = finite(result)

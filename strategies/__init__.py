@@ -2,9 +2,10 @@
 
 from cardionets_core.errors import UnknownNameError
 from strategies.fedavg import FedAvg
+from strategies.fedavgm import FedAvgM
 from strategies.strategy import StoredModule, Strategy
 
-STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg}
+STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (FedAvg, FedAvgM)}
 
 
 def make_strategy(name: str, options: dict[str, bool | int | float | str]) -> Strategy:
@@ -22,4 +23,4 @@ def make_strategy(name: str, options: dict[str, bool | int | float | str]) -> St
     return STRATEGIES[name](options)
 
 
-__all__ = ["STRATEGIES", "FedAvg", "StoredModule", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "FedAvg", "FedAvgM", "StoredModule", "Strategy", "make_strategy"]

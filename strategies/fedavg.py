@@ -8,13 +8,13 @@ that very reply.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from strategies.strategy import StoredModule, Strategy, tiles
+from strategies.strategy import NOTHING, StoredModule, Strategy, tiles
 
 
 class FedAvg(Strategy):
@@ -22,15 +22,28 @@ class FedAvg(Strategy):
 
     name: ClassVar[str] = "fedavg"
 
-    def combine(self, replies: Sequence[StoredModule], *, current: Path, target: Path) -> None:
+    def combine(
+        self,
+        replies: Sequence[StoredModule],
+        *,
+        current: Path,
+        target: Path,
+        before: Mapping[str, Path] = NOTHING,
+        after: Mapping[str, Path] = NOTHING,
+    ) -> None:
         """See ``Strategy.combine``."""
-        total = float(sum(reply.samples for reply in replies))
         with target.open("wb") as handle:
-            for arrays in tiles(replies):
-                mean = np.zeros(arrays[0].size, dtype=np.float64)
-                for reply, values in zip(replies, arrays, strict=True):
-                    mean += np.float64(reply.samples) * values
-                mean /= total
+            for mean in weighted_means(replies):
                 handle.write(mean.astype("<f4").tobytes())
             handle.flush()
             os.fsync(handle.fileno())
+
+
+def weighted_means(replies: Sequence[StoredModule]) -> Iterator[np.ndarray]:
+    """The sample-weighted mean of all replies, tile by tile, float64."""
+    total = float(sum(reply.samples for reply in replies))
+    for arrays in tiles(replies):
+        mean = np.zeros(arrays[0].size, dtype=np.float64)
+        for reply, values in zip(replies, arrays, strict=True):
+            mean += np.float64(reply.samples) * values
+        yield mean / total

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from cardionets_core.errors import ConfigError
 
 TILE_VALUES = 1 << 20
+NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     option_names: ClassVar[frozenset[str]] = frozenset()
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """What is remembered of each module from round to round of a phase; each is laid out as the module."""
 
     def __init__(self, options: Mapping[str, bool | int | float | str]) -> None:
         unknown = sorted(set(options) - self.option_names)
@@ -60,13 +64,23 @@ class Strategy(ABC):
         self.options = dict(options)
 
     @abstractmethod
-    def combine(self, replies: Sequence[StoredModule], *, current: Path, target: Path) -> None:
+    def combine(
+        self,
+        replies: Sequence[StoredModule],
+        *,
+        current: Path,
+        target: Path,
+        before: Mapping[str, Path] = NOTHING,
+        after: Mapping[str, Path] = NOTHING,
+    ) -> None:
         """Write the next global module.
 
         Args:
             replies: at least one, sorted by site, all of one size.
             current: the global module that was sent out, raw little-endian float32.
             target: where to write the next one, in the same form.
+            before: what is remembered, by ``state_names``; a name is absent in a phase's first round.
+            after: where to write what is to be remembered, for each of ``state_names``.
         """
 
 

@@ -42,7 +42,13 @@ def picture_attribution(person: Person, found: VolumeAttribution, path: Path) ->
         _traces(axis, person.trace_LT[leads], map_LP[leads], names=LEADS[leads], norm=norm)
     _lead_sums(figure.add_subplot(grid[2]), map_LP.sum(axis=1))
     bar = figure.colorbar(
-        ScalarMappable(norm, COLOURS), ax=traces, location="bottom", fraction=0.04, pad=0.02, aspect=60, extend="both"
+        ScalarMappable(norm, COLOURS),
+        ax=traces,
+        location="bottom",
+        fraction=0.04,
+        pad=0.02,
+        aspect=60,
+        extend="both",
     )
     bar.set_label(f"added to the prediction in each {seconds / found.patches:.2g} s, mL", fontsize=9)
     figure.suptitle(
@@ -78,9 +84,7 @@ def _traces(
         axis.pcolormesh(
             edges, rows, map_LP[place : place + 1], cmap=COLOURS, norm=norm, alpha=0.8, rasterized=True
         )
-        axis.plot(
-            seconds, base + trace_LT[place] - np.median(trace_LT[place]), color="black", linewidth=0.9
-        )
+        axis.plot(seconds, base + trace_LT[place] - np.median(trace_LT[place]), color="black", linewidth=0.9)
     bottom = -(leads - 0.5) * step - 0.45 * step
     axis.set_yticks([-place * step for place in range(leads)], names)
     axis.tick_params(axis="y", length=0)
@@ -89,9 +93,7 @@ def _traces(
     axis.plot(
         [end - 0.22, end - 0.22, end - 0.02], [bottom + height, bottom, bottom], color="black", linewidth=2
     )
-    axis.text(
-        end - 0.25, bottom + height / 2, f"{height:.1g} mV, 0.2 s", ha="right", va="center", fontsize=8
-    )
+    axis.text(end - 0.25, bottom + height / 2, f"{height:.1g} mV, 0.2 s", ha="right", va="center", fontsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
 
 

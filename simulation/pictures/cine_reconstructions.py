@@ -37,7 +37,9 @@ def picture_tokenizer(found: TokenizedCines, path: Path) -> str:
         )
     if image is not None:
         figure.colorbar(image, ax=axes[:, 5], fraction=0.08, label="made - real (pixels are -1 to 1)")
-    figure.suptitle("The tokenizer: one held-out cine of each site, from a latent drawn as in training", fontsize=11)
+    figure.suptitle(
+        "The tokenizer: one held-out cine of each site, from a latent drawn as in training", fontsize=11
+    )
     arrays = {"real": found.real_RFYX, "made": found.made_RFYX, "ssim": found.ssim_R, "psnr": found.psnr_R}
     return finish(figure, path, {name: value.astype(np.float32) for name, value in arrays.items()})
 

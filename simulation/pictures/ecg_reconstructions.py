@@ -39,15 +39,14 @@ def picture_masked_ecgs(found: MaskedEcgs, path: Path, *, most: int = 4) -> str:
             )
             if column == 0:
                 axis.set_ylabel(lead, rotation=0, ha="right", va="center")
-        correlation = _correlation(
-            found.real_RLT[column], found.made_RLT[column], found.hidden_RLT[column]
-        )
+        correlation = _correlation(found.real_RLT[column], found.made_RLT[column], found.hidden_RLT[column])
         axes[0][column].set_title(f"{site} · r of all hidden samples {correlation:.2f}", fontsize=9)
         axes[-1][column].set_xlabel("s")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(
-        f"The ECG autoencoder: one held-out window of each site, {found.hidden_RLT.mean():.0%} hidden", fontsize=11
+        f"The ECG autoencoder: one held-out window of each site, {found.hidden_RLT.mean():.0%} hidden",
+        fontsize=11,
     )
     arrays = {"real": found.real_RLT, "made": found.made_RLT, "hidden": found.hidden_RLT}
     return finish(figure, path, arrays)

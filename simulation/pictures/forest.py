@@ -41,7 +41,8 @@ def picture_forest(result: Mapping[str, Any], path: Path, *, task: str = "screen
         _predicted(axis, row, place=len(members) + 1)
         axis.set_title(f"{DISEASE_WORDS[disease]}\nI² {row['i2']:.0%}, τ² {row['tau2']:.2f}", fontsize=9)
         axis.axvline(0.5, color="0.8", linewidth=1, zorder=0)
-        axis.set(xlabel="AUROC", xlim=(0.0, 1.03))
+        axis.set(xlabel="AUROC", xlim=(0.0, 1.03), xticks=[0, 0.25, 0.5, 0.75, 1.0])
+        axis.set_xticklabels(["0", "", "0.5", "", "1"])
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_yticks(
         range(len(names)), [f"{name} (external)" if name in external else name for name in names]
@@ -69,7 +70,12 @@ def _site(axis: Axes, metrics: Mapping[str, float], disease: str, *, place: int,
 
 
 def _together(axis: Axes, row: Mapping[str, Any], *, place: int) -> None:
-    corners = [(row["low"], place), (row["auroc"], place - 0.28), (row["high"], place), (row["auroc"], place + 0.28)]
+    corners = [
+        (row["low"], place),
+        (row["auroc"], place - 0.28),
+        (row["high"], place),
+        (row["auroc"], place + 0.28),
+    ]
     axis.fill(*zip(*corners, strict=True), color=OURS)
 
 

@@ -121,7 +121,8 @@ def test_shipped_studies_can_be_planned(path):
     study = read_study(path)
     plan = plan_of(study)
     assert [phase["task"] for phase in plan["phases"]] == [phase.task for phase in study.phases]
-    assert all(phase["bytes_per_round_and_site"] > 0 for phase in plan["phases"])
+    # A phase that trains nothing sends nothing of the model out but what it reads.
+    assert all(phase["bytes_per_round_and_site"] > 0 or not phase["trains"] for phase in plan["phases"])
 
 
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))

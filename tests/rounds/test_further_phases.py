@@ -116,6 +116,34 @@ def test_moments_that_persist_survive_a_killed_server(consortium, tmp_path):
     assert run(forgetful, paths, tmp_path / "reset")["model_digest"] != whole
 
 
+def test_server_momentum_is_part_of_the_checkpoint_and_ends_with_its_phase(consortium, tmp_path):
+    """Killed between rounds or not, the model is the same; a phase's velocity never reaches the next."""
+    phase = {"task": "ecg_mae", **STEPS, "rounds": 3}
+    momentum = {"strategy": "fedavgm", "options": {"momentum": 0.7}}
+    study = make_study(phase, phase, aggregation=momentum)
+    paths = [consortium.paths["alpha"], consortium.paths["gamma"]]
+    whole = run(study, paths, tmp_path / "whole")
+    sent = []
+
+    class Killed(BaseException):
+        pass
+
+    def kill(message):
+        sent.append(message.metadata.message_type)
+        if sent.count(MessageType.TRAIN) == 5:
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        run(study, paths, tmp_path / "killed", lost=kill)
+    store = CheckpointStore(tmp_path / "killed" / "checkpoints", study_digest=study.digest)
+    assert {"ecg_encoder.velocity", "ecg_decoder.velocity"} <= set(store.latest().digests)
+    assert run(study, paths, tmp_path / "killed")["model_digest"] == whole["model_digest"]
+    assert set(whole["modules"]) == {"ecg_encoder", "ecg_decoder"}
+    plain = run(make_study(phase, phase), paths, tmp_path / "plain")
+    assert plain["model_digest"] != whole["model_digest"]
+
+
 def test_a_site_with_ecg_alone_moves_the_encoder_and_never_the_projections(consortium, tmp_path):
     align = {"task": "align", **STEPS, "rounds": 1}
     with_ecg_only = run(make_study(align), consortium.paths.values(), tmp_path / "three")

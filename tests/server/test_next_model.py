@@ -18,7 +18,7 @@ from server.next_model import (
     first_model,
     layouts_of,
     measured_files,
-    settle_averages,
+    settle,
 )
 from server.phase_order import check_order
 
@@ -56,7 +56,7 @@ def test_the_average_follows_its_closed_form_over_rounds_and_replaces_its_module
         measured = measured_files(TASK, files)
         assert measured["ecg_encoder"] == files["ecg_encoder" + AVERAGE]
         if number == 3:
-            files = settle_averages(files)
+            files = settle(files)
         assert (tmp_path / "work" / "ecg_encoder.f32").exists()
         digest = digest_of(checkpoint, files)
         checkpoint = store.write(

@@ -1,0 +1,71 @@
+"""A few held-out records as the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from cardionets_core.data.cohort import ECG_RATE_HZ, Cohort
+from cardionets_core.data.records import LEADS
+from cardionets_core.tasks.shapes import shape_of
+from simulation.pictures.canvas import finish
+
+EXAMPLE_FRAMES = 6
+EXAMPLE_LEADS = ("II", "V1", "V5")
+
+
+def picture_examples(cohorts: Mapping[str, Cohort], path: Path, *, preset: str) -> str | None:
+    """One held-out recording a site, as the encoder gets it, with frames of its cine where there is one.
+
+    None where nobody is held out.
+    """
+    shape = shape_of(preset)
+    chosen: list[tuple[str, Cohort, int]] = []
+    for site, cohort in sorted(cohorts.items()):
+        for needs in (frozenset({"ecg", "cine"}), frozenset({"ecg"})):
+            rows = cohort.rows(needs, "test", shape)
+            if len(rows):
+                chosen.append((site, cohort, int(rows[0])))
+                break
+    if not chosen:
+        return None
+    chosen.sort(key=lambda item: item[1].row_cine[item[2]] < 0)
+    columns = 2 + EXAMPLE_FRAMES
+    figure, axes = plt.subplots(
+        len(chosen), columns, figsize=(15, 2.1 * len(chosen)), squeeze=False, layout="constrained"
+    )
+    for row_axes, (site, cohort, row) in zip(axes, chosen, strict=True):
+        grid = row_axes[0].get_gridspec()
+        place = row_axes[0].get_subplotspec().rowspan.start
+        for axis in row_axes[:2]:
+            axis.remove()
+        trace = figure.add_subplot(grid[place, :2])
+        ecg = cohort.batch(np.array([row]), keys=frozenset({"ecg"}), shape=shape, window=1).ecg_BLT
+        if ecg is not None:
+            seconds = np.arange(shape.ecg_samples) / ECG_RATE_HZ
+            for height, lead in enumerate(EXAMPLE_LEADS):
+                trace.plot(
+                    seconds, ecg[0, LEADS.index(lead)].numpy() - 8 * height, linewidth=0.8, color="black"
+                )
+                trace.text(
+                    -0.02, -8 * height, lead, ha="right", va="center", transform=trace.transData, fontsize=8
+                )
+        trace.set(title=f"{site}: standardised window", yticks=[], xlabel="s")
+        _plot_frames(row_axes[2:], cohort, row)
+    return finish(figure, path, {})
+
+
+def _plot_frames(axes: Any, cohort: Cohort, row: int) -> None:
+    index = int(cohort.row_cine[row])
+    frames = np.linspace(0, 25, EXAMPLE_FRAMES).round().astype(int)
+    for axis, frame in zip(axes, frames, strict=True):
+        axis.axis("off")
+        if index >= 0:
+            axis.imshow(cohort.cines[index][frame], cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"frame {frame}", fontsize=8)
+    if index < 0:
+        axes[0].text(0, 0.5, "no cine at this site", transform=axes[0].transAxes, fontsize=9)
