@@ -49,6 +49,8 @@ fix: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.server_memory
 	$(BIN)/python -m simulation.benchmarks.data_path
+	$(BIN)/python -m simulation.benchmarks.sampling
+	$(BIN)/python -m simulation.benchmarks.phase_steps
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/data/fuzz_readers.py $(or $(DATA),../shared/data) --count $(or $(COUNT),5000) --first $(or $(FIRST),0)

@@ -62,6 +62,7 @@ REFUSAL_REASONS: dict[str, str] = {
     "cine-geometry": "the slices are not parallel, or their positions are absent",
     "cine-unsupported": "the pixels are stored in a way that is not read",
     "cine-mask": "the segmentation contradicts the declared label map",
+    "cine-synthetic": "the file says of itself that a model drew it",
     "unrecognised": "no reader knows the file or folder by its content",
     "withdrawn": "the participant has withdrawn",
     "reader-failed": "a reader failed in a way that it should not have: please report it",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -38,6 +39,7 @@ class ArmJob:
         folder: of the run.
         by_site: whether ``federated`` is also measured on each member's patients alone.
         initial: folder of the weights that the study names as ``initial``.
+        pooled: how the pooled arm gets what all sites compute together, see ``pooled_study``.
     """
 
     arm: str
@@ -47,6 +49,7 @@ class ArmJob:
     folder: Path
     by_site: bool = False
     initial: Path | None = None
+    pooled: Literal["steps", "batch"] = "steps"
 
 
 def run_arm(job: ArmJob) -> list[Score]:
@@ -59,7 +62,8 @@ def run_arm(job: ArmJob) -> list[Score]:
             found += _scores(arm, models, job, members=members, external=external)
         return found
     if job.arm == "pooled":
-        study, cohort = pooled_study(job.study, members), concatenate(members, site="pooled")
+        study = pooled_study(job.study, members, by=job.pooled)
+        cohort = concatenate(members, site="pooled")
     else:
         site = job.arm.removeprefix("alone:")
         study, cohort = job.study, next(cohort for cohort in members if cohort.site == site)
@@ -81,20 +85,23 @@ def without(study: Study, tasks: frozenset[str]) -> Study:
     return study.model_copy(update={"phases": phases})
 
 
-def pooled_study(study: Study, cohorts: Sequence[Cohort]) -> Study:
-    """The study with the steps, and warm-up steps, of all sites that serve each phase.
+def pooled_study(study: Study, cohorts: Sequence[Cohort], *, by: Literal["steps", "batch"]) -> Study:
+    """The study with the steps (and warm-up steps), or with the batch, of all sites that serve each phase.
 
-    A phase that counts in epochs needs no change: an epoch of the pooled data is an epoch of every site.
+    A phase that counts in epochs needs no more steps: an epoch of the pooled data is an epoch of every site.
     """
     shape = shape_of(study.preset)
     phases = []
     for phase in study.phases:
-        if phase.local_steps is not None and phase.optimiser is not None:
+        if phase.optimiser is not None:
             needs = make_task(phase.task, phase.options).needs
             sites = max(1, sum(len(cohort.rows(needs, "train", shape)) > 0 for cohort in cohorts))
-            optimiser = phase.optimiser.model_copy(update={"warmup": phase.optimiser.warmup * sites})
-            steps = {"local_steps": phase.local_steps * sites, "optimiser": optimiser}
-            phase = phase.model_copy(update=steps)
+            if by == "batch":
+                phase = phase.model_copy(update={"batch_size": phase.batch_size * sites})
+            elif phase.local_steps is not None:
+                optimiser = phase.optimiser.model_copy(update={"warmup": phase.optimiser.warmup * sites})
+                steps = {"local_steps": phase.local_steps * sites, "optimiser": optimiser}
+                phase = phase.model_copy(update=steps)
         phases.append(phase)
     return study.model_copy(update={"phases": tuple(phases)})
 

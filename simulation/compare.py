@@ -14,7 +14,7 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,7 @@ def compare(
     screen: Screen,
     leave_one_out: bool = False,
     initial: Path | None = None,
+    pooled: Literal["steps", "batch"] = "steps",
 ) -> dict[str, Any]:
     """Run all arms.
 
@@ -80,6 +81,7 @@ def compare(
             folder=folder,
             by_site=leave_one_out,
             initial=initial,
+            pooled=pooled,
         )
         for seeded in every_seed
         for arm in ("pooled", "federated", *(f"alone:{site}" for site in alone))

@@ -1,11 +1,11 @@
 """What the finished model looks at in one held-out person: leads and times, and places in the heart.
 
 Comes in: the run's checkpoints and cohorts. Goes out: arrays. Two questions: which part of the ECG raised or
-lowered the predicted end-diastolic volume (integrated gradients), and which places of the person's own cine lie
-nearest to each stretch of the ECG in the common space of the alignment.
+lowered the predicted end-diastolic volume (integrated gradients), and which places of the person's own cine
+lie nearest to each stretch of the ECG in the common space of the alignment.
 
-Both tell of the model, not of the heart. The alignment trains whole recordings, not their parts: a map of parts
-shows how the model came to a pair, and proves nothing about where a disease sits.
+Both tell of the model, not of the heart. The alignment trains whole recordings, not their parts: a map of
+parts shows how the model came to a pair, and proves nothing about where a disease sits.
 
 Legend: L leads, T samples, P patches of a lead, N patches of the cine, D width.
 """

@@ -124,6 +124,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
             screen=screen,
             leave_one_out=comparison.leave_one_out,
             initial=request.initial,
+            pooled=comparison.pooled,
         )
         result.update(compared)
     seconds["comparison"] = time.monotonic() - started - sum(seconds.values())

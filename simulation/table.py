@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simulation.table_lines import interval, number, table
+from simulation.table_parts import calibration_part, drawing_part, fusion_part, memorisation_part, sites_part
 
-def result_table(result: dict[str, Any], folder: Path) -> str:
-    """Sites, phases and arms of a result as plain text."""
+Content = Mapping[str, Any]
+
+
+def result_table(result: Content, folder: Path) -> str:
+    """Sites, phases, arms and what else the study measured, as plain text."""
     lines = [
         f"study {result['study']['name']} · {result['status']} · model {str(result['model_digest'])[:16]}",
         "",
     ]
-    lines += _table(
+    lines += table(
         ["site", "train", "valid.", "test", "ECGs", "cines", "left out", "phases served"],
         [_site_row(site) for site in result["sites"]],
     )
-    lines += ["", *_table(["phase", "rounds", "metric", "first", "last", "seconds"], _phase_rows(result))]
-    if result["comparison"]:
-        head = ["arm", "task", "metric", "patients of", "mean", "95 % interval", "patients"]
-        lines += ["", *_table(head, _arm_rows(result))]
-    if result.get("differences"):
-        lines += [
-            "",
-            *_table(
-                ["federated minus", "task", "metric", "patients of", "mean", "95 % interval"],
-                _difference_rows(result),
-            ),
-        ]
+    lines += ["", *table(["phase", "rounds", "metric", "first", "last", "seconds"], _phase_rows(result))]
+    for part in (sites_part, calibration_part, drawing_part, memorisation_part, fusion_part):
+        if found := part(result):
+            lines += ["", *found]
+    lines += _comparison(result)
     lines += ["", f"everything is in {folder}: result.json, model/, plots/, mlflow.db"]
     return "\n".join(lines)
 
 
-def _site_row(site: dict[str, Any]) -> list[str]:
+def _site_row(site: Content) -> list[str]:
     patients, recordings = site.get("patients", {}), site.get("recordings", {})
     refusals = ", ".join(f"{reason} {count}" for reason, count in sorted(site.get("refusals", {}).items()))
     phases = ", ".join(
@@ -49,7 +48,7 @@ def _site_row(site: dict[str, Any]) -> list[str]:
     ]
 
 
-def _phase_rows(result: dict[str, Any]) -> list[list[str]]:
+def _phase_rows(result: Content) -> list[list[str]]:
     rows = []
     for index, phase in enumerate(result["study"]["phases"]):
         entries = [entry for entry in result["rounds"] if entry["phase"] == index]
@@ -58,58 +57,42 @@ def _phase_rows(result: dict[str, Any]) -> list[list[str]]:
         metric = entries[-1].get("primary", "")
         values = [entry["pooled"].get(metric) for entry in entries if entry.get("pooled")]
         seconds = sum(entry["seconds"] for entry in entries)
-        rows.append(
-            [
-                phase["task"],
-                str(len(entries)),
-                metric,
-                _number(values[0] if values else None),
-                _number(values[-1] if values else None),
-                f"{seconds:.1f}",
-            ]
-        )
+        ends = (values[0], values[-1]) if values else (None, None)
+        rows.append([phase["task"], str(len(entries)), metric, *map(number, ends), f"{seconds:.1f}"])
     return rows
 
 
-def _arm_rows(result: dict[str, Any]) -> list[list[str]]:
-    return [
-        [
-            row["arm"],
-            row["task"],
-            row["metric"],
-            row["population"],
-            _number(row["mean"]),
-            f"{_number(row['ci_low'])} to {_number(row['ci_high'])}"
-            if row["mean"] is not None
-            else row["reason"],
-            str(row["n"]),
-        ]
-        for row in result["comparison"]
-    ]
+def _comparison(result: Content) -> list[str]:
+    lines: list[str] = []
+    if result["comparison"]:
+        head = ["arm", "task", "metric", "patients of", "mean", "95 % interval", "patients"]
+        lines += ["", *table(head, [_arm_row(row) for row in result["comparison"]])]
+    if result.get("differences"):
+        head = ["federated minus", "task", "metric", "patients of", "mean", "95 % interval", "p"]
+        lines += ["", *table(head, [_difference_row(row) for row in result["differences"]])]
+        lines += [_columns_line(row) for row in result["differences"] if row.get("columns")]
+    return lines
 
 
-def _difference_rows(result: dict[str, Any]) -> list[list[str]]:
-    return [
-        [
-            row["arm"],
-            row["task"],
-            row["metric"],
-            row["population"],
-            _number(row["mean"]),
-            f"{_number(row['ci_low'])} to {_number(row['ci_high'])}",
-        ]
-        for row in result["differences"]
-    ]
+def _arm_row(row: Content) -> list[str]:
+    ends = interval(row["ci_low"], row["ci_high"]) if row["mean"] is not None else row["reason"]
+    words = [row["arm"], row["task"], row["metric"], row["population"]]
+    return [*words, number(row["mean"]), ends, str(row["n"])]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _difference_row(row: Content) -> list[str]:
+    words = [row["arm"], row["task"], row["metric"], row["population"]]
+    return [*words, number(row["mean"]), interval(row["ci_low"], row["ci_high"]), number(row["p"])]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+def _columns_line(row: Content) -> str:
+    """How many phenotypes differ after Holm's adjustment, and which most."""
+    columns = row["columns"]
+    sure = [each for each in columns if each["p_holm"] is not None and each["p_holm"] < 0.05]
+    better = sum(each["difference"] > 0 for each in sure)
+    best = max(columns, key=lambda each: each["difference"])
+    return (
+        f"{row['task']}, patients of {row['population']}: of {len(columns)} phenotypes federated is better than "
+        f"{row['arm']} in {better} and worse in {len(sure) - better} (p < 0.05 after Holm); "
+        f"most in {best['title']}, R2 {number(best['r2_other'])} to {number(best['r2'])}"
+    )

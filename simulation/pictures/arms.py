@@ -67,12 +67,24 @@ def picture_left_out(comparison: Sequence[Row], path: Path) -> str | None:
         for row in comparison:
             if row["task"] == task and row["population"] in sites and row["mean"] is not None:
                 shift = -0.13 if row["arm"] == "federated" else 0.13
-                _interval(axis, row, place=sites.index(row["population"]) + shift)
+                place = sites.index(row["population"])
+                _interval(axis, row, place=place + shift)
+                axis.annotate(
+                    f"n = {row['n']}",
+                    (1.0, place),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-4, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=7,
+                    color="0.4",
+                )
         metric = next(row["metric"] for row in rows if row["task"] == task)
         axis.set(xlabel=f"{task}: {METRIC_WORDS.get(metric, metric)}", ylim=(len(sites) - 0.4, -0.6))
         axis.grid(axis="x", alpha=0.3)
-    counts = {row["population"]: row["n"] for row in rows}
-    axes[0][0].set_yticks(range(len(sites)), [f"{site}, n = {counts[site]}" for site in sites])
+        axis.margins(x=0.16)
+    axes[0][0].set_yticks(range(len(sites)), sites)
     for colour, label in ((OURS, "federation with the site"), (OTHER, "federation that never saw the site")):
         axes[0][0].plot([], [], "o-", color=colour, label=label)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)

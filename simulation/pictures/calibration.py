@@ -19,7 +19,7 @@ LOOKS = {"before": (OTHER, "s", -0.008), "after": (OURS, "o", 0.008)}
 
 
 def picture_calibration(curves: Mapping[str, Reliability], path: Path) -> str:
-    """A panel a disease: predicted against observed share, with Wilson's intervals, over the rows' histogram."""
+    """A panel a disease: predicted and observed share, with Wilson's intervals, over the rows' histogram."""
     figure, axes = plt.subplots(
         2,
         len(DISEASES),

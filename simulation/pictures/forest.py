@@ -61,8 +61,8 @@ def _site(axis: Axes, metrics: Mapping[str, float], disease: str, *, place: int,
     if f"auroc/{disease}" not in metrics:
         axis.text(0.5, place, "too few", ha="center", va="center", fontsize=7, color="0.5")
         return
-    ends = [metrics.get(f"auroc_{end}/{disease}") for end in ("low", "high")]
-    if None not in ends:
+    ends = [metrics[name] for end in ("low", "high") if (name := f"auroc_{end}/{disease}") in metrics]
+    if len(ends) == 2:
         axis.plot(ends, [place, place], color=colour, linewidth=1.5)
     # The area of a mark follows the number of ill people, which an AUROC's precision hangs on most.
     size = 12 + 2.5 * metrics.get(f"positives/{disease}", 0.0)

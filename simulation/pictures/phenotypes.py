@@ -42,6 +42,7 @@ def picture_phenotypes(result: Mapping[str, Any], path: Path) -> str | None:
     _bars(axes[0][0], columns)
     if compared:
         _differences(axes[0][1], columns)
+        figure.legend(loc="outside lower left", ncols=2, fontsize=8, frameon=False)
     figure.suptitle("CMR phenotypes from the ECG, held-out people of the members", fontsize=11)
     arrays = {
         name: np.array([column[name] for column in columns])
@@ -77,7 +78,6 @@ def _bars(axis: Axes, columns: list[dict[str, Any]]) -> None:
         others = [column["r2_other"] for column in columns]
         axis.barh(places - BAR / 2, ours, height=BAR, color=OURS, label="federated, aligned")
         axis.barh(places + BAR / 2, others, height=BAR, color=OTHER, label="federated, not aligned")
-        axis.legend(loc="best", fontsize=8)
     else:
         axis.barh(places, ours, height=2 * BAR, color=OURS)
     axis.set_yticks(places, [column["title"] for column in columns], fontsize=8)

@@ -1,57 +1,70 @@
-"""Losses and held-out metrics by round and site."""
+"""Losses and held-out metrics by round and site, of the phases that are trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from simulation.pictures.canvas import finish
 
 COLOURS = tuple(f"C{index}" for index in range(10))
+Entries = Sequence[Mapping[str, Any]]
 
 
 def picture_rounds(result: Mapping[str, Any], path: Path) -> str:
-    """Left: mean local loss by site. Right: the phase's held-out metric by site and pooled."""
+    """Left: mean local loss by site. Right: the phase's held-out metric by site and pooled.
+
+    A phase that is solved or only measures has no curves; it is drawn only where no phase has any.
+    """
     phases = sorted({entry["phase"] for entry in result["rounds"]})
+    by_phase = {phase: [e for e in result["rounds"] if e["phase"] == phase] for phase in phases}
+    trained = {phase: entries for phase, entries in by_phase.items() if _has_losses(entries)}
+    shown = list((trained or by_phase).values())
     sites = sorted({row["site"] for entry in result["rounds"] for row in entry["sites"]})
     colour = {site: COLOURS[i % len(COLOURS)] for i, site in enumerate(sites)}
-    figure, axes = plt.subplots(
-        max(len(phases), 1), 2, figsize=(10, 2.8 * max(len(phases), 1)), squeeze=False, layout="constrained"
-    )
-    for row_axes, phase in zip(axes, phases, strict=False):
-        entries = [entry for entry in result["rounds"] if entry["phase"] == phase]
+    lines = max(len(shown), 1)
+    figure, axes = plt.subplots(lines, 2, figsize=(10, 2.3 * lines), squeeze=False, layout="constrained")
+    for (left, right), entries in zip(axes, shown, strict=False):
         primary = entries[0]["primary"]
         for site in sites:
-            loss = [
-                (e["round"], r["loss"])
-                for e in entries
-                for r in e["sites"]
-                if r["site"] == site and "loss" in r
+            rows = [(e["round"], row) for e in entries for row in e["sites"] if row["site"] == site]
+            losses = [(number, row["loss"]) for number, row in rows if row.get("loss") is not None]
+            values = [
+                (number, row["metrics"][primary]) for number, row in rows if primary in row.get("metrics", {})
             ]
-            metric = [
-                (e["round"], r["metrics"][primary])
-                for e in entries
-                for r in e["sites"]
-                if r["site"] == site and primary in r.get("metrics", {})
-            ]
-            for axis, points in zip(row_axes, (loss, metric), strict=True):
-                if points:
-                    axis.plot(
-                        *zip(*points, strict=True), marker="o", markersize=3, color=colour[site], label=site
-                    )
+            _curve(left, losses, colour=colour[site], label=site)
+            _curve(right, values, colour=colour[site], label=site)
         pooled = [(e["round"], e["pooled"][primary]) for e in entries if primary in e.get("pooled", {})]
-        if pooled:
-            row_axes[1].plot(*zip(*pooled, strict=True), color="black", linewidth=2, label="pooled")
-        row_axes[0].set(title=f"{entries[0]['task']}: mean local loss", xlabel="round")
-        row_axes[1].set(title=f"{entries[0]['task']}: held-out {primary}", xlabel="round")
-        for axis in row_axes:
-            axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.grid(alpha=0.3)
-            if axis.has_data():
-                axis.legend(fontsize=7)
-            else:
-                axis.text(0.5, 0.5, "solved in one step", ha="center", va="center", transform=axis.transAxes)
+        _curve(right, pooled, colour="black", label="pooled")
+        _finish_axis(left, f"{entries[0]['task']}: mean local loss", rounds=entries[-1]["round"])
+        _finish_axis(right, f"{entries[0]['task']}: held-out {primary}", rounds=entries[-1]["round"])
     return finish(figure, path, {})
+
+
+def _has_losses(entries: Entries) -> bool:
+    return any(row.get("loss") is not None for entry in entries for row in entry["sites"])
+
+
+def _curve(axis: Axes, points: list[tuple[int, float]], *, colour: str, label: str) -> None:
+    if points:
+        width = 2.0 if label == "pooled" else 1.2
+        axis.plot(
+            *zip(*points, strict=True), "o-", markersize=3.5, color=colour, linewidth=width, label=label
+        )
+
+
+def _finish_axis(axis: Axes, title: str, *, rounds: int) -> None:
+    axis.set(xlabel="round", xlim=(0.5, rounds + 0.5))
+    axis.set_title(title, fontsize=10)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    if axis.has_data():
+        axis.legend(fontsize=7)
+    else:
+        axis.text(0.5, 0.5, "solved in one step", ha="center", va="center", transform=axis.transAxes)

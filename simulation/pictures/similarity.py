@@ -16,8 +16,8 @@ from simulation.interpret import Person, TokenSimilarity
 from simulation.pictures.canvas import WARM, finish, full_and_empty
 
 NOTE = (
-    "Cosine in the common space of the alignment, which trains whole recordings: their parts are not trained to "
-    "match, and such a map locates no disease."
+    "Cosine in the common space of the alignment, which trains whole recordings: their parts are not trained "
+    "to match, and such a map locates no disease."
 )
 
 
@@ -30,11 +30,11 @@ def picture_similarity(person: Person, found: TokenSimilarity, path: Path) -> st
     largest = float(np.abs([token, mean]).max())
     full, empty = full_and_empty(found.cine_FYX)
     figure = plt.figure(figsize=(12.5, 7.4), layout="constrained")
-    left, right = figure.add_gridspec(1, 2, width_ratios=[1.15, 1])
-    map_grid = left.subgridspec(2, 1, height_ratios=[2.6, 1])
+    halves = figure.add_gridspec(1, 2, width_ratios=[1.15, 1])
+    map_grid = halves[0].subgridspec(2, 1, height_ratios=[2.6, 1])
     _patches(figure.add_subplot(map_grid[0]), best_LP, person, lead=lead, patch=patch)
     _trace(figure.add_subplot(map_grid[1]), person, lead=lead, patch=patch, patches=best_LP.shape[1])
-    cine_grid = right.subgridspec(2, 2, height_ratios=[1, 1.18])
+    cine_grid = halves[1].subgridspec(2, 2, height_ratios=[1, 1.18])
     _frame(figure.add_subplot(cine_grid[0, 0]), found, full, title="fullest frame")
     _frame(figure.add_subplot(cine_grid[0, 1]), found, empty, title="emptiest frame")
     lower = [figure.add_subplot(cine_grid[1, column]) for column in range(2)]

@@ -24,6 +24,7 @@ from cardionets_core.data.readers.converted_folder import read_converted_view
 from cardionets_core.data.readers.nifti_cine import READER, read_nifti
 from cardionets_core.data.readers.registry import recognise
 from cardionets_core.data.records import CineStack
+from cardionets_core.data.synthetic_nifti import synthetic_nifti
 from cardionets_core.errors import RecordRefused
 
 UNDECLARED = ReadOptions()
@@ -243,3 +244,17 @@ def test_a_single_acdc_volume_is_slices(shared_data: Path) -> None:
     stack = only(path, label_map="acdc")
     assert stack.pixels.shape == (1, 11, 256, 192) and stack.mask is not None and (stack.mask == RV).any()
     assert stack.spacing_mm == (1.3671875, 1.3671875) and stack.slice_spacing_mm == 10.0
+
+
+def test_a_cine_that_a_model_drew_is_refused(tmp_path):
+    """What prediction writes never becomes training data, unless its header is removed on purpose."""
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 60, 60)).astype(np.uint8)
+    path = tmp_path / "la_4ch.nii.gz"
+    path.write_bytes(synthetic_nifti(pixels, spacing_mm=2.0, comment="drawn"))
+    with pytest.raises(RecordRefused) as caught:
+        read_nifti(path, ReadOptions(view="4ch"))
+    assert caught.value.reason == "cine-synthetic"
+    image = nib.load(path)
+    image.header["descrip"], image.header["intent_name"] = b"", b""
+    nib.save(image, tmp_path / "renamed_4ch.nii.gz")
+    assert read_nifti(tmp_path / "renamed_4ch.nii.gz", ReadOptions(view="4ch"))

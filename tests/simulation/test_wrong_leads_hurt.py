@@ -1,9 +1,9 @@
 """Wrong leads lower R2 and AUROC (SCIENCE 8.19); that `check` and `prepare` say so is in test_lead_faults.
 
-Two sound hospitals fit a probe and a screening head on frozen features; a third is measured with its right
-leads and, on the same recordings, with those of a faulty cart. The encoder's weights are random but large, so
-that its features depend on which lead shows what; lead vectors of SD 0.02, with which the presets begin, hardly
-count in a mean over leads before a long training.
+Two sound hospitals train an encoder, a screening head and a probe together; a third is measured with its
+right leads and, on the same recordings, with those of a faulty cart. The encoder begins with lead vectors of
+SD 1: from the SD of 0.02 that the presets begin with, hundreds of steps pass before a mean over leads tells
+the leads apart.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from cardionets_core.data.records import DISEASES, LEADS, EcgRecord
 from cardionets_core.data.signal import filter_ecg, resample_ecg
 from cardionets_core.data.windows import InputShape
 from cardionets_core.evaluation import add_sums
-from cardionets_core.models.ecg_encoder import EcgEncoder
-from cardionets_core.models.heads import ScreeningHead
-from cardionets_core.models.solved import ScreeningPrior
+from cardionets_core.models import build_module
 from cardionets_core.tasks import SiteView, make_task
-from cardionets_core.training.local import train_locally
-from cardionets_core.training.tensors import export_tensors, load_tensors
+from cardionets_core.training import export_tensors, load_tensors, train_locally
+from cardionets_core.training.memory import InProcess
 from simulation.electrocardiogram import draw_ecg
 from simulation.hearts import Heart, draw_heart
 from simulation.machines import Cart
 
-WIDTH, SAMPLES = 256, 750
-SHAPE = InputShape(ecg_samples=SAMPLES, cine_frames=8, cine_pixels=32)
+# Windows of 1.5 s are enough for a beat, and quick.
+SHAPE = InputShape(ecg_samples=375, cine_frames=8, cine_pixels=32)
 CART = Cart(rate_hz=250, lowpass_hz=100)
+SAMPLES, SITES, TESTED = 1250, 150, 200
 COLUMNS = {6: "rv_end_diastolic_ml", 9: "rv_ejection_fraction", 14: "ra_max_ml"}
 PH = DISEASES.index("ph")
-REPLICATES = 200
-SITES, TESTED = 140, 180
+FAULTS = ("shuffled", "arms-swapped")
+
+Measured = dict[str, tuple[float, np.ndarray]]
+"""Metric to its value and its bootstrap replicates."""
 
 
 def draw_people(count: int, *, seed: int) -> tuple[list[Heart], list[EcgRecord]]:
@@ -51,7 +52,7 @@ def draw_people(count: int, *, seed: int) -> tuple[list[Heart], list[EcgRecord]]
 
 
 def with_fault(record: EcgRecord, fault: str) -> EcgRecord:
-    """What the cart of ``Cart.leads`` would have written of the same beats."""
+    """What a cart with that fault would have written of the same beats."""
     if fault == "shuffled":
         return replace(record, leads=tuple(sorted(LEADS)))
     one, two, three, avr, avl = record.signal_mv[:5]
@@ -59,9 +60,9 @@ def with_fault(record: EcgRecord, fault: str) -> EcgRecord:
 
 
 def make_cohort(site: str, hearts: list[Heart], records: list[EcgRecord], *, split: np.ndarray) -> Cohort:
-    """One window of each recording, ordered by name and filtered, but not judged: a shuffled one is refused."""
+    """Recordings ordered by name and filtered, but not judged: a shuffled one would be refused."""
     rows = len(hearts)
-    signal = [filter_ecg(resample_ecg(order_leads(r)[0], r.fs_hz))[:, 250 : 250 + SAMPLES] for r in records]
+    signal = [filter_ecg(resample_ecg(order_leads(record)[0], record.fs_hz)) for record in records]
     phenotypes = np.full((rows, 82), np.nan, dtype=np.float32)
     diseases = np.full((rows, 8), np.nan, dtype=np.float32)
     diseases[:, PH] = ["ph" in heart.diseases for heart in hearts]
@@ -83,105 +84,95 @@ def make_cohort(site: str, hearts: list[Heart], records: list[EcgRecord], *, spl
     )
 
 
-def view(cohort: Cohort) -> SiteView:
-    return SiteView(cohort=cohort, shape=SHAPE, device=torch.device("cpu"))
+class Federation:
+    """Two sound hospitals; after ``train`` it can be asked what it sees in a third."""
 
+    def __init__(self, cohorts: list[Cohort], *, seed: int) -> None:
+        self.views = {cohort.site: self._view(cohort) for cohort in cohorts}
+        self.probe = make_task("probe", {"bootstrap_replicates": 200})
+        self.screening = make_task("screening", {"train_encoder": True, "bootstrap_replicates": 200})
+        names = ("ecg_encoder", "screening_head", "screening_prior", "phenotype_probe")
+        self.modules = {name: build_module(name, "nano", seed=seed) for name in names}
+        with torch.no_grad():
+            self.modules["ecg_encoder"].lead.mul_(50.0)
 
-def make_encoder(lead_sd: float) -> EcgEncoder:
-    """Random features: unit gain in every layer, and lead vectors of their own size."""
-    draw = torch.Generator().manual_seed(0)
-    encoder = EcgEncoder(leads=12, patch=75, patches=SAMPLES // 75, width=WIDTH, depth=1, heads=4)
-    with torch.no_grad():
-        for name, parameter in encoder.named_parameters():
-            if name == "lead":
-                parameter.copy_(lead_sd * torch.randn(parameter.shape, generator=draw))
-            elif parameter.dim() == 2 and name != "position":
-                parameter.copy_(
-                    torch.randn(parameter.shape, generator=draw) * 2.0 / parameter.shape[1] ** 0.5
-                )
-    return encoder
+    def train(self, *, rounds: int) -> None:
+        """Rounds of averaging over both sites, between sums for the prior and for the probe."""
+        self._solve(make_task("prevalence", {}))
+        optimiser = Optimiser(lr=4e-3, weight_decay=0.01, warmup=20, state="persist")
+        phase = Phase(task="screening", rounds=rounds, local_steps=20, batch_size=16, optimiser=optimiser)
+        memory = {site: InProcess() for site in self.views}
+        for number in range(1, rounds + 1):
+            start, ends = self._trained(), []
+            for site, view in self.views.items():
+                self._load(start)
+                train_locally(
+                    self.screening, self.modules, view, phase=phase, round_index=number, seed=0,
+                    memory=memory[site],
+                )  # fmt: skip
+                ends.append(self._trained())
+            one, other = ends
+            self._load({m: {k: (v + other[m][k]) / 2 for k, v in part.items()} for m, part in one.items()})
+        self._solve(self.probe)
 
-
-class Fitted:
-    """A probe and a screening head that two sound hospitals fitted together."""
-
-    def __init__(self, sites: list[Cohort], *, lead_sd: float) -> None:
-        self.probe = make_task("probe", {"bootstrap_replicates": REPLICATES})
-        self.screening = make_task("screening", {"windows": "mean", "bootstrap_replicates": REPLICATES})
-        torch.manual_seed(0)
-        self.modules = {
-            "ecg_encoder": make_encoder(lead_sd),
-            "phenotype_probe": torch.nn.Linear(WIDTH, 82),
-            "screening_head": ScreeningHead(WIDTH),
-            "screening_prior": ScreeningPrior(5, 3),
-        }
-        views = {cohort.site: view(cohort) for cohort in sites}
-        for task, module in (
-            (self.probe, "phenotype_probe"),
-            (make_task("prevalence", {}), "screening_prior"),
-        ):
-            sums = {site: task.sums(self.modules, seen) for site, seen in views.items()}
-            load_tensors(self.modules[module], task.solve(add_sums(sums)))
-        self._train_head(views)
-
-    def _train_head(self, views: dict[str, SiteView]) -> None:
-        phase = Phase(
-            task="screening", rounds=3, local_steps=150, batch_size=64,
-            optimiser=Optimiser(lr=3e-2, weight_decay=0.0, schedule="constant"),
-        )  # fmt: skip
-        for number in range(1, phase.rounds + 1):
-            start, ends, rows = export_tensors(self.modules["screening_head"]), [], []
-            for seen in views.values():
-                load_tensors(self.modules["screening_head"], start)
-                result = train_locally(
-                    self.screening, self.modules, seen, phase=phase, round_index=number, seed=0
-                )
-                ends.append(export_tensors(self.modules["screening_head"]))
-                rows.append(result.samples)
-            mean = {name: np.average([end[name] for end in ends], axis=0, weights=rows) for name in start}
-            load_tensors(self.modules["screening_head"], {n: v.astype(np.float32) for n, v in mean.items()})
-
-    def measure(self, cohort: Cohort) -> dict[str, tuple[float, np.ndarray]]:
-        """Metric to its value and its replicates, which are of the same people for the same site."""
+    def measure(self, cohort: Cohort) -> Measured:
+        """R2 of the probe and AUROC of the head; replicates draw the same people for the same site."""
         found = {}
         for task in (self.probe, self.screening):
-            sums = task.metric_sums(self.modules, view(cohort), split="test", seed=0)
+            sums = task.metric_sums(self.modules, self._view(cohort), split="test", seed=0)
             found[task.primary] = task.metrics(sums)[task.primary], task.replicates(sums)
         return found
 
+    def _trained(self) -> dict[str, dict[str, np.ndarray]]:
+        return {name: export_tensors(self.modules[name]) for name in self.screening.trains}
+
+    def _load(self, tensors: dict[str, dict[str, np.ndarray]]) -> None:
+        for name, values in tensors.items():
+            load_tensors(self.modules[name], values)
+
+    def _solve(self, task) -> None:
+        sums = {site: task.sums(self.modules, view) for site, view in self.views.items()}
+        load_tensors(self.modules[task.trains[0]], task.solve(add_sums(sums)))
+
+    @staticmethod
+    def _view(cohort: Cohort) -> SiteView:
+        return SiteView(cohort=cohort, shape=SHAPE, device=torch.device("cpu"))
+
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, dict[str, tuple[float, np.ndarray]]]:
-    """Fault to metric to value and replicates, all of the same people of the third hospital."""
-    sites = [
-        make_cohort(site, *draw_people(SITES, seed=seed), split=np.arange(SITES) % 5 == 0)
-        for seed, site in enumerate("ab")
-    ]
-    fitted = Fitted(sites, lead_sd=2.0)
-    hearts, records = draw_people(TESTED, seed=2)
-    held_out = np.full(TESTED, 2)
-    found = {"right": fitted.measure(make_cohort("c", hearts, records, split=held_out))}
-    for fault in ("shuffled", "arms-swapped"):
-        wrong = [with_fault(record, fault) for record in records]
-        found[fault] = fitted.measure(make_cohort("c", hearts, wrong, split=held_out))
-    return found
+def measured() -> dict[str, Measured]:
+    """Right leads and each fault, on the same recordings of the third hospital."""
+    fifth = np.arange(SITES) % 5 == 0
+    federation = Federation(
+        [make_cohort(f"s{seed}", *draw_people(SITES, seed=seed), split=fifth) for seed in (30, 31)], seed=3
+    )
+    federation.train(rounds=6)
+    hearts, records = draw_people(TESTED, seed=32)
+    kinds = {"right": records} | {f: [with_fault(record, f) for record in records] for f in FAULTS}
+    test = np.full(TESTED, 2)
+    return {
+        kind: federation.measure(make_cohort("third", hearts, some, split=test))
+        for kind, some in kinds.items()
+    }
 
 
+@pytest.mark.slow
 def test_right_leads_show_the_heart(measured):
-    (r2, _), (auroc, replicates) = measured["right"]["r2_mean"], measured["right"]["auroc_mean"]
-    assert r2 > 0.05 and auroc > 0.65
-    assert np.percentile(replicates, 2.5) > 0.5
+    (r2, of_r2), (auroc, of_auroc) = measured["right"]["r2_mean"], measured["right"]["auroc_mean"]
+    assert r2 > 0.1 and np.percentile(of_r2, 2.5) > 0.0
+    assert auroc > 0.75 and np.percentile(of_auroc, 2.5) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["r2_mean", "auroc_mean"])
-@pytest.mark.parametrize("fault", ["shuffled", "arms-swapped"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_leads_lower_it_on_the_same_people(measured, fault, metric):
     (right, of_right), (wrong, of_wrong) = measured["right"][metric], measured[fault][metric]
     assert right - wrong > 0.05
     assert np.percentile(of_right - of_wrong, 0.5) > 0.0, "paired over people, it cannot be chance"
 
 
-@pytest.mark.parametrize("fault", ["shuffled", "arms-swapped"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_the_fault_is_that_of_the_cart(fault):
     heart = draw_heart(np.random.default_rng(0), prevalence={"ph": 0.5})
     of_cart, right = (
@@ -193,10 +184,11 @@ def test_the_fault_is_that_of_the_cart(fault):
     np.testing.assert_allclose(wrong.signal_mv, of_cart.signal_mv, atol=1e-6)
 
 
-def test_an_encoder_without_lead_vectors_would_be_blind_to_a_shuffle():
-    ecg = torch.randn(3, 12, SAMPLES, generator=torch.Generator().manual_seed(1))
+def test_an_encoder_tells_a_shuffle_by_its_lead_vectors_alone():
+    ecg = torch.randn(3, 12, 750, generator=torch.Generator().manual_seed(1))
     shuffled = ecg[:, [LEADS.index(name) for name in sorted(LEADS)]]
+    encoder = build_module("ecg_encoder", "nano", seed=0)
     with torch.no_grad():
-        blind, seeing = make_encoder(0.0), make_encoder(2.0)
-        assert torch.allclose(blind(ecg), blind(shuffled), atol=1e-4)
-        assert not torch.allclose(seeing(ecg), seeing(shuffled), atol=0.1)
+        assert (encoder(ecg) - encoder(shuffled)).abs().max() > 1e-4
+        encoder.lead.zero_()
+        torch.testing.assert_close(encoder(ecg), encoder(shuffled), atol=1e-5, rtol=0)

@@ -37,8 +37,8 @@ def read_nifti(path: Path, options: ReadOptions = _UNDECLARED) -> tuple[CineStac
 
     Raises:
         RecordRefused: ``cine-file-missing``, ``cine-too-large``, ``cine-unreadable``, ``cine-unsupported``,
-            ``cine-frames``, ``cine-spacing``, ``cine-geometry``, ``cine-mask`` or ``unrecognised`` (the
-            folder).
+            ``cine-frames``, ``cine-spacing``, ``cine-geometry``, ``cine-mask``, ``cine-synthetic`` or
+            ``unrecognised`` (the folder).
     """
     try:
         if path.is_dir():

@@ -27,6 +27,8 @@ MAXIMUM_OFFSET_BYTES = 1_000_000
 MAXIMUM_PLANES = 10_000
 MAXIMUM_PIXELS = 4_194_304
 """Of one plane."""
+SYNTHETIC = b"SYNTHETIC"
+"""How the header of a drawn cine begins, see ``synthetic_nifti.py``."""
 FRAME_LIMITS_MS = (5.0, 500.0)
 _TYPES = frozenset({"uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64"})
 _MS_PER_UNIT = {"sec": 1000.0, "msec": 1.0, "usec": 0.001}
@@ -64,8 +66,8 @@ def read_volume(path: Path, *, labels: bool = False, maximum_voxels: int = MAXIM
 
     Raises:
         RecordRefused: ``cine-file-missing``, ``cine-too-large``, ``cine-unreadable``, ``cine-unsupported``,
-            ``cine-frames`` (fewer than three axes), ``cine-spacing`` or ``cine-mask`` (values that are no
-            labels).
+            ``cine-frames`` (fewer than three axes), ``cine-spacing``, ``cine-mask`` (values that are no
+            labels) or ``cine-synthetic``.
     """
     check_size(path, kind="cine", limit_bytes=MAXIMUM_BYTES)
     limit = min(maximum_voxels, MAXIMUM_LABELS) if labels else maximum_voxels
@@ -105,6 +107,8 @@ def _read(stream: BinaryIO | gzip.GzipFile, *, labels: bool, maximum_voxels: int
         raise RecordRefused("cine-unsupported", "the pixels lie in another file than the header")
     if not magic.startswith((b"n+1", b"n+2")):
         raise RecordRefused("cine-unreadable", "not a NIfTI image")
+    if any(bytes(header[field]).startswith(SYNTHETIC) for field in ("descrip", "intent_name")):
+        raise RecordRefused("cine-synthetic", "the header says SYNTHETIC")
     shape, axes = _shape([int(size) for size in header["dim"]], maximum_voxels=maximum_voxels)
     kind = header.get_data_dtype()
     if kind.name not in _TYPES:
