@@ -93,13 +93,14 @@ def pooled_study(study: Study, cohorts: Sequence[Cohort], *, by: Literal["steps"
     shape = shape_of(study.preset)
     phases = []
     for phase in study.phases:
-        if phase.optimiser is not None:
+        spec = phase.optimiser
+        if spec is not None:
             needs = make_task(phase.task, phase.options).needs
             sites = max(1, sum(len(cohort.rows(needs, "train", shape)) > 0 for cohort in cohorts))
             if by == "batch":
                 phase = phase.model_copy(update={"batch_size": phase.batch_size * sites})
             elif phase.local_steps is not None:
-                optimiser = phase.optimiser.model_copy(update={"warmup": phase.optimiser.warmup * sites})
+                optimiser = spec.model_copy(update={"warmup": spec.warmup * sites})
                 steps = {"local_steps": phase.local_steps * sites, "optimiser": optimiser}
                 phase = phase.model_copy(update=steps)
         phases.append(phase)

@@ -2,8 +2,8 @@
 
 ``federated`` is the study's own model. ``unaligned`` has the heads of the study on the encoder as it was
 before the align phase, trained in the same federation. ``pooled`` is the same study on all data in one place,
-with as many steps as all sites together make; ``alone:SITE`` is one site with nobody else. Every arm is
-measured on the test patients of all members, and on external sites, which no arm trains on. If asked for,
+with the steps or with the batch of all sites together; ``alone:SITE`` is one site with nobody else. Every arm
+is measured on the test patients of all members, and on external sites, which no arm trains on. If asked for,
 ``without:SITE`` is the federation of the others, on the test patients of the site (``holdout.py``). Bootstrap
 draws are shared, so differences between arms are paired.
 """
@@ -58,6 +58,7 @@ def compare(
         screen: told of each arm.
         leave_one_out: whether to run the federation again without each member.
         initial: folder of the weights that the study names as ``initial``.
+        pooled: how the pooled arm gets what all sites compute together, see ``pooled_study``.
 
     Returns:
         ``comparison`` and ``differences`` for ``result.json``; empty where the study measures nothing that

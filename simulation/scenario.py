@@ -100,10 +100,10 @@ Hospital = Annotated[DrawnHospital | FolderHospital, Field(discriminator="layout
 class Comparison(Document):
     """Whether the study is also run pooled and by each site alone, and with which seeds.
 
-    ``pooled`` says how the pooled arm gets what all sites compute together: ``steps`` makes as many steps as
-    they make in all, ``batch`` as many as each of them with a batch as large as theirs together, which is what a
-    federation with one step a round equals (SCIENCE 8.7). ``leave_one_out`` also runs the federation without each member in turn, which takes as long as the study
-    for each of them.
+    ``pooled`` says how the pooled arm gets what all sites compute together: ``steps`` makes as many steps
+    as they make in all; ``batch`` makes as many as each of them, with a batch as large as theirs together,
+    which is what a federation with one step a round equals (SCIENCE 8.7). ``leave_one_out`` also runs the
+    federation without each member in turn, which takes as long as the study for each of them.
     """
 
     enabled: bool = False

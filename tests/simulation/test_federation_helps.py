@@ -2,8 +2,8 @@
 
 Two paired hospitals with machines of their own and one with ECGs alone align an ECG encoder to a frozen
 tower; a linear probe of phenotypes is measured on people of a fourth. The tower is random: what it tells of a
-heart is enough. The scenario `cardionets` shows the same over files, orders and replies, with a trained tower,
-and the area of the left ventricle in drawn cines. One to two minutes.
+heart is enough. The scenario `cardionets` shows the same over files, orders and replies, with a trained
+tower, and the area of the left ventricle in drawn cines. One to two minutes.
 """
 
 from __future__ import annotations

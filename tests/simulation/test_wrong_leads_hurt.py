@@ -168,7 +168,7 @@ def test_right_leads_show_the_heart(measured):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_leads_lower_it_on_the_same_people(measured, fault, metric):
     (right, of_right), (wrong, of_wrong) = measured["right"][metric], measured[fault][metric]
-    assert right - wrong > 0.05
+    assert right - wrong > 0.03
     assert np.percentile(of_right - of_wrong, 0.5) > 0.0, "paired over people, it cannot be chance"
 
 
