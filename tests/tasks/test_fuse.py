@@ -49,7 +49,7 @@ def modules() -> dict[str, nn.Module]:
     task = make_task("fuse", {})
     found = {name: build_module(name, "nano", seed=1) for name in (*task.trains, *task.reads)}
     found["screening_prior"].logit.data = torch.tensor([-1.0, 0.5, 0.0, -2.0, 1.0])
-    nn.init.normal_(found["diffusion_head"].out.weight, std=0.3)
+    nn.init.normal_(found["diffusion_head"].out.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     found["cmr_tokenizer"] = Stretch()
     return found
 

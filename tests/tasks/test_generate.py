@@ -164,7 +164,7 @@ def test_conditions_are_unnormalised_and_of_the_three_windows_mean():
 def test_the_loss_is_the_mean_of_the_rows_own_and_no_row_sees_another():
     task, modules = make_task("generate", {}), make_modules()
     # An output layer of zeros would hide what the condition does.
-    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1)
+    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     state, batch = open_and_load(task, modules, make_view(8))
     found = loss_of(task, modules, batch, state)
     assert found.per_sample_B.shape == (8,)
@@ -179,7 +179,9 @@ def test_the_loss_is_the_mean_of_the_rows_own_and_no_row_sees_another():
 def test_what_is_dropped_has_no_gradient_from_the_ecg():
     for drop in (0.0, 1.0):
         task, modules = make_task("generate", {"label_drop": drop}), make_modules()
-        nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1)
+        nn.init.normal_(
+            modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1)
+        )
         state, batch = open_and_load(task, modules, make_view(4))
         loss_of(task, modules, batch, state).total.backward()
         generator = modules["cmr_generator"]
@@ -191,7 +193,7 @@ def test_what_is_dropped_has_no_gradient_from_the_ecg():
 def test_sites_with_cines_alone_train_the_null_condition_where_the_study_lets_them():
     assert len(make_task("generate", {}).roles) == 1
     task, modules = make_task("generate", {"cine_only_sites": True}), make_modules()
-    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1)
+    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     state, batch = open_and_load(task, modules, make_view(4, ecg=False), role=1)
     loss_of(task, modules, batch, state).total.backward()
     assert modules["cmr_generator"].null_condition.grad.abs().sum() > 0
@@ -211,7 +213,7 @@ def test_frozen_modules_keep_every_byte_and_the_trained_ones_move():
 
 def test_a_drawn_cine_follows_from_its_own_seed_and_condition_alone():
     modules = make_modules()
-    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1)
+    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     settings = drawing_settings(PRESET)
     condition = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
     seeds = row_seeds(5, range(40), site="a")
@@ -229,7 +231,7 @@ def test_a_drawn_cine_follows_from_its_own_seed_and_condition_alone():
 
 def test_without_a_condition_the_null_vector_stands_in_its_place():
     modules = make_modules()
-    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1)
+    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     settings, condition = drawing_settings(PRESET, guidance=1.0), torch.randn(3, 32)
     draw = {"settings": settings, "seeds": [1, 2, 3], "device": CPU}
     plain = draw_latents(modules, condition, **draw, conditional=False)
@@ -244,7 +246,7 @@ def test_without_a_condition_the_null_vector_stands_in_its_place():
 
 def test_a_guidance_of_one_agrees_with_the_guided_formula():
     modules, condition = make_modules(), torch.randn(3, 32)
-    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1)
+    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     settings = drawing_settings(PRESET, guidance=1.0)
     plain, guided = (
         draw_latents(

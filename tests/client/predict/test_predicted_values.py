@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -30,11 +31,14 @@ def sigmoid(x):
 
 
 @pytest.fixture(scope="module")
-def evaluated(made_once):
+def evaluated(made_once, tmp_path_factory):
     """A hospital's prepared cohort, and its ECG files as ``predict`` reads them, by their packed bytes."""
-    config = read_site(made_once.site)
+    # A copy: other tests begin with a hospital that was never prepared.
+    folder = tmp_path_factory.mktemp("prepared") / "alpha"
+    shutil.copytree(made_once.folder, folder, copy_function=shutil.copy2)
+    config = read_site(folder / "site.yaml")
     cohort = prepare(config)
-    heard = [each for each in hear(named_recordings([made_once.folder / "ecg"])) if each.counts is not None]
+    heard = [each for each in hear(named_recordings([folder / "ecg"])) if each.counts is not None]
     by_bytes = {each.counts.tobytes(): each for each in heard}
     return cohort, by_bytes
 
