@@ -92,7 +92,7 @@ def _columns_line(row: Content) -> str:
     better = sum(each["difference"] > 0 for each in sure)
     best = max(columns, key=lambda each: each["difference"])
     return (
-        f"{row['task']}, patients of {row['population']}: of {len(columns)} phenotypes federated is better than "
-        f"{row['arm']} in {better} and worse in {len(sure) - better} (p < 0.05 after Holm); "
+        f"{row['task']}, patients of {row['population']}: of {len(columns)} phenotypes federated is better "
+        f"than {row['arm']} in {better} and worse in {len(sure) - better} (p < 0.05 after Holm); "
         f"most in {best['title']}, R2 {number(best['r2_other'])} to {number(best['r2'])}"
     )
