@@ -9,7 +9,6 @@ import pytest
 from cardionets_core.config.study import Study
 from cardionets_core.data.records import DISEASES
 from cardionets_core.tasks.shapes import shape_of
-from server.checkpoints import CheckpointStore
 from simulation.calibration_curves import reliability_curves
 from simulation.flower import run_locally
 from simulation.interpret import attribute_volume, choose_person, compare_tokens
@@ -96,8 +95,7 @@ def test_the_attribution_adds_up_to_the_volume(person, finished, cohorts):
 
 def test_the_similarity_of_parts_is_that_of_their_projections(person, finished):
     found = compare_tokens(finished.study, person, folder=finished.folder)
-    leads, patches, places = found.cosine_LPN.shape
-    assert (leads, places) == (12, found.side**2) and np.abs(found.cosine_LPN).max() <= 1.0
+    assert found.cosine_LPN.shape[::2] == (12, found.side**2) and np.abs(found.cosine_LPN).max() <= 1.0
     modules = phase_end(finished.study, "align", folder=finished.folder).modules
     ecg_encoder, cmr_encoder = modules["ecg_encoder"], modules["cmr_encoder"]
     ecg = modules["ecg_projection"](ecg_encoder.norm(ecg_encoder.tokens(person.ecg_1LT)))[0, 3, 1].numpy()
@@ -168,5 +166,3 @@ def test_every_picture_is_drawn_with_its_numbers(finished, cohorts, tmp_path):
     assert all((tmp_path / "plots" / name).stat().st_size > 5000 for name in names)
     with np.load(tmp_path / "plots" / "attribution.npz") as arrays:
         assert arrays["map_ml"].sum() == pytest.approx(arrays["attribution_ml"].sum())
-    assert "the sites" not in result_table(finished.result, tmp_path)
-    assert CheckpointStore(finished.folder / "checkpoints", study_digest=finished.study.digest).latest()
