@@ -25,7 +25,7 @@ from cardionets_core.tasks.shapes import shape_of
 from simulation.arms import ArmJob, run_arm
 from simulation.differences import column_rows, difference_row
 from simulation.holdout import POOLED, WITHOUT, HoldoutJob, LeftOut, holdout_scores, run_without
-from simulation.scoring import MEASURED_TASKS, MEMBERS, Score
+from simulation.scoring import MEASURED_TASKS, Score
 from simulation.screen import Screen
 
 __all__ = ["compare", "summarise"]
@@ -92,26 +92,26 @@ def compare(
         for seeded in every_seed
         for site in (members if leave_one_out and len(members) > 1 else ())
     ]
-    scores: list[Score] = []
-    left_out: list[LeftOut] = []
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures: list[Future[Any]] = [pool.submit(run_arm, job) for job in jobs]
-        futures += [pool.submit(run_without, job) for job in holdouts]
-        for number, future in enumerate(as_completed(futures), start=1):
-            found = future.result()
-            where = f"comparison · {number} of {len(futures)}"
-            if isinstance(found, LeftOut):
-                left_out.append(found)
-                screen.note(
-                    f"{where} · without {found.site} · measured there: {', '.join(found.sums) or '-'}"
-                )
-                continue
-            scores += found
-            for score in found:
-                screen.note(f"{where} · {score.arm} · {score.population} · {score.metric} {score.mean:.4f}")
-    scores += holdout_scores(sorted(left_out, key=lambda each: (each.seed, each.site)), study)
+        trained = [pool.submit(run_arm, job) for job in jobs]
+        without = [pool.submit(run_without, job) for job in holdouts]
+        every: list[Future[Any]] = [*trained, *without]
+        for number, ended in enumerate(as_completed(every), start=1):
+            _tell(screen, ended.result(), f"comparison · {number} of {len(every)}")
+    # In the order of the jobs, whichever ended first: the result repeats to the last bit.
+    scores = [score for future in trained for score in future.result()]
+    left_out = [held.result() for held in without]
+    scores += holdout_scores(left_out, study)
     arms = ["federated", "unaligned", "pooled", *(f"alone:{s}" for s in members)]
     return summarise(scores, arms=arms, left_out=members if left_out else ())
+
+
+def _tell(screen: Screen, found: list[Score] | LeftOut, where: str) -> None:
+    if isinstance(found, LeftOut):
+        screen.note(f"{where} · without {found.site} · measured there: {', '.join(found.sums) or '-'}")
+        return
+    for score in found:
+        screen.note(f"{where} · {score.arm} · {score.population} · {score.metric} {score.mean:.4f}")
 
 
 def summarise(
@@ -130,7 +130,11 @@ def summarise(
         group = [s for s in scores if (s.task, s.metric, s.population) == (task, metric, population)]
         words = {"task": task, "metric": metric, "population": population}
         ours = [s for s in group if s.arm == "federated"]
-        for arm in _arms_of(population, arms, left_out):
+        if population in left_out:
+            shown = ["federated", f"{WITHOUT}{population}"]
+        else:
+            shown = [*arms, *dict.fromkeys(s.arm for s in group if s.arm == POOLED)]
+        for arm in shown:
             found = [s for s in group if s.arm == arm]
             if arm == POOLED and (not ours or any(s.patients != ours[0].patients for s in found)):
                 # Some site could not be left out: these are not the patients of the others.
@@ -142,12 +146,6 @@ def summarise(
                     row["columns"] = columns
                 differences.append(row)
     return {"comparison": comparison, "differences": differences}
-
-
-def _arms_of(population: str, arms: Sequence[str], left_out: Sequence[str]) -> list[str]:
-    if population in left_out:
-        return ["federated", f"{WITHOUT}{population}"]
-    return [*arms, *([POOLED] if left_out and population == MEMBERS else [])]
 
 
 def _row(found: Sequence[Score]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 For each member the study runs again, in this process, on the other members alone, without the phases that
 only draw cines. Its model is measured on the left-out site's test patients, beside the full federation on the
 same patients. Pooled, every patient is measured once, with a model trained without the patient's hospital.
+An AUROC is not pooled: it would rank patients by the scores of different models.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cardionets_core.evaluation.site_holdout import left_out_rows
 from cardionets_core.tasks.base import Sums
 from server.checkpoints import CheckpointStore
 from simulation.arms import LEFT_OUT, open_cohorts, phase_ends, without
-from simulation.scoring import MEMBERS, Score, measured_phases, score_of, site_sums
+from simulation.scoring import MEMBERS, PHENOTYPE_TASKS, Score, measured_phases, score_of, site_sums
 
 WITHOUT = "without:"
 POOLED = "left-out"
@@ -110,7 +111,7 @@ def study_without(study: Study, site: str) -> Study:
 def holdout_scores(found: Sequence[LeftOut], base: Study) -> list[Score]:
     """Scores of ``without:SITE`` on the patients of the site, and of ``left-out`` on those of all members.
 
-    The second compares, for an AUROC, patients across models; the rows of the sites are free of that.
+    The second is given for phenotypes alone: a pooled AUROC would compare the scores of different models.
 
     Raises:
         OrderRefusedError: a site was measured with a model that it trained.
@@ -123,6 +124,8 @@ def holdout_scores(found: Sequence[LeftOut], base: Study) -> list[Score]:
             trained = {each.site: each.trained for each in of_seed}
             # It refuses a site that trained its own model; the scores add the bootstrap to its rows.
             for row in left_out_rows(sums, task.metrics, trained=trained):
+                if not row.site and task.name not in PHENOTYPE_TASKS:
+                    continue
                 parts = {row.site: sums[row.site]} if row.site else sums
                 arm = f"{WITHOUT}{row.site}" if row.site else POOLED
                 scores.append(score_of(arm, task, parts, population=row.site or MEMBERS))
