@@ -1,8 +1,9 @@
 """The study's state on disk after every round (step 13 of the walk).
 
-One folder a checkpoint: a raw float32 file a module, ``state.json`` with the digests and the history. It is
-made under another name, fsynced and renamed, so a folder that is there is whole. Modules that did not change
-are hard links to the checkpoint before.
+One folder a checkpoint: a raw float32 file a module, ``state.json`` with the digests and the history. During
+a phase the server's average (``MODULE.average``) and what the strategy remembers (``MODULE.velocity``) lie
+beside the modules. A folder is made under another name, fsynced and renamed, so one that is there is whole.
+Modules that did not change are hard links to the checkpoint before.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ good replies lie in the round's store. A site whose reply is wrong is left out, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,23 @@ from server.orders import order_bytes, round_orders
 from server.reply_checks import check_reply, check_sender, check_sums, role_of
 from server.round_store import RoundStore
 from server.rounds import Answer, SiteLink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statistics:
+    """What the sites shared before the steps of a round.
+
+    Attributes:
+        sums: added; None where nobody gave any.
+        nodes: that gave them. Only these train: the sums hold for no others.
+        left_out: rows of the sites that did not.
+        bytes_sent: of the orders.
+    """
+
+    sums: dict[str, np.ndarray] | None
+    nodes: list[int]
+    left_out: list[dict[str, Any]]
+    bytes_sent: int
 
 
 class Collector:
@@ -58,7 +76,8 @@ class Collector:
         rows: list[dict[str, Any]] = []
         received, sent, shared = 0, 0, None
         if isinstance(task, GradientTask) and task.shares:
-            shared, serving, rows, sent = self._statistics(name, task, serving, checkpoint=checkpoint)
+            given = self._statistics(name, task, serving, checkpoint=checkpoint)
+            shared, serving, rows, sent = given.sums, given.nodes, given.left_out, given.bytes_sent
         orders = round_orders(
             "train",
             name,
@@ -89,13 +108,8 @@ class Collector:
 
     def _statistics(
         self, name: RoundName, task: GradientTask, serving: list[int], *, checkpoint: Checkpoint
-    ) -> tuple[dict[str, np.ndarray] | None, list[int], list[dict[str, Any]], int]:
-        """Add the sites' statistics of a round.
-
-        Returns:
-            The sums, the nodes that gave them (only these train: the sums hold for no others), the rows of
-            the sites that did not, and the bytes that went out.
-        """
+    ) -> _Statistics:
+        """Ask for the sites' statistics of a round and add them."""
         orders = round_orders(
             "statistics",
             name,
@@ -124,7 +138,8 @@ class Collector:
                 rows.append({"site": site, "status": "left-out", "code": code, "reason": reason, "bytes": 0})
                 self._tell(name.phase, name.round, "left-out", site=site, text=f"left out: {code} {reason}")
         shared = add_sums({self._members.site(node): sums for node, sums in found.items()}) if found else None
-        return shared, [node for node in serving if node in found], rows, order_bytes(orders)
+        nodes = [node for node in serving if node in found]
+        return _Statistics(sums=shared, nodes=nodes, left_out=rows, bytes_sent=order_bytes(orders))
 
     def _accept(
         self, answer: Answer, order: Order, task: Task, *, checkpoint: Checkpoint, store: RoundStore

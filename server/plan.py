@@ -6,9 +6,8 @@ from typing import Any
 
 from cardionets_core.config.study import Study
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, make_task
-from cardionets_core.training.local import check_phase
-from server.phase_order import check_order
+from cardionets_core.tasks import ClosedFormTask
+from server.phase_order import tasks_of
 from strategies import make_strategy
 
 SCHEMA_VERSION = 1
@@ -21,13 +20,8 @@ def plan_of(study: Study) -> dict[str, Any]:
         ConfigError: the study names a task, strategy, preset or option that does not exist.
     """
     make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
-    for task, phase in zip(tasks, study.phases, strict=True):
-        check_phase(task, phase)
-    check_order(tasks, initial=study.initial)
     phases = []
-    for phase in study.phases:
-        task = make_task(phase.task, phase.options)
+    for task, phase in zip(tasks_of(study), study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
         trained = 4 * sum(sizes[name] for name in task.trains)
         phases.append(

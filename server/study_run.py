@@ -15,8 +15,7 @@ import numpy as np
 from cardionets_core.config.study import Study
 from cardionets_core.errors import QuorumNotMetError
 from cardionets_core.exchange.messages import Order, RoundName
-from cardionets_core.tasks import MeasureTask, Task, make_task
-from cardionets_core.training.local import check_phase
+from cardionets_core.tasks import MeasureTask
 from server.checkpoints import Checkpoint, CheckpointStore
 from server.collect import Collector, round_entry
 from server.members import Members
@@ -29,7 +28,7 @@ from server.next_model import (
     measured_files,
     settle,
 )
-from server.phase_order import check_order
+from server.phase_order import tasks_of
 from server.progress import Event, Progress, silent
 from server.round_store import RoundStore
 from server.rounds import SiteLink
@@ -67,10 +66,7 @@ class StudyRun:
         self._work = folder / "work"
         self._progress = progress
         self._initial = initial
-        self._tasks: list[Task] = [make_task(phase.task, phase.options) for phase in study.phases]
-        for task, phase in zip(self._tasks, study.phases, strict=True):
-            check_phase(task, phase)
-        check_order(self._tasks, initial=study.initial)
+        self._tasks = tasks_of(study)
         self._strategy: Strategy = make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
         self._deadline_s = study.sites.deadline_s
         self._seconds: list[float] = []

@@ -11,24 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.models import build_module
-from cardionets_core.tasks import SiteView, make_task
+from cardionets_core.tasks import SiteView
 from cardionets_core.tasks.cases import choose_cases, conditions_of, row_seeds
 from cardionets_core.tasks.drawing import draw_cines, preset_of
 from cardionets_core.tasks.generate import Generate
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.seeds import derive_seed
-from cardionets_core.training.tensors import load_tensors
-from server.checkpoints import CheckpointStore
 from simulation.lv_area import LvMeter, train_lv_meter
+from simulation.phase_end import phase_end
 
 KINDS = ("drawn", "shuffled", "unconditional")
 LVEDV = 0  # column of field 24100
@@ -70,21 +68,14 @@ def study_drawings(
         area and the table's end-diastolic volume (``edv_r``); ``area_r_meter`` is the meter's own r with
         masks. And the cases.
     """
-    found = _generate_phase(study)
-    if found is None:
+    end = phase_end(study, Generate.name, folder=folder)
+    if end is None:
         return {}, []
-    index, task = found
-    end = CheckpointStore(folder / "checkpoints", study_digest=study.digest).phase_end(
-        index, study.phases[index].rounds
-    )
-    modules = {}
-    for name in (*task.trains, *task.reads):
-        modules[name] = build_module(name, study.preset, seed=0).eval()
-        load_tensors(modules[name], end.tensors(name))
+    task = cast(Generate, end.task)
     cases = [
         drawn
         for name in sorted(cohorts)
-        if (drawn := _draw(task, modules, cohorts[name], study=study, most=most)) is not None
+        if (drawn := _draw(task, end.modules, cohorts[name], study=study, most=most)) is not None
     ]
     if not cases:
         return {}, []
@@ -96,14 +87,6 @@ def study_drawings(
         if chosen:
             measured[population] = _measure(meter, chosen)
     return measured, cases
-
-
-def _generate_phase(study: Study) -> tuple[int, Generate] | None:
-    for index, phase in enumerate(study.phases):
-        task = make_task(phase.task, phase.options)
-        if isinstance(task, Generate):
-            return index, task
-    return None
 
 
 def _draw(

@@ -21,11 +21,9 @@ from typing import Protocol
 import torch
 
 from cardionets_core.models.cmr_generator import CmrGenerator
-from cardionets_core.models.cmr_tokenizer import CmrTokenizer
 from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.generator_masking import new_tokens
 from cardionets_core.models.masking import gather_patches
-from cardionets_core.models.patches import unpatchify_latent
 from cardionets_core.models.presets import SamplingSize
 
 
@@ -122,18 +120,6 @@ def sample_tokens(
         tokens_BLK.scatter_(1, wanted_BW[..., None].expand_as(made_BWK), made_BWK)
         begin += count
     return SampledTokens(tokens_BLK=tokens_BLK, work=sampler.work)
-
-
-@torch.no_grad()
-def cines_of_tokens(
-    tokenizer: CmrTokenizer,
-    tokens_BLK: torch.Tensor,
-    *,
-    patch: tuple[int, int, int],
-    grid: tuple[int, int, int],
-) -> torch.Tensor:
-    """Cines of sampled tokens, clamped to [-1, 1]: ``[B, F, Y, X]``."""
-    return tokenizer.decode(unpatchify_latent(tokens_BLK, patch=patch, grid=grid)).clamp(-1.0, 1.0)
 
 
 class _Sampler:

@@ -12,7 +12,7 @@ H rows and W columns of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -28,10 +28,18 @@ from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.patches import unpatchify_latent
 from cardionets_core.models.presets import PRESETS, Preset, SamplingSize
 from cardionets_core.models.sampling import sample_tokens
-from cardionets_core.tasks.base import Modules
+from cardionets_core.tasks.base import Modules, Scalar
 from cardionets_core.tasks.shapes import shape_of
 
 NOTICE = "A generated cine adds no information beyond its ECG, and volumes cannot be read off it."
+DRAWING_OPTIONS: dict[str, Scalar] = {
+    "guidance": 0.0,
+    "temperature": 0.0,
+    "ar_steps": 0,
+    "diffusion_steps": 0,
+}
+"""Options of every task that draws; 0 is the preset's. A guidance of 1 is none, a temperature of 1 is the
+process as it was trained."""
 DRAWERS = ("cmr_generator", "diffusion_head", "cmr_tokenizer")
 DRAWING_BATCH = 32
 
@@ -97,6 +105,28 @@ def drawing_settings(
         )
     return DrawingSettings(
         patch=preset.generator.patch, grid=preset.latent_grid, training_steps=longest, plan=plan
+    )
+
+
+def check_drawing(options: Mapping[str, Scalar], *, where: str) -> None:
+    """Refuse numbers that no preset could draw with.
+
+    Raises:
+        ConfigError: one of ``DRAWING_OPTIONS`` is negative.
+    """
+    if min(float(options[name]) for name in DRAWING_OPTIONS) < 0:
+        *some, last = DRAWING_OPTIONS
+        raise ConfigError(f"{', '.join(some)} and {last} are 0 or more", where=where)
+
+
+def drawing_of(options: Mapping[str, Scalar], preset: Preset) -> DrawingSettings:
+    """What ``DRAWING_OPTIONS`` of a task say; raises as ``drawing_settings``."""
+    return drawing_settings(
+        preset,
+        steps=int(options["ar_steps"]),
+        diffusion_steps=int(options["diffusion_steps"]),
+        guidance=float(options["guidance"]),
+        temperature=float(options["temperature"]),
     )
 
 

@@ -32,7 +32,7 @@ from cardionets_core.tasks.base import (
     count_sums,
 )
 from cardionets_core.tasks.binary_sums import auroc_gain, auroc_replicates, disease_metrics, disease_sums
-from cardionets_core.tasks.drawing import drawing_settings, preset_of
+from cardionets_core.tasks.drawing import DRAWING_OPTIONS, check_drawing, drawing_of, preset_of
 from cardionets_core.tasks.drawn_tokens import drawn_tokens, ecg_tokens
 from cardionets_core.tasks.head_task import apply_head
 from cardionets_core.tasks.row_features import RowTable, mean_features
@@ -59,7 +59,7 @@ class Fuse(GradientTask):
     """Masked cross-entropy of the fusion head's logits, adjusted by the global prevalence.
 
     Options:
-        guidance, ar_steps, diffusion_steps: of drawing; 0 is the preset's.
+        guidance, temperature, ar_steps, diffusion_steps: of drawing; 0 is the preset's.
         bootstrap_replicates: of people, in the metrics.
     """
 
@@ -81,18 +81,14 @@ class Fuse(GradientTask):
     primary = "auroc_mean"
     higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {
-        "guidance": 0.0,
-        "temperature": 0.0,
-        "ar_steps": 0,
-        "diffusion_steps": 0,
+        **DRAWING_OPTIONS,
         "bootstrap_replicates": 1000,
     }
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
         where = "study: phases: options of task fuse"
-        if min(self._number(name) for name in ("guidance", "ar_steps", "diffusion_steps")) < 0:
-            raise ConfigError("guidance, ar_steps and diffusion_steps are 0 or more", where=where)
+        check_drawing(self.options, where=where)
         if self._number("bootstrap_replicates") < 1:
             raise ConfigError("bootstrap_replicates is at least 1", where=where)
 
@@ -154,13 +150,7 @@ class Fuse(GradientTask):
         }
 
     def _tables(self, modules: Modules, site: SiteView, *, split: Split) -> TokenTables:
-        settings = drawing_settings(
-            preset_of(site.shape),
-            steps=int(self.options["ar_steps"]),
-            diffusion_steps=int(self.options["diffusion_steps"]),
-            guidance=self._number("guidance"),
-            temperature=self._number("temperature"),
-        )
+        settings = drawing_of(self.options, preset_of(site.shape))
         rows, total = site.rows(self.needs, split), len(site.cohort.row_patient)
         ecg = ecg_tokens(modules, site, needs=self.needs, split=split)
         cmr = drawn_tokens(modules, site, needs=self.needs, split=split, settings=settings)

@@ -44,7 +44,13 @@ from cardionets_core.tasks.base import (
     count_sums,
 )
 from cardionets_core.tasks.cases import choose_cases, kept_conditions
-from cardionets_core.tasks.drawing import DrawingSettings, drawing_settings, preset_of
+from cardionets_core.tasks.drawing import (
+    DRAWING_OPTIONS,
+    DrawingSettings,
+    check_drawing,
+    drawing_of,
+    preset_of,
+)
 from cardionets_core.tasks.generation_sums import generation_metrics, generation_sums, no_generation
 from cardionets_core.tasks.latents import LatentTable, training_latents
 from cardionets_core.tasks.row_features import RowTable
@@ -95,10 +101,7 @@ class Generate(GradientTask):
         "repeats": REPEATS,
         "half_latents": False,
         "cine_only_sites": False,
-        "guidance": 0.0,
-        "temperature": 0.0,
-        "ar_steps": 0,
-        "diffusion_steps": 0,
+        **DRAWING_OPTIONS,
         "measured_patients": 64,
     }
 
@@ -109,10 +112,7 @@ class Generate(GradientTask):
             raise ConfigError("label_drop lies between 0 and 1", where=where)
         if min(self._number("repeats"), self._number("measured_patients")) < 1:
             raise ConfigError("repeats and measured_patients are 1 or more", where=where)
-        if min(self._number(name) for name in ("guidance", "temperature", "ar_steps", "diffusion_steps")) < 0:
-            raise ConfigError(
-                "guidance, temperature, ar_steps and diffusion_steps are 0 or more", where=where
-            )
+        check_drawing(self.options, where=where)
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -166,13 +166,7 @@ class Generate(GradientTask):
 
     def drawing(self, preset: Preset) -> DrawingSettings:
         """How this task's cines are drawn."""
-        return drawing_settings(
-            preset,
-            steps=int(self.options["ar_steps"]),
-            diffusion_steps=int(self.options["diffusion_steps"]),
-            guidance=self._number("guidance"),
-            temperature=self._number("temperature"),
-        )
+        return drawing_of(self.options, preset)
 
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Sums of ``generation_sums`` over one row of each of at most ``measured_patients`` people."""

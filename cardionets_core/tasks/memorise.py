@@ -27,9 +27,11 @@ from cardionets_core.tasks.base import MeasureTask, Modules, Scalar, SiteView, S
 from cardionets_core.tasks.cases import choose_cases, conditions_of, row_seeds
 from cardionets_core.tasks.drawing import (
     DRAWING_BATCH,
+    DRAWING_OPTIONS,
     DrawingSettings,
+    check_drawing,
     draw_latents,
-    drawing_settings,
+    drawing_of,
     preset_of,
 )
 from cardionets_core.tasks.latents import real_latents
@@ -43,8 +45,8 @@ class Memorisation(MeasureTask):
             drawn.
         training_cases: at most so many training people whose cases a drawn latent is compared with; those
             for whom one is drawn are among them. A copy of a case beyond them is not seen.
-        guidance, ar_steps, diffusion_steps: of drawing; 0 is the preset's. They should be those of the use
-            that the release is for.
+        guidance, temperature, ar_steps, diffusion_steps: of drawing; 0 is the preset's. They should be those
+            of the use that the release is for.
     """
 
     name = "memorisation"
@@ -55,10 +57,7 @@ class Memorisation(MeasureTask):
     defaults: ClassVar[dict[str, Scalar]] = {
         "measured_patients": 256,
         "training_cases": 4096,
-        "guidance": 0.0,
-        "temperature": 0.0,
-        "ar_steps": 0,
-        "diffusion_steps": 0,
+        **DRAWING_OPTIONS,
     }
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
@@ -66,8 +65,7 @@ class Memorisation(MeasureTask):
         where = "study: phases: options of task memorisation"
         if not 1 <= self._number("measured_patients") <= self._number("training_cases"):
             raise ConfigError("measured_patients lies between 1 and training_cases", where=where)
-        if min(self._number(name) for name in ("guidance", "ar_steps", "diffusion_steps")) < 0:
-            raise ConfigError("guidance, ar_steps and diffusion_steps are 0 or more", where=where)
+        check_drawing(self.options, where=where)
 
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Counts of ``memorisation_sums``; held-out people are those of the split."""
@@ -78,13 +76,7 @@ class Memorisation(MeasureTask):
         counts = count_sums(cohort, held_out)
         if not len(held_out) or not len(training):
             return {**counts, **{name: one(0.0) for name in SUM_NAMES}}
-        settings = drawing_settings(
-            preset_of(site.shape),
-            steps=int(self.options["ar_steps"]),
-            diffusion_steps=int(self.options["diffusion_steps"]),
-            guidance=self._number("guidance"),
-            temperature=self._number("temperature"),
-        )
+        settings = drawing_of(self.options, preset_of(site.shape))
         latents = Latents(
             training=real_latents(modules, site, training).numpy(),
             held_out=real_latents(modules, site, held_out).numpy(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,12 +115,12 @@ def train_locally(
     meter = _Meter()
     devices = [site.device] if site.device.type == "cuda" else []
     # Dropout draws from torch's default generator: forked and seeded here, so that the bytes repeat.
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), ExitStack() as exits:
         torch.manual_seed(noise_seed)
         with numerics.autocast(site.device):
             state = task.open_round(modules, site, role)
         plan = plan_steps(task, site, role=role, phase=phase, round_index=round_index, seed=seed)
-        batches = ahead(plan, count=numerics.prefetch, device=site.device)
+        batches = exits.enter_context(closing(ahead(plan, count=numerics.prefetch, device=site.device)))
         for step in range(steps):
             chosen = next(batches)
             rate = learning_rate(
@@ -151,7 +152,6 @@ def train_locally(
             meter.add(loss, parts, rows=batch.size)
             if progress is not None:
                 progress(step + 1, steps, loss)
-        batches.close()
     optimiser.zero_grad(set_to_none=True)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in trained):
         raise _non_finite("a weight", task, round_index=round_index, step=steps - 1)

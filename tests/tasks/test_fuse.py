@@ -197,7 +197,7 @@ def test_the_head_learns_what_the_ecg_shows(modules, make_people):
 
 
 def test_wrong_options_are_refused(modules, people):
-    for options in ({"guidance": -1.0}, {"bootstrap_replicates": 0}):
+    for options in ({"guidance": -1.0}, {"temperature": -1.0}, {"bootstrap_replicates": 0}):
         with pytest.raises(ConfigError):
             make_task("fuse", options)
     with pytest.raises(ConfigError, match="1 to 32"):

@@ -274,7 +274,7 @@ def test_the_options_of_drawing():
     ]
     with pytest.raises(UnknownNameError):
         preset_of(replace(NANO, cine_frames=9))
-    for options in ({"label_drop": 1.5}, {"repeats": 0}, {"guidance": -1.0}):
+    for options in ({"label_drop": 1.5}, {"repeats": 0}, {"guidance": -1.0}, {"temperature": -0.1}):
         with pytest.raises(ConfigError):
             make_task("generate", options)
 

@@ -128,6 +128,8 @@ def test_latents_are_drawn_from_ecgs_of_held_out_people_and_then_of_training_peo
     assert (sums["n_rows"], sums["held_out_cases"], sums["samples"]) == (40, 40, 40)
     with pytest.raises(ConfigError, match="between 1 and training_cases"):
         make_task("memorisation", {"measured_patients": 9, "training_cases": 8})
+    with pytest.raises(ConfigError, match="temperature"):
+        make_task("memorisation", {"temperature": -0.5})
 
 
 def test_nano_draws_and_gives_counts_that_add():
