@@ -12,19 +12,24 @@ from typing import Any
 
 from cardionets_core.config.study import Study
 from cardionets_core.tasks import make_task
+from cardionets_core.tasks.drawing import DRAWING_OPTIONS
+from cardionets_core.tasks.generate import Generate
 
 
 def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """``preset``, ``study`` (name and digest) and ``evaluation``.
+    """``preset``, ``study`` (name and digest), ``drawing`` and ``evaluation``.
 
     An entry of ``evaluation`` is a phase that measured the test patients. It is ``current`` where no later
     phase trains any of the modules that it measured: only then do its numbers hold for the whole model.
+    ``drawing`` is how the last phase ``generate`` drew what was measured, see ``DRAWING_OPTIONS``.
 
     Args:
         study: the study.
         history: one entry a finished round.
     """
     tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    drawers = [task for task in tasks if isinstance(task, Generate)]
+    drawing = {name: (drawers[-1].options if drawers else DRAWING_OPTIONS)[name] for name in DRAWING_OPTIONS}
     evaluation = []
     for entry in history:
         pooled = entry.get("test", {}).get("pooled", {})
@@ -44,5 +49,6 @@ def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str,
     return {
         "preset": study.preset,
         "study": {"name": study.name, "digest": study.digest},
+        "drawing": drawing,
         "evaluation": evaluation,
     }

@@ -1,14 +1,15 @@
-"""What the drawn cines of a finished study show of the heart: the left ventricle's area, and pictures.
+"""What the drawn cines of a finished study show of the heart: the left ventricle's area, and their likeness.
 
-Comes in: the run's checkpoints and cohorts. Goes out: correlations for ``result.json`` and a picture. Only a
-simulation can ask this: its meter learns from drawn masks (``lv_area.py``), and its patients are drawn.
+Comes in: the run's checkpoints and cohorts. Goes out: numbers for ``result.json``, and the cines for a picture.
+Only a simulation can ask this: its meter learns from drawn masks (``lv_area.py``), its patients are drawn, and
+it may lay the training cines of all members together for their mean.
 
 Legend: R rows, F frames, Y rows and X columns of pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,17 +19,22 @@ import torch
 
 from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Cohort
+from cardionets_core.data.windows import InputShape
+from cardionets_core.evaluation.images import case_ssim
 from cardionets_core.tasks import SiteView
 from cardionets_core.tasks.cases import choose_cases, conditions_of, row_seeds
 from cardionets_core.tasks.drawing import draw_cines, preset_of
 from cardionets_core.tasks.generate import Generate
 from cardionets_core.tasks.kept import Kept
+from cardionets_core.tasks.latents import CINE
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.seeds import derive_seed
 from simulation.lv_area import LvMeter, train_lv_meter
 from simulation.phase_end import phase_end
 
 KINDS = ("drawn", "shuffled", "unconditional")
+MEAN = "mean_cine"
+PORTION = 32
 LVEDV = 0  # column of field 24100
 SHOWN = 6
 
@@ -65,8 +71,10 @@ def study_drawings(
     Returns:
         For ``result.json``, by population (``members``, and each external site): ``n`` and, for each of
         ``KINDS``, Pearson's r of the end-diastolic area of drawn and real cine (``area_r``), and of the drawn
-        area and the table's end-diastolic volume (``edv_r``); ``area_r_meter`` is the meter's own r with
-        masks. And the cases.
+        area and the table's end-diastolic volume (``edv_r``), and the mean ``ssim`` with the real cine;
+        ``area_r_meter`` is the meter's own r with masks. ``mean_cine`` has the ``ssim`` of the mean of all
+        members' training cines, and the paired ``gain`` of the drawn ones over it, with its standard error
+        ``gain_se``. And the cases.
     """
     end = phase_end(study, Generate.name, folder=folder)
     if end is None:
@@ -83,10 +91,30 @@ def study_drawings(
     populations = {"members": [case for case in cases if case.site not in external]}
     populations |= {case.site: [case] for case in cases if case.site in external}
     measured: dict[str, Any] = {"area_r_meter": meter.agreement}
+    members = [cohort for name, cohort in sorted(cohorts.items()) if name not in external]
+    mean_1FYX = mean_training_cine(members, shape_of(study.preset))
     for population, chosen in populations.items():
         if chosen:
-            measured[population] = _measure(meter, chosen)
+            measured[population] = measure_drawings(meter, chosen, mean_1FYX)
     return measured, cases
+
+
+def mean_training_cine(cohorts: Sequence[Cohort], shape: InputShape) -> torch.Tensor:
+    """Mean over the training cines of some sites, float32 ``[1, F, Y, X]`` in -1..1; each cine counts once.
+
+    Raises:
+        ValueError: there is none.
+    """
+    parts, count = [], 0
+    for cohort in cohorts:
+        rows = cohort.rows(CINE, "train", shape)
+        count += len(rows)
+        for begin in range(0, len(rows), PORTION):
+            batch = cohort.batch(rows[begin : begin + PORTION], keys=CINE, shape=shape, window=0)
+            parts.append(cast(torch.Tensor, batch.cine_BFYX).double().sum(dim=0, keepdim=True))
+    if not count:
+        raise ValueError("no site has a training cine")
+    return (torch.cat(parts).sum(dim=0, keepdim=True) / count).float()
 
 
 def _draw(
@@ -118,19 +146,36 @@ def _draw(
     )
 
 
-def _measure(meter: LvMeter, cases: list[DrawnCases]) -> dict[str, Any]:
+def measure_drawings(
+    meter: LvMeter, cases: Sequence[DrawnCases], mean_1FYX: torch.Tensor
+) -> dict[str, Any]:
+    """One population's part of ``study_drawings``; ``mean_1FYX`` of ``mean_training_cine``."""
     real = np.concatenate([meter.areas(case.real_RFYX).max(axis=1) for case in cases])
     volume = np.concatenate([case.lvedv_ml for case in cases])
     known = np.isfinite(volume)
     found: dict[str, Any] = {"n": len(real), "edv_r_real": _r(real[known], volume[known])}
+    ssim: dict[str, np.ndarray] = {}
     for kind in KINDS:
+        ssim[kind] = _ssim([(case.made[kind], case.real_RFYX) for case in cases])
         area = np.concatenate([meter.areas(case.made[kind]).max(axis=1) for case in cases])
         found[kind] = {
             "area_r": _r(area, real),
             "edv_r": _r(area[known], volume[known]),
             "area_mm2": float(area.mean()),
+            "ssim": float(ssim[kind].mean()),
         }
+    mean = _ssim([(mean_1FYX.expand_as(case.real_RFYX), case.real_RFYX) for case in cases])
+    gain = ssim["drawn"] - mean
+    found[MEAN] = {
+        "ssim": float(mean.mean()),
+        "gain": float(gain.mean()),
+        "gain_se": float(gain.std(ddof=1) / np.sqrt(len(gain))),
+    }
     return found
+
+
+def _ssim(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> np.ndarray:
+    return np.concatenate([case_ssim(made, real).numpy() for made, real in pairs])
 
 
 def _r(first: np.ndarray, second: np.ndarray) -> float | None:

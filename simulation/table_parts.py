@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simulation.generated import KINDS
+from simulation.generated import KINDS, MEAN
 from simulation.table_lines import interval, number, table
 
 Content = Mapping[str, Any]
@@ -64,6 +64,18 @@ def drawing_part(result: Content) -> list[str]:
         meter = number(drawings.get("area_r_meter"))
         head = ["r of LV area, patients of", "drawn", "another's ECG", "no ECG", "people"]
         lines += [*([""] if lines else []), *table(head, rows), f"the meter's own r with masks is {meter}"]
+    likeness = {name: found for name, found in drawings.items() if isinstance(found, dict) and MEAN in found}
+    rows = [
+        [
+            population,
+            *(number(found[kind]["ssim"]) for kind in (*KINDS, MEAN)),
+            f"{number(found[MEAN]['gain'])} (SE {number(found[MEAN]['gain_se'])})",
+        ]
+        for population, found in likeness.items()
+    ]
+    if rows:
+        head = ["SSIM, patients of", "drawn", "another's ECG", "no ECG", "members' mean cine", "drawn minus mean"]
+        lines += ["", *table(head, rows)]
     return lines
 
 

@@ -24,7 +24,7 @@ from cardionets_core.models import build_module, get_preset
 from cardionets_core.training.tensors import load_tensors
 
 MODEL = "model.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of ``model.json`` as a run writes it."""
 
 
@@ -56,6 +56,7 @@ class StoredModel:
         study_digest: of that study.
         model_digest: over all modules.
         digests: module to digest.
+        drawing: how its study drew the cines that it measured; 0 is the preset's.
         measured: one a phase that has test metrics, in order.
     """
 
@@ -65,6 +66,7 @@ class StoredModel:
     study_digest: str
     model_digest: str
     digests: Mapping[str, str]
+    drawing: Mapping[str, float]
     measured: tuple[Measured, ...]
 
     def lacks(self, names: Iterable[str]) -> list[str]:
@@ -151,6 +153,7 @@ def _stored(folder: Path, content: Mapping[str, Any]) -> StoredModel:
         study_digest=str(content["study"]["digest"]),
         model_digest=str(content["model_digest"]),
         digests={str(name): str(entry["digest"]) for name, entry in content["modules"].items()},
+        drawing={str(name): float(value) for name, value in content["drawing"].items()},
         measured=measured,
     )
 

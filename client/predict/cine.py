@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from cardionets_core.data.cine import PIXELS, SPACING_MM
 from cardionets_core.data.synthetic_nifti import DESCRIPTION, synthetic_nifti
-from cardionets_core.tasks.drawing import NOTICE, draw_cines, drawing_settings
+from cardionets_core.tasks.drawing import DRAWING_OPTIONS, NOTICE, draw_cines, drawing_of
 from client.predict.mark import mark_cine
 from client.predict.model import Predictor
 
@@ -49,6 +49,8 @@ class SyntheticCine:
 def draw_cine(model: Predictor, feature_RD: torch.Tensor, *, seed: int) -> SyntheticCine:
     """Draw from the mean feature of the evaluation windows; equal seeds give equal cines.
 
+    It is drawn as the model's study drew what it measured (guidance, temperature, steps).
+
     Args:
         model: can do ``cine``.
         feature_RD: of ``Predictor.feature``.
@@ -59,7 +61,7 @@ def draw_cine(model: Predictor, feature_RD: torch.Tensor, *, seed: int) -> Synth
     cine_RFYX = draw_cines(
         model.modules,
         condition_RP,
-        settings=drawing_settings(model.preset),
+        settings=drawing_of({**DRAWING_OPTIONS, **model.stored.drawing}, model.preset),
         seeds=[seed],
         device=model.device,
     )

@@ -49,3 +49,12 @@ def test_rounds_without_test_metrics_and_numbers_that_json_cannot_say_are_left_o
     assert model_facts(study, rounds)["evaluation"] == []
     rounds.append(entry(0, "screening", auroc_mean=0.7, broken=float("nan")))
     assert model_facts(study, rounds)["evaluation"][0]["test"] == {"auroc_mean": 0.7}
+
+
+def test_a_model_says_how_its_cines_were_drawn():
+    raw = json.loads(study_of("ecg_mae", "generate").to_json())
+    raw["phases"][1]["options"] = {"temperature": 0.3, "ar_steps": 2}
+    drawn = model_facts(Study.model_validate(raw), [])["drawing"]
+    assert drawn == {"guidance": 0.0, "temperature": 0.3, "ar_steps": 2, "diffusion_steps": 0}
+    # Without a phase that draws it is the preset's way.
+    assert set(model_facts(study_of("ecg_mae"), [])["drawing"].values()) == {0}

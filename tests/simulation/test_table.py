@@ -57,7 +57,19 @@ def test_drawn_cines_stand_beside_their_references():
     assert row_of(text, "members", "0.600") == ["members", "0.600", "0.500", "0.400", "0.700"]
     assert row_of(text, "x ", "0.300") == ["x", "0.300", "-", "-", "-"]
     assert row_of(text, "members", "0.900") == ["members", "0.900", "0.100", "-", "12"]
-    assert "0.950" in text
+    assert "0.950" in text and "mean cine" in text and "drawn minus mean" not in text
+
+
+def test_drawn_cines_stand_beside_the_mean_cine_of_all_members():
+    kinds = {kind: {"area_r": 0.5, "ssim": value} for kind, value in
+             (("drawn", 0.66), ("shuffled", 0.62), ("unconditional", 0.63))}  # fmt: skip
+    mean = {"ssim": 0.65, "gain": 0.01, "gain_se": 0.002}
+    text = table_of(
+        entry(0, "generate", {"ssim": 0.6}),
+        drawings={"area_r_meter": 0.95, "harbour": {"n": 12, **kinds, "mean_cine": mean}},
+    )
+    row = row_of(text, "harbour", "0.660")
+    assert row == ["harbour", "0.660", "0.620", "0.630", "0.650", "0.010", "(SE", "0.002)"]
 
 
 def test_the_verdict_on_memorisation_is_one_line():

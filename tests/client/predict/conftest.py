@@ -111,6 +111,12 @@ def make_model(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def study() -> Study:
+    """The study of the models."""
+    return STUDY
+
+
+@pytest.fixture(scope="session")
 def whole(make_model) -> Path:
     """A model that can do everything."""
     return make_model()

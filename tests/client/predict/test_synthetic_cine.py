@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 
 import nibabel
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cardionets_core.config.study import Study
 from cardionets_core.tasks.drawing import draw_cines, drawing_settings
+from cardionets_core.training.model_folder import read_model_folder
 from client.predict.cine import SyntheticCine, cine_files, draw_cine
 from client.predict.mark import LEAST_PX, ORIGIN, mark_cine
+from client.predict.model import open_predictor
 
 CPU = torch.device("cpu")
 
@@ -38,6 +42,20 @@ def test_the_cine_is_that_of_the_projected_mean_feature(drawn, predictor):
     assert cine.pixels[:, middle, middle].std() > 0
     assert np.array_equal(draw_cine(predictor, feature, seed=5).pixels, cine.pixels)
     assert not np.array_equal(draw_cine(predictor, feature, seed=6).pixels, cine.pixels)
+
+
+def test_it_is_drawn_as_the_study_drew_what_it_measured(make_model, study, drawn):
+    feature, usual = drawn
+    raw = json.loads(study.to_json())
+    raw["phases"].append({**raw["phases"][0], "task": "generate", "options": {"temperature": 0.2}})
+    cooler = open_predictor(read_model_folder(make_model(study=Study.model_validate(raw))), device=CPU)
+    with torch.no_grad():
+        condition = cooler.modules["ecg_projection"](feature)
+    settings = drawing_settings(cooler.preset, temperature=0.2)
+    expected = draw_cines(cooler.modules, condition, settings=settings, seeds=[5], device=CPU)[0].numpy()
+    found = draw_cine(cooler, feature, seed=5).pixels
+    assert np.array_equal(found, mark_cine(expected).pixels)
+    assert not np.array_equal(found, usual.pixels)
 
 
 @pytest.mark.parametrize("pixels", [32, 64, 96])
