@@ -50,7 +50,7 @@ def plan(
     for phase in content["phases"]:
         megabytes = phase["bytes_per_round_and_site"] / 1e6
         print(
-            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {', '.join(phase['trains'])}"
+            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {', '.join(phase['trains']) or 'nothing'}"
             f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
             f" · {megabytes:.2f} MB out and back a round and site"
         )

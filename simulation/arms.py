@@ -22,7 +22,7 @@ from server.checkpoints import CheckpointStore, export_model
 from simulation.central import train_centrally
 from simulation.scoring import MEASURED_TASKS, MEMBERS, Model, Score, measured_phases, score_of, site_sums
 
-HEAD_TASKS = frozenset({*MEASURED_TASKS, "standardise", "prevalence"})
+HEAD_TASKS = frozenset({*MEASURED_TASKS, "standardise", "prevalence", "logistic"})
 # What only draws cines, or measures what was drawn, says nothing of an arm's encoder.
 LEFT_OUT = frozenset({"tokenizer", "generate", "memorisation", "fuse", "calibrate"})
 
@@ -68,7 +68,7 @@ def run_arm(job: ArmJob) -> list[Score]:
         site = job.arm.removeprefix("alone:")
         study, cohort = job.study, next(cohort for cohort in members if cohort.site == site)
     study = without(study, LEFT_OUT)
-    ends = train_centrally(study, cohort).phase_ends
+    ends = train_centrally(study, cohort, initial=job.initial).phase_ends
     shape = shape_of(study.preset)
     models = {
         phase.task: end

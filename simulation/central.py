@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from cardionets_core.training.local import round_statistics, train_locally
 from cardionets_core.training.memory import InProcess
 from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import export_tensors, load_tensors
+from server.given_model import given_modules
 
 Modules = dict[str, torch.nn.Module]
 Tensors = dict[str, np.ndarray]
@@ -52,6 +54,7 @@ def train_centrally(
     cohort: Cohort,
     *,
     device: torch.device | None = None,
+    initial: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CentralModel:
     """Run all phases of a study on one cohort.
@@ -62,7 +65,11 @@ def train_centrally(
         study: its rounds, local epochs and seed are used as a site would.
         cohort: the data; its name seeds the order of rows, as a site's does.
         device: where to compute; the CPU by default.
+        initial: folder of the weights that the study names as ``initial``.
         progress: called with task, round and rounds.
+
+    Raises:
+        CheckpointError: the study starts from given weights, and they are not in the folder.
     """
     device = device or torch.device("cpu")
     shape = shape_of(study.preset)
@@ -72,6 +79,9 @@ def train_centrally(
         name: build_module(name, study.preset, seed=derive_seed(study.seed, "initial", name)).to(device)
         for name in names
     }
+    for name, tensors in given_modules(study.initial, initial, preset=study.preset).items():
+        if name in modules:
+            load_tensors(modules[name], tensors, where=f"initial: {name}")
     ends = []
     for index, (phase, task) in enumerate(zip(study.phases, tasks, strict=True)):
         serves = len(cohort.rows(task.needs, "train", shape)) > 0

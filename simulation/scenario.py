@@ -24,7 +24,7 @@ from simulation.machines import Cart, Scanner
 SCENARIOS = Path(__file__).parent / "scenarios"
 """Where the scenarios of this package lie."""
 
-DRAWING_VERSION = 4
+DRAWING_VERSION = 5
 """Raised whenever the same scenario gives other files; it is part of the digest."""
 
 

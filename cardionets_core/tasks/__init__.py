@@ -17,6 +17,7 @@ from cardionets_core.tasks.base import (
 from cardionets_core.tasks.calibrate import Calibrate
 from cardionets_core.tasks.fuse import Fuse
 from cardionets_core.tasks.generate import Generate
+from cardionets_core.tasks.logistic import Logistic
 from cardionets_core.tasks.masked_autoencoders import CmrMaskedAutoencoder, EcgMaskedAutoencoder
 from cardionets_core.tasks.memorise import Memorisation
 from cardionets_core.tasks.phenotype import Phenotype
@@ -38,6 +39,7 @@ TASKS: dict[str, type[Task]] = {
         Standardise,
         Phenotype,
         Prevalence,
+        Logistic,
         Screening,
         Calibrate,
         Tokenizer,

@@ -21,11 +21,13 @@ Rows = dict[str, list[dict[str, Any]]]
 
 OF_SIGNALS: tuple[str, ...] = ("ecg_mae",)
 """Phases that ECGs alone can serve."""
-OF_LABELS: tuple[str, ...] = (*OF_SIGNALS, "align", "prevalence", "screening", "calibrate", "fuse")
+OF_LABELS: tuple[str, ...] = (
+    *OF_SIGNALS, "align", "prevalence", "logistic", "screening", "calibrate", "fuse",
+)  # fmt: skip
 """Phases that ECGs with diagnoses can serve; in align such a site trains the ECG's encoder only."""
 OF_PAIRS: tuple[str, ...] = (
-    "ecg_mae", "cmr_mae", "align", "probe", "standardise", "prevalence", "principal", "tokenizer", "generate",
-    "phenotype", "screening", "calibrate", "fuse", "memorisation",
+    "ecg_mae", "cmr_mae", "align", "probe", "standardise", "prevalence", "logistic", "principal", "tokenizer",
+    "generate", "phenotype", "screening", "calibrate", "fuse", "memorisation",
 )  # fmt: skip
 """Phases that pairs with phenotypes and diagnoses can serve: all."""
 

@@ -12,10 +12,10 @@ from flwr.app import MessageType
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
 from cardionets_core.data.prepare import prepare
-from cardionets_core.errors import ConfigError
+from cardionets_core.errors import CheckpointError, ConfigError
 from client.app import make_app
 from server.app import run_study
-from server.checkpoints import CheckpointStore
+from server.checkpoints import CheckpointStore, export_model
 from simulation.central import train_centrally
 from simulation.flower import hospital_of_partition
 from simulation.local_grid import LocalGrid
@@ -28,10 +28,10 @@ POLICY = {"minimum_patients": 5, "minimum_cell": 1}
 STEPS = {"rounds": 2, "local_steps": 2, "batch_size": 8, "optimiser": {"lr": 1e-3, "state": "persist"}}
 
 
-def run(study, paths, folder, **options):
+def run(study, paths, folder, initial=None, **options):
     paths = tuple(paths)
     grid = LocalGrid([make_app(functools.partial(hospital_of_partition, paths)) for _ in paths], **options)
-    return run_study(grid, study, folder=folder, track=False)
+    return run_study(grid, study, folder=folder, track=False, initial=initial)
 
 
 def make_study(*phases: dict, **changes) -> Study:
@@ -47,6 +47,7 @@ ALL_PHASES = (
     {"task": "standardise", "rounds": 1},
     {"task": "phenotype", **STEPS, "options": {"windows": "mean", "bootstrap_replicates": 20}},
     {"task": "prevalence", "rounds": 1},
+    {"task": "logistic", "rounds": 2, "options": {"bootstrap_replicates": 20}},
     {"task": "screening", **STEPS, "options": {"windows": "mean", "bootstrap_replicates": 20}},
     {"task": "calibrate", "rounds": 1},
     {"task": "tokenizer", "rounds": 1, "local_steps": 1, "batch_size": 2, "optimiser": {"lr": 1e-3}},
@@ -75,7 +76,7 @@ def test_every_phase_of_one_site_is_plain_local_training_bit_for_bit(every_phase
 def test_frozen_modules_keep_their_digest_and_averages_end_with_their_phase(every_phase):
     study, folder, result = every_phase
     store = CheckpointStore(folder / "checkpoints", study_digest=study.digest)
-    tokenizer, end = (store.phase_end(i, study.phases[i].rounds) for i in (9, 11))
+    tokenizer, end = (store.phase_end(i, study.phases[i].rounds) for i in (10, 12))
     assert tokenizer.digests["cmr_tokenizer"] == end.digests["cmr_tokenizer"]
     assert not any(name.endswith(".average") for name in end.digests)
     assert result["rounds"][-1]["task"] == "memorisation"
@@ -89,6 +90,39 @@ def test_the_average_of_one_site_with_one_step_a_round_is_the_central_one(consor
     assert result["model_digest"] == train_centrally(averaged, consortium.cohorts["alpha"]).digest
     plain = run(make_study(phase), [consortium.paths["alpha"]], tmp_path / "p")
     assert plain["model_digest"] != result["model_digest"]
+
+
+def test_a_head_that_is_solved_over_rounds_starts_from_that_of_the_round_before(tmp_path):
+    solved = {"task": "logistic", "rounds": 3, "options": {"bootstrap_replicates": 20}}
+    study = make_study({"task": "prevalence", "rounds": 1}, solved)
+    hospital = {"site": "theta", "layout": "mimic_iv_ecg", "patients": 20, **SMALL, "policy": POLICY}
+    scenario = {
+        "name": "ill",
+        "seed": 4,
+        "hospitals": [{**hospital, "prevalence": {"cad": 0.5, "hf": 0.4}}],
+        "study": study.model_dump(mode="json"),
+    }
+    made = make_hospitals(Scenario.model_validate(scenario), tmp_path / "hospitals", workers=1)
+    cohort = prepare(read_site(made[0]))
+    result = run(study, made, tmp_path / "run")
+    assert result["model_digest"] == train_centrally(study, cohort).digest
+    short = make_study({"task": "prevalence", "rounds": 1}, {**solved, "rounds": 1})
+    assert train_centrally(short, cohort).digest != result["model_digest"]
+
+
+def test_central_training_starts_from_the_weights_that_the_study_names(consortium, tmp_path):
+    phase = {"task": "ecg_mae", "rounds": 1, "local_steps": 2, "batch_size": 8, "optimiser": {"lr": 1e-2}}
+    paths, cohort = [consortium.paths["alpha"]], consortium.cohorts["alpha"]
+    earlier = make_study(phase, seed=6)
+    run(earlier, paths, tmp_path / "earlier")
+    store = CheckpointStore(tmp_path / "earlier" / "checkpoints", study_digest=earlier.digest)
+    given = export_model(store.phase_end(0, 1), tmp_path / "given", study=earlier)
+    study = make_study(phase, initial={"ecg_encoder": given["modules"]["ecg_encoder"]["digest"]})
+    result = run(study, paths, tmp_path / "later", initial=tmp_path / "given")
+    assert result["model_digest"] == train_centrally(study, cohort, initial=tmp_path / "given").digest
+    assert result["model_digest"] != train_centrally(make_study(phase), cohort).digest
+    with pytest.raises(CheckpointError, match="no folder"):
+        train_centrally(study, cohort)
 
 
 def test_moments_that_persist_survive_a_killed_server(consortium, tmp_path):
