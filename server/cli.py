@@ -49,8 +49,9 @@ def plan(
     print(f"study {content['study']} · preset {content['preset']} · digest {content['study_digest']}")
     for phase in content["phases"]:
         megabytes = phase["bytes_per_round_and_site"] / 1e6
+        trains = ", ".join(phase["trains"]) or "nothing"
         print(
-            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {', '.join(phase['trains']) or 'nothing'}"
+            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {trains}"
             f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
             f" · {megabytes:.2f} MB out and back a round and site"
         )

@@ -1,8 +1,8 @@
 """What the drawn cines of a finished study show of the heart: the left ventricle's area, and their likeness.
 
-Comes in: the run's checkpoints and cohorts. Goes out: numbers for ``result.json``, and the cines for a picture.
-Only a simulation can ask this: its meter learns from drawn masks (``lv_area.py``), its patients are drawn, and
-it may lay the training cines of all members together for their mean.
+Comes in: the run's checkpoints and cohorts. Goes out: numbers for ``result.json``, and cines for a picture.
+Only a simulation can ask this: its meter learns from drawn masks (``lv_area.py``), its patients are drawn,
+and it may lay the training cines of all members together for their mean.
 
 Legend: R rows, F frames, Y rows and X columns of pixels.
 """
@@ -146,9 +146,7 @@ def _draw(
     )
 
 
-def measure_drawings(
-    meter: LvMeter, cases: Sequence[DrawnCases], mean_1FYX: torch.Tensor
-) -> dict[str, Any]:
+def measure_drawings(meter: LvMeter, cases: Sequence[DrawnCases], mean_1FYX: torch.Tensor) -> dict[str, Any]:
     """One population's part of ``study_drawings``; ``mean_1FYX`` of ``mean_training_cine``."""
     real = np.concatenate([meter.areas(case.real_RFYX).max(axis=1) for case in cases])
     volume = np.concatenate([case.lvedv_ml for case in cases])

@@ -74,7 +74,14 @@ def drawing_part(result: Content) -> list[str]:
         for population, found in likeness.items()
     ]
     if rows:
-        head = ["SSIM, patients of", "drawn", "another's ECG", "no ECG", "members' mean cine", "drawn minus mean"]
+        head = [
+            "SSIM, patients of",
+            "drawn",
+            "another's ECG",
+            "no ECG",
+            "members' mean cine",
+            "drawn minus mean",
+        ]
         lines += ["", *table(head, rows)]
     return lines
 

@@ -1,11 +1,11 @@
 """The screening head as a logistic regression on the frozen ECG feature, solved from sums (SCIENCE 4).
 
-A closed-form task of several rounds of iteratively reweighted least squares: sites send the sums of a weighted
-regression at the head that came in, the server solves it for all. That equals the step on pooled rows, so the
-head ends where one on all data would, however unlike the sites are. A phase ``screening`` goes on from there;
-with its encoder trained along, that is the order of Kumar et al. 2022 (arXiv 2202.10054). In place of the
-curvature stand bounds above it, so no step goes too far and the loss falls in every round: for diseases that of
-Jaakkola and Jordan (2000), for subtypes that of Boehning (1992).
+A closed-form task of several rounds of iteratively reweighted least squares: sites send the sums of a
+weighted regression at the head that came in, the server solves it for all. That equals the step on pooled
+rows, so the head ends where one on all data would, however unlike the sites are. A phase ``screening`` goes on
+from there; with its encoder trained along, that is the order of Kumar et al. 2022 (arXiv 2202.10054). In place of
+the curvature stand bounds above it, so no step goes too far and the loss falls in every round: for diseases
+that of Jaakkola and Jordan (2000), for subtypes that of Boehning (1992).
 
 Legend: R rows, D feature's width, P = D + 1 with a constant last, N diseases, C subtypes, L = N + C labels.
 """
@@ -37,7 +37,7 @@ LEAST_VARIANCE = 1e-6
 
 
 class Logistic(ClosedFormTask):
-    """``sum_i BCE_id + penalty / 2 |w_d|^2`` for each disease, ``w_d`` of features of variance 1; CE of subtypes.
+    """``sum_i BCE_id + penalty / 2 |w_d|^2`` for each disease, of features of variance 1.
 
     Options:
         penalty: of the squared weights, against the sum over rows.
@@ -65,9 +65,9 @@ class Logistic(ClosedFormTask):
     def sums(self, modules: Modules, site: SiteView) -> Sums:
         """What the regressions need of the training rows, at the head that came in.
 
-        ``rows``, ``feature`` and ``feature_squared`` [D]; for each disease ``curvature`` [N, P, P], ``response``
-        [N, P], and ``ill`` and ``well`` [N], how many are; for subtypes ``subtype_curvature`` [P, P],
-        ``subtype_response`` [C, P] and ``subtype_known`` [C].
+        ``rows``, ``feature`` and ``feature_squared`` [D]; for each disease ``curvature`` [N, P, P],
+        ``response`` [N, P], and ``ill`` and ``well`` [N], how many are; for subtypes
+        ``subtype_curvature`` [P, P], ``subtype_response`` [C, P] and ``subtype_known`` [C].
         """
         head = cast(ScreeningHead, modules["screening_head"])
         theta_LP = _theta(head)
@@ -78,9 +78,7 @@ class Logistic(ClosedFormTask):
         adjusted_RL = apply_head(modules["screening_prior"], torch.from_numpy(logit_RL)).numpy()
         label_RL = site.cohort.diseases[site.rows(self.needs, "train")].astype(np.float64)
         count = len(DISEASES)
-        parts = [
-            _disease_sums(x_RP, logit_RL[:, d], adjusted_RL[:, d], label_RL[:, d]) for d in range(count)
-        ]
+        parts = [_disease_sums(x_RP, logit_RL[:, d], adjusted_RL[:, d], label_RL[:, d]) for d in range(count)]
         return {
             "rows": one(len(x_RD)),
             "feature": x_RD.sum(axis=0),
@@ -90,7 +88,7 @@ class Logistic(ClosedFormTask):
         }
 
     def solve(self, sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Weights and biases of the head; all 0, which predicts the prior, where nobody is ill, or everybody."""
+        """Weights and biases of the head; 0, which predicts the prior, where nobody is ill, or everybody."""
         penalty_PP = self._penalty(sums)
         found = {}
         for place, disease in enumerate(DISEASES):

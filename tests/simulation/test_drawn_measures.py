@@ -38,7 +38,11 @@ def hearts(sides: list[int]) -> torch.Tensor:
 
 
 def cases_of(site: str, real: list[int], drawn: list[int], volume: list[float]) -> DrawnCases:
-    made = {"drawn": hearts(drawn), "shuffled": hearts(drawn[::-1]), "unconditional": hearts([9] * len(drawn))}
+    made = {
+        "drawn": hearts(drawn),
+        "shuffled": hearts(drawn[::-1]),
+        "unconditional": hearts([9] * len(drawn)),
+    }
     return DrawnCases(site=site, real_RFYX=hearts(real), made=made, lvedv_ml=np.array(volume))
 
 
