@@ -2,8 +2,8 @@
 
 A closed-form task of several rounds of iteratively reweighted least squares: sites send the sums of a
 weighted regression at the head that came in, the server solves it for all. That equals the step on pooled
-rows, so the head ends where one on all data would, however unlike the sites are. A phase ``screening`` goes on
-from there; with its encoder trained along, that is the order of Kumar et al. 2022 (arXiv 2202.10054). In place of
+rows, so the head ends where one on all data would, however unlike the sites are. A phase screening goes on
+from there; with its encoder trained along, that is the order of Kumar et al. 2022 (arXiv 2202.10054). For
 the curvature stand bounds above it, so no step goes too far and the loss falls in every round: for diseases
 that of Jaakkola and Jordan (2000), for subtypes that of Boehning (1992).
 
