@@ -25,6 +25,7 @@ from cardionets_core.tasks import SiteView
 from cardionets_core.tasks.cases import choose_cases, conditions_of, row_seeds
 from cardionets_core.tasks.drawing import draw_cines, preset_of
 from cardionets_core.tasks.generate import Generate
+from cardionets_core.tasks.generation_sums import mean_training_cine
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.latents import CINE
 from cardionets_core.tasks.shapes import shape_of
@@ -34,7 +35,6 @@ from simulation.phase_end import phase_end
 
 KINDS = ("drawn", "shuffled", "unconditional")
 MEAN = "mean_cine"
-PORTION = 32
 LVEDV = 0  # column of field 24100
 SHOWN = 6
 
@@ -92,36 +92,41 @@ def study_drawings(
     populations |= {case.site: [case] for case in cases if case.site in external}
     measured: dict[str, Any] = {"area_r_meter": meter.agreement}
     members = [cohort for name, cohort in sorted(cohorts.items()) if name not in external]
-    mean_1FYX = mean_training_cine(members, shape_of(study.preset))
+    mean_1FYX = members_mean_cine(members, shape_of(study.preset))
     for population, chosen in populations.items():
         if chosen:
             measured[population] = measure_drawings(meter, chosen, mean_1FYX)
     return measured, cases
 
 
-def mean_training_cine(cohorts: Sequence[Cohort], shape: InputShape) -> torch.Tensor:
+def members_mean_cine(cohorts: Sequence[Cohort], shape: InputShape) -> torch.Tensor:
     """Mean over the training cines of some sites, float32 ``[1, F, Y, X]`` in -1..1; each cine counts once.
 
     Raises:
         ValueError: there is none.
     """
-    parts, count = [], 0
+    total, count = torch.zeros(1, dtype=torch.float64), 0
     for cohort in cohorts:
-        rows = cohort.rows(CINE, "train", shape)
-        count += len(rows)
-        for begin in range(0, len(rows), PORTION):
-            batch = cohort.batch(rows[begin : begin + PORTION], keys=CINE, shape=shape, window=0)
-            parts.append(cast(torch.Tensor, batch.cine_BFYX).double().sum(dim=0, keepdim=True))
+        site = _view(cohort, shape)
+        mean_1FYX = mean_training_cine(site)
+        if mean_1FYX is not None:
+            rows = len(site.rows(CINE, "train"))
+            total, count = total + rows * mean_1FYX.double(), count + rows
     if not count:
         raise ValueError("no site has a training cine")
-    return (torch.cat(parts).sum(dim=0, keepdim=True) / count).float()
+    return (total / count).float()
+
+
+def _view(cohort: Cohort, shape: InputShape) -> SiteView:
+    return SiteView(cohort=cohort, shape=shape, device=torch.device("cpu"), kept=Kept(cohort=cohort.digest))
 
 
 def _draw(
     task: Generate, modules: Mapping[str, torch.nn.Module], cohort: Cohort, *, study: Study, most: int
 ) -> DrawnCases | None:
-    shape, device = shape_of(study.preset), torch.device("cpu")
-    site = SiteView(cohort=cohort, shape=shape, device=device, kept=Kept(cohort=cohort.digest))
+    shape = shape_of(study.preset)
+    site = _view(cohort, shape)
+    device = site.device
     seed = derive_seed(study.seed, "drawings", cohort.site)
     rows = choose_cases(cohort, site.rows(task.needs, "test"), most=most, seed=seed)
     if len(rows) < 2:
@@ -147,7 +152,7 @@ def _draw(
 
 
 def measure_drawings(meter: LvMeter, cases: Sequence[DrawnCases], mean_1FYX: torch.Tensor) -> dict[str, Any]:
-    """One population's part of ``study_drawings``; ``mean_1FYX`` of ``mean_training_cine``."""
+    """One population's part of ``study_drawings``; ``mean_1FYX`` of ``members_mean_cine``."""
     real = np.concatenate([meter.areas(case.real_RFYX).max(axis=1) for case in cases])
     volume = np.concatenate([case.lvedv_ml for case in cases])
     known = np.isfinite(volume)

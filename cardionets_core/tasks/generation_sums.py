@@ -92,7 +92,7 @@ def generation_sums(
     other_RP = condition_RP.roll(-1, dims=0)
     seeds = row_seeds(seed, rows, site=site.cohort.site)
     draw = partial(draw_cines, modules, settings=settings, device=site.device)
-    mean_1FYX = _mean_training_cine(site)
+    mean_1FYX = mean_training_cine(site)
     features: dict[str, list[np.ndarray]] = {kind: [] for kind in WATCHED}
     begin = 0
     with torch.no_grad():
@@ -181,7 +181,7 @@ def _watch(
         sums |= {f"phenotype/{kind}/{name}": value for name, value in read.items()}
 
 
-def _mean_training_cine(site: SiteView) -> torch.Tensor | None:
+def mean_training_cine(site: SiteView) -> torch.Tensor | None:
     """Mean over the site's training cines, ``[1, F, Y, X]`` on the CPU; None without any."""
     rows = site.rows(CINE, "train")
     if not len(rows):

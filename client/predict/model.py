@@ -106,7 +106,7 @@ def open_predictor(stored: StoredModel, *, device: torch.device, without: Iterab
         raise CheckpointError(
             "this model predicts nothing: it holds no ECG encoder with a head or a generator",
             where=str(stored.folder),
-            remedy="name a model whose study had a phase phenotype, probe, screening or generate",
+            remedy="name a model whose study had a phase phenotype, probe, logistic, screening or generate",
         )
     used = {part: names for part, names in parts.items() if part not in set(without)}
     wanted = {ENCODER, *(name for names in used.values() for name in names)}

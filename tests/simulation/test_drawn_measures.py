@@ -12,7 +12,7 @@ from torch import nn
 from cardionets_core.data.cohort import empty_cohort
 from cardionets_core.evaluation.images import case_ssim
 from cardionets_core.tasks.shapes import shape_of
-from simulation.generated import DrawnCases, mean_training_cine, measure_drawings
+from simulation.generated import DrawnCases, measure_drawings, members_mean_cine
 from simulation.lv_area import LvMeter
 
 NANO = shape_of("nano")
@@ -97,8 +97,8 @@ def test_the_mean_cine_counts_each_training_cine_once_whatever_its_site():
         )
         batch = cohorts[-1].batch(index[:-1], keys=frozenset({"cine"}), shape=NANO, window=0)
         kept.append(batch.cine_BFYX.double())
-    mean = mean_training_cine(cohorts, NANO)
+    mean = members_mean_cine(cohorts, NANO)
     assert mean.shape == (1, NANO.cine_frames, NANO.cine_pixels, NANO.cine_pixels)
     torch.testing.assert_close(mean[0], torch.cat(kept).mean(dim=0).float())
     with pytest.raises(ValueError, match="no site"):
-        mean_training_cine(cohorts[:0], NANO)
+        members_mean_cine(cohorts[:0], NANO)
