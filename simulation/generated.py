@@ -57,7 +57,7 @@ class DrawnCases:
 
 
 def study_drawings(
-    study: Study, cohorts: Mapping[str, Cohort], *, folder: Path, external: frozenset[str], most: int = 48
+    study: Study, cohorts: Mapping[str, Cohort], *, folder: Path, external: frozenset[str], most: int = 64
 ) -> tuple[dict[str, Any], list[DrawnCases]]:
     """Draw for held-out patients and measure; empty where the study draws nothing.
 

@@ -47,11 +47,13 @@ class DiffusionHead(nn.Module):
         condition: D.
         width: E.
         depth: blocks.
+        times: of the training process, T.
     """
 
-    def __init__(self, *, token_width: int, condition: int, width: int, depth: int) -> None:
+    def __init__(self, *, token_width: int, condition: int, width: int, depth: int, times: int) -> None:
         super().__init__()
         self.token_width = token_width
+        self.register_buffer("time_table", time_features(torch.arange(times)), persistent=False)
         self.time_mlp = nn.Sequential(nn.Linear(TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.condition_layer = nn.Linear(condition, width)
         self.embed = nn.Linear(token_width, width)
@@ -65,14 +67,14 @@ class DiffusionHead(nn.Module):
 
         Args:
             noisy_BMK: noisy tokens.
-            time_BM: int64, the training process's time of each, from 0.
+            time_BM: int64, the training process's time of each, from 0 to T - 1.
             z_BMD: from the generator.
         """
         return self.predict(noisy_BMK, self.time(time_BM) + self.condition(z_BMD))
 
     def time(self, time: torch.Tensor) -> torch.Tensor:
         """The part that depends on time alone: ``[...]`` gives float32 ``[..., E]``."""
-        return self.time_mlp(time_features(time)).float()
+        return self.time_mlp(self.get_buffer("time_table")[time]).float()
 
     def condition(self, z: torch.Tensor) -> torch.Tensor:
         """The part that depends on z alone: ``[..., D]`` gives float32 ``[..., E]``."""
@@ -98,8 +100,11 @@ class DiffusionHead(nn.Module):
 
 
 def time_features(time: torch.Tensor) -> torch.Tensor:
-    """``[cos(t w_i), sin(t w_i)]``, ``w_i = 10000^(-i/128)``, i < 128: ``[...]`` to ``[..., 256]``."""
+    """``[cos(t w_i), sin(t w_i)]``, ``w_i = 10000^(-i/128)``, i < 128: ``[...]`` to float32 ``[..., 256]``.
+
+    Angles are float64: in float32 those of late times would be 3e-5 off.
+    """
     half = TIME_WIDTH // 2
-    places = torch.arange(half, device=time.device, dtype=torch.float32)
-    angles = time.float()[..., None] * torch.exp(-math.log(LONGEST_PERIOD) / half * places)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    places = torch.arange(half, device=time.device, dtype=torch.float64)
+    angles = time.double()[..., None] * torch.exp(-math.log(LONGEST_PERIOD) / half * places)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).float()

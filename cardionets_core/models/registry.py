@@ -115,6 +115,7 @@ def _diffusion_head(preset: Preset) -> nn.Module:
         condition=preset.generator.width,
         width=preset.diffusion.width,
         depth=preset.diffusion.depth,
+        times=preset.diffusion.steps,
     )
 
 

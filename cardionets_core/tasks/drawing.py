@@ -23,12 +23,13 @@ from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError, UnknownNameError
 from cardionets_core.losses.diffusion import cosine_process
 from cardionets_core.models.cmr_generator import CmrGenerator
-from cardionets_core.models.cmr_tokenizer import CmrTokenizer
+from cardionets_core.models.cmr_tokenizer import CmrTokenizer, normalise_latent
 from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.patches import unpatchify_latent
 from cardionets_core.models.presets import PRESETS, Preset, SamplingSize
 from cardionets_core.models.sampling import sample_tokens
 from cardionets_core.tasks.base import Modules, Scalar
+from cardionets_core.tasks.cases import row_seeds
 from cardionets_core.tasks.shapes import shape_of
 
 NOTICE = "A generated cine adds no information beyond its ECG, and volumes cannot be read off it."
@@ -37,9 +38,10 @@ DRAWING_OPTIONS: dict[str, Scalar] = {
     "temperature": 0.0,
     "ar_steps": 0,
     "diffusion_steps": 0,
+    "draws": 0,
 }
 """Options of every task that draws; 0 is the preset's. A guidance of 1 is none, a temperature of 1 is the
-process as it was trained."""
+process as it was trained. The latents of several draws are averaged; 0 and 1 are a single one."""
 DRAWERS = ("cmr_generator", "diffusion_head", "cmr_tokenizer")
 DRAWING_BATCH = 32
 
@@ -53,12 +55,15 @@ class DrawingSettings:
         grid: tokens of a latent along time, rows and columns.
         training_steps: times of the process that the diffusion head was trained on.
         plan: autoregressive steps, denoising steps within each of them, guidance (1 is none).
+        draws: how many latents are averaged. One is a heart that may go with the ECG; the mean of several
+            lies nearer to what is expected of it, and is less lively.
     """
 
     patch: tuple[int, int, int]
     grid: tuple[int, int, int]
     training_steps: int
     plan: SamplingSize
+    draws: int = 1
 
 
 def preset_of(shape: InputShape) -> Preset:
@@ -84,8 +89,9 @@ def drawing_settings(
     diffusion_steps: int = 0,
     guidance: float = 0.0,
     temperature: float = 0.0,
+    draws: int = 0,
 ) -> DrawingSettings:
-    """The preset's way of drawing; a number that is 0 is the preset's.
+    """The preset's way of drawing; a number that is 0 is the preset's, and of ``draws`` one.
 
     Raises:
         ConfigError: more autoregressive steps than tokens, or denoising steps than times, or too few.
@@ -104,7 +110,11 @@ def drawing_settings(
             remedy=f"take 1 to {most} and 2 to {longest}, or 0 for the preset's",
         )
     return DrawingSettings(
-        patch=preset.generator.patch, grid=preset.latent_grid, training_steps=longest, plan=plan
+        patch=preset.generator.patch,
+        grid=preset.latent_grid,
+        training_steps=longest,
+        plan=plan,
+        draws=draws or 1,
     )
 
 
@@ -127,6 +137,7 @@ def drawing_of(options: Mapping[str, Scalar], preset: Preset) -> DrawingSettings
         diffusion_steps=int(options["diffusion_steps"]),
         guidance=float(options["guidance"]),
         temperature=float(options["temperature"]),
+        draws=int(options["draws"]),
     )
 
 
@@ -141,6 +152,9 @@ def draw_latents(
 ) -> torch.Tensor:
     """One latent for each row, float32 ``[B, Z, T, H, W]`` on the device.
 
+    The mean of ``settings.draws`` of them, normalised as the decoder knows its latents. The first draw of a
+    row has the row's own seed, so a single one is the first of several.
+
     Args:
         modules: with ``cmr_generator`` and ``diffusion_head``, on the device; they are set to eval mode.
         condition_BP: ECG embeddings, not normalised.
@@ -151,16 +165,20 @@ def draw_latents(
             the generator draws without any ECG, from the same seeds.
     """
     generator = cast(CmrGenerator, modules["cmr_generator"].eval())
-    head = cast(DiffusionHead, modules["diffusion_head"].eval())
-    sampled = sample_tokens(
-        generator if conditional else _Unconditional(generator),
-        head,
-        condition_BP=condition_BP.float().to(device),
-        process=cosine_process(settings.training_steps),
-        plan=settings.plan if conditional else replace(settings.plan, guidance=1.0),
-        seeds=seeds,
-    )
-    return unpatchify_latent(sampled.tokens_BLK, patch=settings.patch, grid=settings.grid)
+    total_BLK = None
+    for draw in range(settings.draws):
+        sampled = sample_tokens(
+            generator if conditional else _Unconditional(generator),
+            cast(DiffusionHead, modules["diffusion_head"].eval()),
+            condition_BP=condition_BP.float().to(device),
+            process=cosine_process(settings.training_steps),
+            plan=settings.plan if conditional else replace(settings.plan, guidance=1.0),
+            seeds=[row_seeds(seed, [draw], site="draw")[0] for seed in seeds] if draw else seeds,
+        )
+        total_BLK = sampled.tokens_BLK if total_BLK is None else total_BLK + sampled.tokens_BLK
+    assert total_BLK is not None  # there is one draw or more
+    latent_BZTHW = unpatchify_latent(total_BLK, patch=settings.patch, grid=settings.grid)
+    return latent_BZTHW if settings.draws == 1 else normalise_latent(latent_BZTHW)
 
 
 def draw_cines(

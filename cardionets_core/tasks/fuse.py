@@ -59,7 +59,7 @@ class Fuse(GradientTask):
     """Masked cross-entropy of the fusion head's logits, adjusted by the global prevalence.
 
     Options:
-        guidance, temperature, ar_steps, diffusion_steps: of drawing; 0 is the preset's.
+        guidance, temperature, ar_steps, diffusion_steps, draws: of drawing; 0 is the preset's.
         bootstrap_replicates: of people, in the metrics.
     """
 

@@ -85,6 +85,8 @@ class Generate(GradientTask):
         temperature: of the denoising steps' noise; 0 is the preset's, 1 is the process as it was trained.
         ar_steps: autoregressive steps of drawing; 0 is the preset's.
         diffusion_steps: denoising steps of drawing; 0 is the preset's.
+        draws: latents that are averaged for a cine; 0 is one. More lie nearer to the expected heart, and are
+            less lively.
         measured_patients: for at most so many people cines are drawn and compared at each site.
     """
 

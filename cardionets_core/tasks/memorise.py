@@ -45,8 +45,8 @@ class Memorisation(MeasureTask):
             drawn.
         training_cases: at most so many training people whose cases a drawn latent is compared with; those
             for whom one is drawn are among them. A copy of a case beyond them is not seen.
-        guidance, temperature, ar_steps, diffusion_steps: of drawing; 0 is the preset's. They should be those
-            of the use that the release is for.
+        guidance, temperature, ar_steps, diffusion_steps, draws: of drawing; 0 is the preset's. They should be
+            those of the use that the release is for.
     """
 
     name = "memorisation"

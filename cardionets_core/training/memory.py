@@ -73,9 +73,16 @@ def import_state(
         for name, parameter in modules[module].named_parameters():
             prefix = f"{module}/{name}/"
             mine = (key for key in state if key.startswith(prefix))
-            found = {key.removeprefix(prefix): state[key].clone() for key in mine}
+            found = {key.removeprefix(prefix): _laid_out_as(parameter, state[key]) for key in mine}
             if found and id(parameter) in places:
                 entries[places[id(parameter)]] = found
     content = optimiser.state_dict()
     content["state"] = entries
     optimiser.load_state_dict(content)
+
+
+def _laid_out_as(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    """A copy; one of the parameter's shape lies in memory as the parameter does, as a fused step expects."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value).detach()

@@ -49,7 +49,7 @@ class SyntheticCine:
 def draw_cine(model: Predictor, feature_RD: torch.Tensor, *, seed: int) -> SyntheticCine:
     """Draw from the mean feature of the evaluation windows; equal seeds give equal cines.
 
-    It is drawn as the model's study drew what it measured (guidance, temperature, steps).
+    It is drawn as the model's study drew what it measured (guidance, temperature, steps, draws).
 
     Args:
         model: can do ``cine``.

@@ -247,7 +247,7 @@ def test_with_the_exact_noise_the_samples_are_the_mixture(steps, count):
 
 def test_the_loss_falls_on_a_toy_mixture_and_samples_match_it():
     process, generator = cosine_process(100), seeded()
-    head = DiffusionHead(token_width=2, condition=4, width=64, depth=2)
+    head = DiffusionHead(token_width=2, condition=4, width=64, depth=2, times=1000)
     head.draw_weights(generator)
     optimiser = torch.optim.Adam(head.parameters())
     z, losses, steps = torch.zeros(1, 128, 4), [], 200

@@ -329,12 +329,13 @@ def test_schedules_sum_to_all_tokens_and_no_step_is_idle(tokens, data):
 
 
 def test_time_features_are_cosines_and_sines():
-    found = time_features(torch.tensor([0, 7]))
-    assert found.shape == (2, 256)
+    found = time_features(torch.tensor([0, 7, 999]))
+    assert found.shape == (3, 256)
     assert torch.equal(found[0], torch.cat([torch.ones(128), torch.zeros(128)]))
     rate = 10_000.0 ** (-3 / 128)
-    assert found[1, 3].item() == pytest.approx(math.cos(7 * rate), abs=1e-5)
-    assert found[1, 131].item() == pytest.approx(math.sin(7 * rate), abs=1e-5)
+    assert found[1, 3].item() == pytest.approx(math.cos(7 * rate), abs=1e-6)
+    assert found[1, 131].item() == pytest.approx(math.sin(7 * rate), abs=1e-6)
+    assert found[2, 129].item() == pytest.approx(math.sin(999 * 10_000.0 ** (-1 / 128)), abs=1e-6)
 
 
 def test_the_head_equals_its_formula():

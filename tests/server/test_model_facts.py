@@ -53,8 +53,8 @@ def test_rounds_without_test_metrics_and_numbers_that_json_cannot_say_are_left_o
 
 def test_a_model_says_how_its_cines_were_drawn():
     raw = json.loads(study_of("ecg_mae", "generate").to_json())
-    raw["phases"][1]["options"] = {"temperature": 0.3, "ar_steps": 2}
+    raw["phases"][1]["options"] = {"temperature": 0.3, "ar_steps": 2, "draws": 4}
     drawn = model_facts(Study.model_validate(raw), [])["drawing"]
-    assert drawn == {"guidance": 0.0, "temperature": 0.3, "ar_steps": 2, "diffusion_steps": 0}
+    assert drawn == {"guidance": 0.0, "temperature": 0.3, "ar_steps": 2, "diffusion_steps": 0, "draws": 4}
     # Without a phase that draws it is the preset's way.
     assert set(model_facts(study_of("ecg_mae"), [])["drawing"].values()) == {0}

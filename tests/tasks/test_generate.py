@@ -75,7 +75,7 @@ def make_modules() -> dict[str, nn.Module]:
         generator.null_condition.data.normal_(std=0.02)
         for table in (generator.encoder_table, generator.decoder_table, generator.diffusion_table):
             table.data.normal_(std=0.2)
-        head = DiffusionHead(token_width=32, condition=32, width=64, depth=1)
+        head = DiffusionHead(token_width=32, condition=32, width=64, depth=1, times=1000)
     toys = {
         "ecg_encoder": Spikes(),
         "cmr_tokenizer": Blocks(),
@@ -261,10 +261,37 @@ def test_a_guidance_of_one_agrees_with_the_guided_formula():
     assert torch.allclose(plain, guided, atol=1e-4)
 
 
+def test_a_cine_of_several_draws_is_the_mean_of_their_latents():
+    modules, condition = make_modules(), torch.randn(3, 32)
+    nn.init.normal_(modules["diffusion_head"].out.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    given = {"device": CPU, "seeds": [1, 2, 3]}
+    one, two, many = (
+        draw_latents(modules, condition, settings=drawing_settings(PRESET, draws=draws), **given)
+        for draws in (1, 2, 12)
+    )
+    assert torch.equal(one, draw_latents(modules, condition, settings=drawing_settings(PRESET), **given))
+    other = 2 * two - one  # but for the normalisation, what the second draw must have been
+    assert (other - one).abs().mean() > 0.1 * one.abs().mean()
+    assert torch.allclose(two.flatten(1).mean(1), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(two.flatten(1).std(1, unbiased=False), torch.ones(3), atol=1e-3)
+    # Means of twelve with other seeds differ less than single draws do, and a row has its own.
+    again = {**given, "seeds": [4, 5, 6]}
+    apart = [
+        (first - draw_latents(modules, condition, settings=drawing_settings(PRESET, draws=draws), **again))
+        for first, draws in ((one, 1), (many, 12))
+    ]
+    assert apart[1].square().mean() < 0.5 * apart[0].square().mean()
+    alone = draw_latents(
+        modules, condition[1:2], settings=drawing_settings(PRESET, draws=2), seeds=[2], device=CPU
+    )
+    assert torch.allclose(alone[0], two[1], atol=1e-4)
+
+
 def test_the_options_of_drawing():
     assert drawing_settings(PRESET).plan == PRESET.sampling
     chosen = drawing_settings(PRESET, steps=2, diffusion_steps=5, guidance=2.5).plan
     assert (chosen.steps, chosen.diffusion_steps, chosen.guidance) == (2, 5, 2.5)
+    assert [drawing_settings(PRESET, draws=draws).draws for draws in (0, 1, 4)] == [1, 1, 4]
     with pytest.raises(ConfigError, match="1 to 32 and 2 to 100"):
         drawing_settings(PRESET, steps=33)
     assert [preset_of(shape_of(name)).name for name in ("nano", "small", "paper")] == [
@@ -274,7 +301,13 @@ def test_the_options_of_drawing():
     ]
     with pytest.raises(UnknownNameError):
         preset_of(replace(NANO, cine_frames=9))
-    for options in ({"label_drop": 1.5}, {"repeats": 0}, {"guidance": -1.0}, {"temperature": -0.1}):
+    for options in (
+        {"label_drop": 1.5},
+        {"repeats": 0},
+        {"guidance": -1.0},
+        {"temperature": -0.1},
+        {"draws": -1},
+    ):
         with pytest.raises(ConfigError):
             make_task("generate", options)
 
@@ -336,7 +369,7 @@ def test_drawn_cines_follow_the_ecg_after_some_steps():
     modules, site = make_modules(), make_view(64)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head = DiffusionHead(token_width=32, condition=32, width=128, depth=2)
+        head = DiffusionHead(token_width=32, condition=32, width=128, depth=2, times=1000)
         head.draw_weights(torch.Generator().manual_seed(0))
     modules["diffusion_head"] = head
     train_locally(task, modules, site, phase=phase(400, batch_size=16), round_index=1, seed=0)

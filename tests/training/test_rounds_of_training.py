@@ -16,6 +16,7 @@ from cardionets_core.models import build_module, input_shape
 from cardionets_core.tasks import GradientTask, SiteView, TaskLoss, make_task
 from cardionets_core.training import Numerics, export_tensors, train_locally
 from cardionets_core.training.memory import InProcess, export_state, import_state
+from cardionets_core.training.optimiser import build_optimiser
 from cardionets_core.training.plan import ahead
 
 NANO = InputShape(**input_shape("nano")._asdict())
@@ -206,3 +207,27 @@ def test_compiled_blocks_give_the_same_to_rounding():
             np.frombuffer(each[name], dtype="<f8" if name == "loss" else "<f4") for each in (exact, compiled)
         )
         np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_moments_that_come_back_lie_in_memory_as_their_parameters_do():
+    """The tokenizer's kernels have channels last; a fused step reads two tensors in the order of memory."""
+    spec = Optimiser(lr=0.01)
+    tokenizers = [build_module("cmr_tokenizer", "nano", seed=3) for _ in range(2)]
+    kernel = tokenizers[0].encoder[0].weight
+    assert any(not p.is_contiguous() for p in tokenizers[0].parameters()) and kernel.ndim == 5
+    steady, resumed = (
+        build_optimiser({"cmr_tokenizer": each}, ["cmr_tokenizer"], spec=spec, lr=0.01) for each in tokenizers
+    )
+    for step in range(3):
+        if step == 2:
+            kept = export_state(resumed, {"cmr_tokenizer": tokenizers[1]}, ["cmr_tokenizer"])
+            assert all(value.is_contiguous() for value in kept.values())
+            resumed = build_optimiser({"cmr_tokenizer": tokenizers[1]}, ["cmr_tokenizer"], spec=spec, lr=0.01)
+            import_state(resumed, {"cmr_tokenizer": tokenizers[1]}, ["cmr_tokenizer"], state=kept)
+        for module, optimiser in zip(tokenizers, (steady, resumed), strict=True):
+            draw = torch.Generator().manual_seed(step)
+            for parameter in module.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=draw)
+            optimiser.step()
+    for name, value in export_tensors(tokenizers[0]).items():
+        assert np.array_equal(value, export_tensors(tokenizers[1])[name]), name
