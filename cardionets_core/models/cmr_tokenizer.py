@@ -166,4 +166,6 @@ class CmrTokenizer(nn.Module):
         That changes no value. Convolutions take the order from their kernels, and are faster in it.
         """
         draw_default_weights(self, generator)
-        self.to(memory_format=torch.channels_last_3d)
+        for parameter in self.parameters():
+            if parameter.ndim == 5:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
