@@ -11,8 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITIES = 20
-LATER = {17}
-"""Identities that no test shows yet; their row says which issue will."""
 
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \|$")
 NODE = re.compile(r"`(tests/[\w/]+\.py)?::(\w+)`")
@@ -52,8 +50,7 @@ def functions_of(file: str) -> frozenset[str]:
 def test_every_identity_names_tests_that_exist(identity):
     cell = rows()[identity]
     named = nodes(cell)
-    assert bool(named) != (identity in LATER), "an identity has a test, or an issue that will bring it"
-    assert named or "issue" in cell
+    assert named
     assert len(set(named)) == len(named)
     missing = [f"{file}::{name}" for file, name in named if name not in functions_of(file)]
     assert missing == []
@@ -62,7 +59,7 @@ def test_every_identity_names_tests_that_exist(identity):
 def test_an_identity_rests_on_at_least_one_test_of_the_fast_lane():
     for identity, cell in rows().items():
         slow = [name for file, name in nodes(cell) if is_slow(file, name)]
-        assert identity in LATER or len(slow) < len(nodes(cell)), identity
+        assert len(slow) < len(nodes(cell)), identity
 
 
 def is_slow(file: str, name: str) -> bool:
