@@ -165,18 +165,18 @@ def draw_latents(
             the generator draws without any ECG, from the same seeds.
     """
     generator = cast(CmrGenerator, modules["cmr_generator"].eval())
-    total_BLK = None
+    head = cast(DiffusionHead, modules["diffusion_head"].eval())
+    source = generator if conditional else _Unconditional(generator)
+    plan = settings.plan if conditional else replace(settings.plan, guidance=1.0)
+    condition_BP = condition_BP.float().to(device)
+    process = cosine_process(settings.training_steps)
+    total_BLK = torch.zeros((), device=device)
     for draw in range(settings.draws):
+        own = [row_seeds(seed, [draw], site="draw")[0] for seed in seeds] if draw else seeds
         sampled = sample_tokens(
-            generator if conditional else _Unconditional(generator),
-            cast(DiffusionHead, modules["diffusion_head"].eval()),
-            condition_BP=condition_BP.float().to(device),
-            process=cosine_process(settings.training_steps),
-            plan=settings.plan if conditional else replace(settings.plan, guidance=1.0),
-            seeds=[row_seeds(seed, [draw], site="draw")[0] for seed in seeds] if draw else seeds,
+            source, head, condition_BP=condition_BP, process=process, plan=plan, seeds=own
         )
-        total_BLK = sampled.tokens_BLK if total_BLK is None else total_BLK + sampled.tokens_BLK
-    assert total_BLK is not None  # there is one draw or more
+        total_BLK = total_BLK + sampled.tokens_BLK
     latent_BZTHW = unpatchify_latent(total_BLK, patch=settings.patch, grid=settings.grid)
     return latent_BZTHW if settings.draws == 1 else normalise_latent(latent_BZTHW)
 

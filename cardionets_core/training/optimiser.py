@@ -1,4 +1,4 @@
-"""Optimisers from the study's words. Their state lives for one round and never leaves the site."""
+"""Optimisers from the study's words. Their state, of a round or of a phase, never leaves the site."""
 
 from __future__ import annotations
 
