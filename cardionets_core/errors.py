@@ -18,15 +18,24 @@ walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its tex
     │   └── RecordRefused                    record-refused   (carries a reason of REFUSAL_REASONS)
     ├── PrivacyError                exit 5   privacy
     │   ├── PhaseNotPermittedError           phase-not-permitted
-    │   └── DisclosureRefusedError           disclosure-refused
+    │   ├── DisclosureRefusedError           disclosure-refused
+    │   ├── CodeNotApprovedError             code-not-approved
+    │   └── StudyNotApprovedError            study-not-approved
     ├── PeerError                   exit 6   peer
     │   ├── OrderRefusedError                order-refused
     │   ├── FormatTooNewError                format-too-new
     │   ├── FrozenModuleMissingError         frozen-module-missing
     │   ├── ReplyRefusedError                reply-refused
     │   ├── QuorumNotMetError                quorum-not-met
-    │   └── NonFiniteLossError               non-finite-loss
+    │   ├── NonFiniteLossError               non-finite-loss
+    │   ├── ServiceDownError                 service-down
+    │   ├── UnreachableError                 unreachable
+    │   ├── CertificateInvalidError          certificate-invalid
+    │   ├── NotAdmittedError                 not-admitted
+    │   ├── VersionMismatchError             version-mismatch
+    │   └── StudyPausedError                 study-paused
     └── CheckpointError             exit 7   checkpoint
+        └── StorageFailedError               storage-failed
 
 This module imports nothing of the project and does no input or output.
 """
@@ -202,6 +211,18 @@ class DisclosureRefusedError(PrivacyError):
     code = "disclosure-refused"
 
 
+class CodeNotApprovedError(PrivacyError):
+    """The coordinator sent code that this site's IT has not approved."""
+
+    code = "code-not-approved"
+
+
+class StudyNotApprovedError(PrivacyError):
+    """An order belongs to a study that this site's IT has not approved."""
+
+    code = "study-not-approved"
+
+
 class PeerError(CardioNetsError):
     """The other side of the wire sent something wrong, or nothing."""
 
@@ -245,11 +266,53 @@ class NonFiniteLossError(PeerError):
     code = "non-finite-loss"
 
 
+class ServiceDownError(PeerError):
+    """This side's own service is not running, or one of its processes keeps dying."""
+
+    code = "service-down"
+
+
+class UnreachableError(PeerError):
+    """The other side cannot be reached over the network."""
+
+    code = "unreachable"
+
+
+class CertificateInvalidError(PeerError):
+    """A certificate is of another authority, for another name, or outside of its time."""
+
+    code = "certificate-invalid"
+
+
+class NotAdmittedError(PeerError):
+    """The coordinator does not know this site's key, or has revoked it."""
+
+    code = "not-admitted"
+
+
+class VersionMismatchError(PeerError):
+    """Both sides must run the same version of CardioNets and of Flower, and do not."""
+
+    code = "version-mismatch"
+
+
+class StudyPausedError(PeerError):
+    """The coordinator paused the study; all finished rounds are kept."""
+
+    code = "study-paused"
+
+
 class CheckpointError(CardioNetsError):
     """A checkpoint is torn, or belongs to another study."""
 
     code = "checkpoint"
     exit_code = 7
+
+
+class StorageFailedError(CheckpointError):
+    """A disk is full, read-only or failing, so that what must last could not be written."""
+
+    code = "storage-failed"
 
 
 def error_codes() -> dict[str, type[CardioNetsError]]:

@@ -20,9 +20,18 @@ class Sites(Document):
 
     minimum: int = Field(default=2, ge=1, description="fewest sites whose replies make a round")
     deadline_s: float = Field(default=3600.0, gt=0)
+    per_round: int | None = Field(
+        default=None, ge=1, description="how many of the sites that can serve train in a round, drawn by seed"
+    )
     attempts: int = Field(
         default=2, ge=1, le=10, description="how often a round is tried before the study pauses"
     )
+
+    @model_validator(mode="after")
+    def _enough_are_drawn(self) -> Sites:
+        if self.per_round is not None and self.per_round < self.minimum:
+            raise ValueError("per_round is at least minimum")
+        return self
 
 
 class Optimiser(Document):
@@ -101,6 +110,22 @@ class Evaluation(Document):
     every_rounds: int = Field(default=1, ge=1)
 
 
+class Exchange(Document):
+    """How module tensors cross the wire."""
+
+    precision: Literal["fp32", "bf16", "int8"] = Field(
+        default="fp32",
+        description="of orders and updates; bf16 and int8 lose bits, int8 carries its error into the next",
+    )
+
+
+class Checkpoints(Document):
+    """Which checkpoints are kept beside those of the phases' ends."""
+
+    keep_last: int = Field(default=2, ge=1, le=100)
+    keep_best: bool = Field(default=True, description="of each phase, by its primary held-out metric")
+
+
 class ReplyBounds(Document):
     """What the server accepts in a reply at most."""
 
@@ -120,6 +145,8 @@ class Study(Document):
     aggregation: Aggregation = Aggregation()
     privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
+    exchange: Exchange = Exchange()
+    checkpoints: Checkpoints = Checkpoints()
     reply_bounds: ReplyBounds = ReplyBounds()
     initial: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
         default_factory=dict, description="module to digest: weights to start from instead of random ones"
