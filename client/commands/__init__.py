@@ -1,0 +1,1 @@
+"""Commands of ``cardionets-client``, one subject a file; each registers itself with the program."""
