@@ -1,1 +1,1 @@
-"""Keys, certificates, signatures and startup kits: the door to ``cryptography`` for all that proves a name."""
+"""Keys, certificates, signatures and startup kits: the door to ``cryptography`` for what proves a name."""

@@ -47,8 +47,8 @@ def check_times(certificate: Certificate, *, what: str, where: str, now: datetim
         raise CertificateInvalidError(
             f"{what} expired {span(-left)} ago ({_day(certificate.not_valid_after_utc)})",
             where=where,
-            remedy="the coordinator renews it: cardionets-server renew; if the date of this machine is wrong, "
-            "set its clock",
+            remedy="the coordinator renews it: cardionets-server renew; if the date of this machine "
+            "is wrong, set its clock",
         )
     ahead = (certificate.not_valid_before_utc - moment).total_seconds() / DAY_S
     if ahead > 0:
@@ -71,7 +71,7 @@ def check_authority(certificate: Certificate, authority: Certificate, *, what: s
         issuer = certificate.issuer.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
         other = str(issuer[0].value) if issuer else "unknown"
         raise CertificateInvalidError(
-            f"{what} is of another authority (of {other!r}; expected is that of {consortium_of(authority)!r})",
+            f"{what} is of another authority (that of {other!r}, not of {consortium_of(authority)!r})",
             where=where,
             remedy="use the certificate and the kit of this consortium's coordinator",
         ) from error
@@ -137,7 +137,9 @@ def span(days: float) -> str:
     return f"{hours} hours" if hours != 1 else "1 hour"
 
 
-def _check_purpose(certificate: Certificate, purpose: x509.ObjectIdentifier, *, what: str, where: str) -> None:
+def _check_purpose(
+    certificate: Certificate, purpose: x509.ObjectIdentifier, *, what: str, where: str
+) -> None:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

@@ -265,9 +265,7 @@ def _admitted(
         signer=signer.certificate,
         signer_key=signer.key,
     )
-    kit = write_kit(
-        workspace, site=site, certificate=certificate, signer=signer, encrypted_key=encrypted_key
-    )
+    kit = write_kit(workspace, site=site, certificate=certificate, signer=signer, encrypted_key=encrypted_key)
     _write_public(workspace, site, key, certificate)
     row = SiteRow(
         site=site,

@@ -1,7 +1,7 @@
 """The consortium's authority and the server's certificate, in the workspace's folder ``trust``.
 
-Comes in: a workspace. Goes out: keys and certificates that fit each other. An authority is made once and never
-again: every site holds its certificate, and a second one would lock all of them out.
+Comes in: a workspace. Goes out: keys and certificates that fit each other. An authority is made once and
+never again: every site holds its certificate, and a second one would lock all of them out.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def ensure_authority(workspace: Workspace, config: ServerConfig) -> Authority:
         raise ConfigError(
             f"the authority is that of {consortium_of(found.certificate)!r}, not of {config.consortium!r}",
             where=f"{workspace.server_yaml}: consortium",
-            remedy="keep the name under which the authority was made; another consortium is another workspace",
+            remedy="keep the name under which the authority was made; another consortium is another folder",
         )
     return found
 
@@ -142,9 +142,7 @@ def held_server_certificate(workspace: Workspace) -> ServerCertificate:
     found = server_certificate(workspace)
     try:
         for name in server_names(config):
-            check_server(
-                found.certificate, signer.certificate, name=name, where=str(found.certificate_file)
-            )
+            check_server(found.certificate, signer.certificate, name=name, where=str(found.certificate_file))
     except CertificateInvalidError as error:
         raise CertificateInvalidError(
             error.what, where=error.where, remedy="cardionets-server renew DIR --server, then restart"

@@ -141,11 +141,11 @@ def _words(config: ServerConfig, site: str, signer: Authority, *, has_key: bool)
 
 
 KEY_IN_KIT = (
-    "The kit holds this site's private key, encrypted. The passphrase came to you by another way than the kit; "
+    "The kit holds this site's private key, encrypted. The passphrase came by another way than the kit: "
     "put it into the file `PASSPHRASE` (mode 0600) and delete that file, and the kit, after `init`."
 )
 KEY_AT_SITE = (
-    "The kit holds no private key: yours was made by `cardionets-client request` and never left this machine. "
+    "The kit holds no private key: yours was made by `cardionets-client request` and never left it.\n"
     "Unpack the kit into the same folder."
 )
 

@@ -1,7 +1,7 @@
 """The registry of sites, ``trust/sites.json``: whose key is admitted, until when, and whose is revoked.
 
-Comes in: a workspace. Goes out: checked rows, and changed rows in one step. A row is never removed: a key that
-was revoked once stays known as revoked, also when its site comes back with another key.
+Comes in: a workspace. Goes out: checked rows, and changed rows in one step. A row is never removed: a key
+that was revoked once stays known as revoked, also when its site comes back with another key.
 """
 
 from __future__ import annotations
