@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
+from client.commands import membership
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ cli = typer.Typer(
     help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what "
     "left the building.",
 )
+membership.register(cli)
 
 
 class Format(enum.StrEnum):
