@@ -1,7 +1,7 @@
 """A whole deployment on one machine: coordinator and hospitals as separate folders and processes, over TLS.
 
-Comes in: folders of hospitals (each with its ``site.yaml``) and a study. Goes out: a running federation, made by
-the commands that a coordinator and hospital IT type, in their order. For rehearsals, system tests and
+Comes in: folders of hospitals (each with its ``site.yaml``) and a study. Goes out: a running federation, made
+by the commands that a coordinator and hospital IT type, in their order. For rehearsals, system tests and
 benchmarks; everything listens on loopback.
 """
 
