@@ -88,7 +88,7 @@ def _study(wanted: Wanted | None) -> dict[str, Any]:
 def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list[dict[str, Any]]:
     heard, told = last_heard(workspace), study.get("sites", {})
     rows = []
-    for entry in read_registry(workspace).sites:
+    for entry in read_registry(workspace).newest():
         last = heard.get(entry.site, {}).get("heartbeat_s")
         said = told.get(entry.site, {})
         connected = last is not None and now_s - last < HEALTHY_S and entry.status == "admitted"
@@ -96,7 +96,7 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
             {
                 "site": entry.site,
                 "status": entry.status,
-                "certificate_days_left": round((entry.not_after_s - now_s) / DAY_S, 1),
+                "certificate_days_left": round((entry.ends.timestamp() - now_s) / DAY_S, 1),
                 "heartbeat_s_ago": None if last is None else round(now_s - last, 1),
                 "connected": connected,
                 "configured": bool(said.get("configured", said.get("serves", False))),

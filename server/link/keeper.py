@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cardionets_core.config.sites import SiteRow
+
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CardioNetsError
 from cardionets_core.service.state import read_json, write_json
@@ -46,25 +48,25 @@ class KeySync:
     def __call__(self) -> None:
         """Bring the SuperLink in line with the registry."""
         nodes = dict((read_json(self._path) or {}).get("nodes", {}))
-        registry = read_registry(self._workspace)
-        for entry in registry.sites:
-            known = nodes.get(entry.fingerprint)
-            if entry.status == "admitted" and known is None:
-                key = self._workspace.trust / "sites" / f"{entry.site}.pub"
-                nodes[entry.fingerprint] = {"site": entry.site, "node_id": self._register(key, entry.site)}
-                self._tell(f"{entry.site}: key registered")
-            elif entry.status == "revoked" and known is not None and not known.get("out"):
+        for row in read_registry(self._workspace).rows:
+            known = nodes.get(row.fingerprint)
+            if row.status == "admitted" and known is None:
+                nodes[row.fingerprint] = {"site": row.site, "node_id": self._register(row)}
+                self._tell(f"{row.site}: key registered")
+            elif row.status == "revoked" and known is not None and not known.get("out"):
                 if known["node_id"]:
                     self._control.unregister(known["node_id"])
                 known["out"] = True
-                self._tell(f"{entry.site}: key taken out")
+                self._tell(f"{row.site}: key taken out")
             else:
                 continue
             write_json(self._path, {"schema_version": 1, "nodes": nodes})
 
-    def _register(self, key: Path, site: str) -> str:
+    def _register(self, row: SiteRow) -> str:
+        key = self._workspace.link / f"{row.site}.pub"
+        key.write_text(f"{row.public_key} {row.site}\n", encoding="ascii")
         try:
-            return self._control.register(key, name=site)
+            return self._control.register(key, name=row.site)
         except CardioNetsError as error:
             # Registered before, and the note of it lost: the door keeps a revoked key out all the same.
             if "already in use" in error.what:
