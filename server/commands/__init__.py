@@ -1,0 +1,1 @@
+"""Commands of ``cardionets-server``, one module each; ``server.cli`` registers them."""
