@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from server.commands import package
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -96,6 +97,9 @@ def import_weights(
         print(json.dumps(content, sort_keys=True))
         return
     print("\n".join(summary_lines(content)))
+
+
+package.register(cli)
 
 
 def main() -> None:
