@@ -24,6 +24,7 @@ from cardionets_core.exchange.messages import (
     order_from_envelope,
     reply_to_envelope,
 )
+from client.permission import require_guard, require_study
 
 LOG = "client.log"
 
@@ -83,12 +84,17 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
     path: Path | None = None
     name = RoundName(study_digest="", phase=0, round=0, attempt=0)
     try:
-        # Imported here: a broken installation must also end as a code, not as a traceback on the wire.
-        from client.round import answer
-
         path = locate(context)
+        # Flower's simulation and in-process grids number their nodes; only a SuperNode names a document.
+        store = require_guard(path) if "site-config" in context.node_config else None
         order = _order(message)
         name = order.name
+        if store is not None:
+            require_study(order, store)
+        # Imported here: a broken installation must also end as a code, not as a traceback on the wire; and
+        # torch is loaded for permitted orders only.
+        from client.round import answer
+
         reply = answer(order, site_path=path)
     except CardioNetsError as error:
         _log(path, str(error))

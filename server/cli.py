@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from server.commands import sites, workspace
+from server.commands import package, sites, workspace
 from server.commands.answer import Format
 
 cli = typer.Typer(
@@ -21,9 +21,8 @@ cli = typer.Typer(
     help="Make a consortium: its workspace, its study, its sites. The rounds run on Flower (see the README).",
 )
 
-
-workspace.register(cli)
-sites.register(cli)
+for _commands in (workspace, sites, package):
+    _commands.register(cli)
 
 
 class Family(enum.StrEnum):

@@ -1,1 +1,1 @@
-"""Commands of ``cardionets-client``, one subject a file; each registers itself with the program."""
+"""Commands of ``cardionets-client``, a module a group."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from client.ending import error_json
+from client.ending import Stopped, error_json
 
 SCHEMA_VERSION = 1
 """Of what stdout gets in the place of a result."""
@@ -28,13 +28,22 @@ FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets
 
 
 @contextlib.contextmanager
-def answering(format: Format) -> Iterator[None]:
-    """A known error in here is also the one JSON object on stdout where JSON was asked for."""
+def answering(format: Format, *, stopped: str = "") -> Iterator[None]:
+    """A known error in here is also the one JSON object on stdout where JSON was asked for.
+
+    Args:
+        format: what stdout gets.
+        stopped: what is true of a command that was stopped.
+    """
     try:
         yield
     except CardioNetsError as error:
         if format is Format.json:
             print(json.dumps({"schema_version": SCHEMA_VERSION, "error": error_json(error)}))
+        raise
+    except Stopped as signal:
+        if stopped and not signal.told:
+            signal.told = f"stopped: {stopped}"
         raise
 
 

@@ -1,1 +1,1 @@
-"""Commands of ``cardionets-server``, one subject a file; each registers itself with the program."""
+"""Commands of ``cardionets-server``, a module a group."""
