@@ -19,7 +19,7 @@ def connection_lines(found: dict[str, Any]) -> Iterator[str]:
     )
     yield f"           inbound: {found['inbound']}"
     if "tls" in found:
-        yield f"           {found['tls']}, certificate for {found['server_days_left']:.0f} more days"
+        yield f"           {found['tls']}, certificate for {_days(found['server_days_left'])}"
     if found.get("clock_ahead_s") is not None:
         ahead_s = found["clock_ahead_s"]
         yield f"           clock {abs(ahead_s):g} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
@@ -27,6 +27,10 @@ def connection_lines(found: dict[str, Any]) -> Iterator[str]:
         here = found["versions"]["here"]
         yield f"           versions here: cardionets {here['cardionets']}, flwr {here['flwr']}"
     if "own_certificate" in found:
-        yield f"own key    certificate for {found['own_certificate']['days_left']:.0f} more days" + (
+        yield f"own key    certificate for {_days(found['own_certificate']['days_left'])}" + (
             "; admitted" if found.get("admitted") else ""
         )
+
+
+def _days(left: float) -> str:
+    return f"{max(left, 0):.0f} more days"

@@ -29,6 +29,11 @@ def fits(key: PublicKey, signature: bytes, content: bytes, *, purpose: str) -> b
     return True
 
 
+def sign_as_node(key: PrivateKey, content: bytes) -> bytes:
+    """A signature as a SuperNode of Flower makes it: with SHA-256, and without a purpose."""
+    return key.sign(content, ec.ECDSA(hashes.SHA256()))
+
+
 def _framed(content: bytes, purpose: str) -> bytes:
     # The length keeps the end of the purpose apart from the beginning of the content.
     head = purpose.encode()

@@ -1,8 +1,8 @@
 """The last station: does the coordinator admit this site's key?
 
-Comes in: the connection's document and the site's key. Goes out: findings. Makes one call as Flower's SuperNode
-signs it, with an empty question that no node ever asks: the listener judges the key before Flower sees it,
-Flower then refuses the question, and nothing is activated, pulled or changed.
+Comes in: the connection's document and the site's key. Goes out: findings. Makes one call as Flower's
+SuperNode signs it, with an empty question that no node asks: the listener judges the key, then Flower refuses
+the question, and nothing is activated, pulled or changed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import http.client
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from cardionets_core.config.connection import ConnectionConfig
 from cardionets_core.errors import (
     CardioNetsError,
@@ -23,6 +20,7 @@ from cardionets_core.errors import (
     UnreachableError,
 )
 from cardionets_core.trust.keys import PrivateKey, fingerprint, public_pem, spoken
+from cardionets_core.trust.signatures import sign_as_node
 from client.doctor.findings import Findings
 from client.doctor.health import Answer, call
 
@@ -56,7 +54,7 @@ def check_admission(
 def signed_headers(key: PrivateKey, *, now: datetime | None = None) -> dict[str, str]:
     """The headers with which a SuperNode of Flower 1.41 proves its key: key, time, and the time signed."""
     moment = (now or datetime.now(UTC)).isoformat()
-    signature = key.sign(moment.encode("ascii"), ec.ECDSA(hashes.SHA256()))
+    signature = sign_as_node(key, moment.encode("ascii"))
     return {
         "flwr-public-key": base64.b64encode(public_pem(key.public_key())).decode("ascii"),
         "flwr-timestamp": moment,

@@ -79,8 +79,8 @@ def reach(config: ConnectionConfig, *, patience_s: float) -> Findings:
         UnreachableError(
             f"port {config.port} of {config.host} ({', '.join(addresses)}) cannot be reached: {why}",
             where="connection.yaml: server",
-            remedy=f"allow outgoing TCP to {config.host} port {config.port} in the firewall (nothing inbound);"
-            " ask the coordinator whether the service runs",
+            remedy=f"allow outgoing TCP to {config.host} port {config.port}, and nothing inbound, in the "
+            "firewall; ask the coordinator whether the service runs",
         )
     )
     return findings

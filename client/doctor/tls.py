@@ -1,7 +1,7 @@
 """The third station: is the server that answers the one that the consortium's authority vouches for?
 
 Comes in: the connection's document and the authority. Goes out: findings. A handshake by the rules decides;
-only where it fails, a second one without rules fetches the certificate, to say in words what is wrong with it.
+only where it fails, a second one without rules fetches the certificate, to say what is wrong with it.
 """
 
 from __future__ import annotations
