@@ -1,6 +1,6 @@
 """The site's SuperNode: Flower's own, which hands no code on that IT has not approved (before row 0).
 
-    python -P -m client.supernode [--approvals DIR] [--poll SECONDS] ...arguments of flower-supernode...
+    python -P -m client.supernode [--approvals DIR] [--poll SECONDS] [--starter DIR] ...of flower-supernode...
 
 Runs from the site's installed code, in a process of its own: what is judged here is bytes, none of which is
 imported or unpacked before. Flower's ``--trusted-entities`` does the refusing, with its code INVALID_FAB; this
@@ -45,12 +45,14 @@ class Arguments:
     Attributes:
         approvals: the site's folder of approvals.
         poll_s: pause between two questions for messages.
+        starter: folder of programs that come before the installed ones, or empty; see ``client.warm``.
         flower: what is left for flower-supernode.
     """
 
     approvals: Path
     poll_s: float
     flower: list[str]
+    starter: str = ""
 
 
 def read_arguments(arguments: Sequence[str]) -> Arguments:
@@ -59,7 +61,8 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
     Raises:
         UsageError: no folder is named, an option is wrong, or one would take the check away.
     """
-    rest, own = list(arguments), {"--approvals": os.environ.get(FOLDER_VARIABLE, ""), "--poll": str(POLL_S)}
+    own = {"--approvals": os.environ.get(FOLDER_VARIABLE, ""), "--poll": str(POLL_S), "--starter": ""}
+    rest = list(arguments)
     while rest and rest[0].partition("=")[0] in own:
         name, equals, value = rest.pop(0).partition("=")
         own[name] = value if equals else (rest.pop(0) if rest else "")
@@ -82,7 +85,9 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
         poll_s = -1.0
     if not 0.05 <= poll_s <= 60:
         raise UsageError("--poll is a number of seconds from 0.05 to 60")
-    return Arguments(approvals=Path(own["--approvals"]).absolute(), poll_s=poll_s, flower=rest)
+    return Arguments(
+        approvals=Path(own["--approvals"]).absolute(), poll_s=poll_s, flower=rest, starter=own["--starter"]
+    )
 
 
 class Guard:
@@ -181,8 +186,11 @@ def _shorter(poll_s: float) -> Callable[[float], None]:
     return sleep
 
 
-def clean_environment() -> None:
+def clean_environment(starter: str = "") -> None:
     """What the processes of the SuperNode inherit: this installation's programs, and no paths to other code.
+
+    Args:
+        starter: folder of programs that come before the installed ones.
 
     Raises:
         ConfigError: this module itself was unpacked from a bundle.
@@ -198,7 +206,8 @@ def clean_environment() -> None:
         os.environ.pop(name, None)
     # Neither the folder that the site is started in nor a script's folder is looked into for modules.
     os.environ["PYTHONSAFEPATH"] = "1"
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    programs = [starter, str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    os.environ["PATH"] = os.pathsep.join(part for part in programs if part)
     os.environ.update(
         FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1",
         FLWR_TELEMETRY_ENABLED="0",
@@ -214,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         given = read_arguments(sys.argv[1:] if arguments is None else arguments)
-        clean_environment()
+        clean_environment(given.starter)
         guard_flower(Guard(given.approvals), poll_s=given.poll_s)
     except CardioNetsError as error:
         sys.stderr.write(f"error [{error.code}]: {error}\n")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from server.commands import package
+from server.commands import package, service
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -100,6 +100,7 @@ def import_weights(
 
 
 package.register(cli)
+service.register(cli)
 
 
 def main() -> None:

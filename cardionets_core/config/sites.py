@@ -31,7 +31,7 @@ class SiteRow(Document):
     @field_validator("not_after")
     @classmethod
     def _a_moment(cls, value: str) -> str:
-        datetime.strptime(value, TIME)  # noqa: DTZ007 - the Z of the format says UTC
+        datetime.strptime(value, TIME)
         return value
 
     @property

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cardionets_core.config.sites import SiteRow
-
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CardioNetsError
 from cardionets_core.service.state import read_json, write_json
