@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from client.commands import membership
+from client.commands import membership, service
 from client.commands.answer import SCHEMA_VERSION, Format, FormatOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
@@ -272,6 +272,9 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
         print(json.dumps(content, sort_keys=True, allow_nan=False))
     else:
         print("\n".join(lines(content)))
+
+
+service.register(cli)
 
 
 def main() -> None:

@@ -26,7 +26,14 @@ FLOWER_APP: dict[str, Any] = {
         "LICENSE",
     ],
     "components": {"serverapp": "server.app:app", "clientapp": "client.app:app"},
-    "config": {"study": "demo", "hospitals": "", "initial": "", "out": "", "track": True},
+    "config": {
+        "study": "demo",
+        "hospitals": "",
+        "initial": "",
+        "out": "",
+        "track": True,
+        "minimum-free-bytes": 0,
+    },
 }
 """``[tool.flwr.app]`` of the package."""
 
