@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
+from client.commands import approve
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -301,6 +302,9 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
         print(json.dumps(content, sort_keys=True, allow_nan=False))
     else:
         print("\n".join(lines(content)))
+
+
+approve.register(cli)
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from cardionets_core.errors import FrozenModuleMissingError, ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, RoundName
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task
-from server.checkpoints import Checkpoint
 from cardionets_core.tasks.expected_sums import ExpectedSums
+from server.checkpoints import Checkpoint
 from server.measure import Measured, measure
 from server.members import Members
 from server.orders import order_bytes, round_orders

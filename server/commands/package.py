@@ -28,7 +28,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def package(
-    folder: Annotated[Path, typer.Argument(help="the coordinator's workspace", metavar="DIR")] = Path("."),
+    folder: Annotated[Path, typer.Argument(help="the coordinator's workspace", metavar="DIR")] = Path(),
     format: Annotated[Format, typer.Option("--format", help="what stdout gets")] = Format.table,
 ) -> None:
     """Build the code package from what is installed here, and print its hash and what changed.

@@ -1,0 +1,1 @@
+"""Commands of ``cardionets-client``, one module each; ``client.cli`` registers them."""
