@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from client.commands import approve
+from client.commands import approve, rehearse
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -305,6 +305,7 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
 
 
 approve.register(cli)
+rehearse.register(cli)
 
 
 def main() -> None:

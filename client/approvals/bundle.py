@@ -1,7 +1,7 @@
 """A code bundle read as data, with bounds: nothing is imported, and nothing is unpacked to disk (row 0).
 
-Comes in: bytes from a stranger. Goes out: its files. One that could be read in two ways, or that is larger than any of
-ours, is refused.
+Comes in: bytes from a stranger. Goes out: its files. One that could be read in two ways, or that is
+larger than any of ours, is refused.
 """
 
 from __future__ import annotations

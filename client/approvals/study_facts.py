@@ -1,4 +1,4 @@
-"""What IT is shown of a study before it says yes: what is trained, what leaves, what changed, what is allowed.
+"""What IT is shown of a study before it says yes: what is trained, what leaves, what changed, what is let.
 
 Comes in: a study and, where it can be read, the site's own document. Goes out: JSON-ready facts. Sizes follow
 from the study's preset and its tasks, not from data, so they are the same on every site.
