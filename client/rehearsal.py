@@ -1,9 +1,9 @@
 """One round of a study on the site's own data, answered as ever and sent to nobody (rows 0 to 10, rehearsed).
 
 Comes in: the site's document, a study, a phase. Goes out: every reply that the coordinator would have got, in
-the order in which it asks. Orders are made as the server makes them, with first weights from the study's seed.
-The site's journal, optimiser states and kept replies are not touched: a scratch folder stands in for them.
-The code that runs is the installed one, not that of a bundle.
+the order in which it asks. Orders are made as the server makes them, with first weights from the
+study's seed. The site's journal, optimiser states and kept replies are not touched: a scratch folder stands
+in for them. The code that runs is the installed one, not that of a bundle.
 """
 
 from __future__ import annotations
