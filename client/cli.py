@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from client.commands import membership, service
+from client.commands import approve, membership, rehearse, service
 from client.commands.answer import SCHEMA_VERSION, Format, FormatOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
@@ -274,6 +274,8 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
         print("\n".join(lines(content)))
 
 
+approve.register(cli)
+rehearse.register(cli)
 service.register(cli)
 
 

@@ -1,6 +1,6 @@
 """Whether this site's IT approved the study of an order, before anything of it is done (row 0 of the walk).
 
-Comes in: an order and where the site's document lies. Asked first, before torch is imported and before data is
+Comes in: an order and where the site's document lies. Asked first, before torch is imported and data is
 opened. The code that runs here came from the coordinator and was let in by the site's SuperNode
 (``client.supernode``); this module only keeps honest code from running where nobody guards it.
 """

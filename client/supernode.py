@@ -3,8 +3,8 @@
     python -P -m client.supernode [--approvals DIR] [--poll SECONDS] [--starter DIR] ...of flower-supernode...
 
 Runs from the site's installed code, in a process of its own: what is judged here is bytes, none of which is
-imported or unpacked before. Flower's ``--trusted-entities`` does the refusing, with its code INVALID_FAB; this
-module gives it a signature for approved bundles and none for others, which wait in ``approvals/pending``.
+imported or unpacked before. Flower's ``--trusted-entities`` does the refusing, with its code INVALID_FAB;
+this module gives it a signature for approved bundles and none for others, which wait in ``pending``.
 All names of Flower that are not public stand in this file; a test names the version they were read in.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 from cardionets_core.errors import CardioNetsError, CodeNotApprovedError, ConfigError, UsageError
 from client.approvals import ApprovalStore
 from client.approvals.signing import TRUSTED, approval_key, vouch
+from client.approvals.store import CODE
 
 FLWR_MINOR = "1.41"
 """The Flower whose SuperNode this was written for."""
@@ -117,7 +118,7 @@ class Guard:
             LOG.error("REFUSED: the code that came is not the code that the run names")
             return fab
         standing = self.store.standing()
-        if standing.allows("code", sha256):
+        if standing.allows(CODE, sha256):
             fab.verifications |= vouch(self._key, fab.content)
             return fab
         kept = self.store.pending.keep_code(fab.content)
@@ -137,7 +138,9 @@ def guard_flower(guard: Guard, *, poll_s: float) -> None:
         guard: judges.
         poll_s: pause between two questions for messages.
     """
-    import flwr.supernode.start_client_internal as flower
+    import flwr.supernode.start_client_internal
+
+    flower: Any = flwr.supernode.start_client_internal
 
     connect, pull = flower.http_request_response, flower._pull_and_store_message
 

@@ -1,8 +1,8 @@
 """What arrived and was not approved: kept for IT to look at, never run (row 0 of the walk).
 
-A stranger decides how much arrives, so number and bytes are bounded and the oldest gives way: what is asked for
-now is what IT should see, and it is sent again whenever it is asked for again. Keeping never raises, since
-it happens while an order is being refused.
+A stranger decides how much arrives, so number and bytes are bounded and the oldest gives way: what is asked
+for now is what IT should see, and it is sent again whenever it is asked for again. Keeping never raises,
+since it happens while an order is being refused.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Pending:
             return False
         try:
             if not path.exists():
+                self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_private(path, content)
             path.touch()

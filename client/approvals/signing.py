@@ -1,4 +1,4 @@
-"""The site's own key, with which its SuperNode vouches for approved bundles before Flower's own check (row 0).
+"""The site's own key, with which its SuperNode vouches for approved bundles to Flower's check (row 0).
 
 Flower runs a bundle under ``--trusted-entities`` only if an Ed25519 key of that file has signed it. An own
 SuperLink passes no signatures on, so the site makes them itself, of nothing but what its IT approved. The key
@@ -41,9 +41,7 @@ def approval_key(folder: Path) -> Ed25519PrivateKey:
     if not path.exists():
         _make(path)
     key = _read(path)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     # JSON is YAML too.
     text = json.dumps({KEY_NAME: f"{public.decode()} approvals"}) + "\n"
     trusted = folder / TRUSTED
@@ -102,7 +100,9 @@ def _read(path: Path) -> Ed25519PrivateKey:
             )
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PrivacyError("the key of the approvals cannot be read", where=str(path), remedy=remedy) from error
+        raise PrivacyError(
+            "the key of the approvals cannot be read", where=str(path), remedy=remedy
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise PrivacyError("the key of the approvals is not of Ed25519", where=str(path), remedy=remedy)
     return key

@@ -195,6 +195,7 @@ class ApprovalStore:
         self._whole()
         with self._written():
             path = self._copy(kind, digest)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_private(path, content)
             _give_to_owner(self.folder, path.parent, path)

@@ -1,4 +1,4 @@
-"""The package that the sites run: which of the installed code enters it, and how it is built (before row 0)."""
+"""The package that the sites run: what of the installed code enters it, and its making (before row 0)."""
 
 from server.bundle.build import Bundle, Change, build_bundle, packaged
 from server.bundle.contents import app_document, staged_files

@@ -91,19 +91,19 @@ def build_bundle(workspace: Workspace) -> Bundle:
     try:
         workspace.code.mkdir(parents=True, exist_ok=True)
         _stage(files, workspace.code / APP)
-        content = _built(workspace.code / APP)
-        sha256 = hashlib.sha256(content).hexdigest()
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            _write(path, content)
-        facts = {
+        facts: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "fab": path.name,
-            "sha256": sha256,
             "version": version,
             "flwr": importlib.metadata.version("flwr"),
             "files": digests,
         }
-        if facts != earlier:
+        sha256 = _sha256_of(path)
+        if earlier is None or {**facts, "sha256": sha256} != earlier:
+            content = _built(workspace.code / APP)
+            sha256 = hashlib.sha256(content).hexdigest()
+            _write(path, content)
+            facts["sha256"] = sha256
             _write(workspace.code / PACKAGE, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
     except OSError as error:
         raise StorageFailedError(
@@ -142,6 +142,10 @@ def packaged(workspace: Workspace) -> dict[str, Any] | None:
             remedy="remove this file: the package is then built as the first",
         ) from error
     return dict(content)
+
+
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _change(before: Mapping[str, str], now: Mapping[str, str]) -> Change:

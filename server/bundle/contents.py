@@ -1,7 +1,7 @@
 """What enters the package: the files of a whitelist, from wherever they are installed (before row 0).
 
-A wheel brings no ``pyproject.toml`` along, so the app's document is written anew from what stands here; a test
-holds it equal to the checkout's. Goes out: names and bytes. Imports none of the packages and writes nothing.
+A wheel brings no ``pyproject.toml`` along, so the app's document is written anew from what stands here; a
+test holds it equal to the checkout's. Goes out: names and bytes. Imports none of the packages.
 """
 
 from __future__ import annotations
