@@ -228,11 +228,13 @@ def field(made_field: Field) -> Iterator[Field]:
     """The deployment, up and idle; ended afterwards, whatever the test left."""
     for log in (made_field.workspace.logs, *(made_field.site(name).logs for name in SITES)):
         shutil.rmtree(log, ignore_errors=True)
-    made_field.start()
-    made_field.wait(
-        lambda: all(site["connected"] for site in made_field.status()["sites"]),
-        seconds=90,
-        what="all sites are connected",
-    )
-    yield made_field
-    made_field.stop()
+    try:
+        made_field.start()
+        made_field.wait(
+            lambda: all(made_field.row(name)["connected"] for name in SITES),
+            seconds=120,
+            what="all sites are connected",
+        )
+        yield made_field
+    finally:
+        made_field.stop()
