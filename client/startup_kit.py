@@ -7,6 +7,7 @@ Comes in: a zip from the coordinator and a folder. Goes out: the kit's files in 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from client.site_request import CERTIFICATE as CERTIFICATE_FILE
 from client.site_request import KEY as KEY_FILE
 from client.site_request import site_key
 
+OWN_SETTINGS = ("runtime_port", "health_port", "restart", "logs")
 _OTHER_FOLDER = "unpack it into a folder of its own"
 
 
@@ -195,7 +197,7 @@ def _unpack(checked: _Checked, folder: SiteFolder) -> list[str]:
     if folder.site_yaml.exists():
         files.pop(SITE_TEMPLATE)
         kept.append(SITE_TEMPLATE)
-    last = files.pop(CONNECTION)
+    last = with_own_settings(files.pop(CONNECTION), folder)
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         make_secret_folder(folder.trust)
@@ -216,6 +218,23 @@ def _unpack(checked: _Checked, folder: SiteFolder) -> list[str]:
             remedy="make the folder writable, and run the same command again to finish",
         ) from error
     return kept
+
+
+def with_own_settings(text: bytes, folder: SiteFolder) -> bytes:
+    """The kit's ``connection.yaml`` with the ports, pauses and log sizes that this site has chosen.
+
+    The coordinator says where the server is and which versions run; the rest is the site's own.
+    """
+    if not folder.connection_yaml.exists():
+        return text
+    own = folder.config().model_dump(mode="json", include=set(OWN_SETTINGS))
+    lines = []
+    for line in text.decode("utf-8").splitlines():
+        key = line.partition(":")[0]
+        # JSON on one line is YAML, too.
+        lines.append(f"{key}: {json.dumps(own.pop(key))}" if key in own else line)
+    lines += [f"{key}: {json.dumps(value)}" for key, value in own.items()]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _remove_older_bundles(names: Any, folder: SiteFolder) -> None:

@@ -20,6 +20,8 @@ from client.doctor.findings import Findings, Notice
 from client.doctor.tls import context_for
 
 MAXIMUM_ANSWER_BYTES = 65_536
+DATE_DOUBT_S = 1.5
+"""The header has whole seconds, and servers make it once a second."""
 WARN_BEHIND_S = 60.0
 REFUSED_BEHIND_S = 240.0
 """Flower refuses a signature that is older than 305 s; the rest is for slow calls and further drift."""
@@ -113,14 +115,14 @@ def check_health(config: ConnectionConfig, authority_file: Path, *, patience_s: 
 def judge_clock(answer: Answer) -> Findings:
     """Compare this machine's clock with the server's.
 
-    The header has whole seconds and the call takes a while: only what lies beyond that doubt counts.
+    Header and call leave a doubt of seconds: only what lies beyond it counts.
     """
     try:
         there_s = email.utils.parsedate_to_datetime(answer.date).timestamp() + 0.5
     except (TypeError, ValueError):
         return Findings(facts={"clock_ahead_s": None})
     ahead_s = answer.asked_s - there_s
-    doubt_s = 0.5 + answer.took_s / 2
+    doubt_s = DATE_DOUBT_S + answer.took_s / 2
     findings = Findings(facts={"clock_ahead_s": round(ahead_s, 1)})
     told = (
         f"this machine's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"

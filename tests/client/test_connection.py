@@ -128,7 +128,7 @@ def site_of(coordinator, folder, *, host="localhost", port=None, days=100, began
     write_file(found.trust / "site.crt", certificate_pem(certificate), secret=False)
     write_file(found.trust / "site.key", private_openssh(key), secret=True)
     document = {"consortium": "heart", "site": "alpha", "server": f"{host}:{port or coordinator.port}",
-                "cardionets_version": versions()["cardionets"], "flwr_version": versions()["flwr"]}  # fmt: skip
+                **{f"{name}_version": version for name, version in versions().items()}}  # fmt: skip
     found.connection_yaml.write_text(yaml.safe_dump(document))
     return found
 
@@ -261,8 +261,8 @@ def test_the_own_certificate_and_key_are_judged_without_any_server(coordinator, 
 
 @pytest.mark.parametrize(
     "ahead_s, code, notices",
-    [(0, [], 0), (3, [], 0), (60, ["machine-unfit"], 0), (-50, [], 0), (-90, [], 1), (-600, ["machine-unfit"], 0),
-     (600, ["machine-unfit"], 0)],
+    [(0, [], 0), (3, [], 0), (60, ["machine-unfit"], 0), (-50, [], 0), (-90, [], 1),
+     (-600, ["machine-unfit"], 0), (600, ["machine-unfit"], 0)],
 )  # fmt: skip
 def test_the_clock_is_judged_as_flower_judges_it(coordinator, tmp_path, ahead_s, code, notices):
     home = coordinator()

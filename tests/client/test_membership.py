@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cardionets_core.config.connection import SiteFolder, open_site_folder
 from cardionets_core.config.site import read_site
@@ -127,6 +128,25 @@ def test_an_older_kit_does_not_come_back(server, site, home, admitted, monkeypat
     before = digests(admitted)
     kit.write_bytes(first)
     assert "older" in site("init", admitted, "--kit", kit, code=6)["error"]["what"]
+    assert digests(admitted) == before
+
+
+def test_the_sites_own_ports_stay_when_a_kit_brings_a_new_address(server, site, home, admitted):
+    kit = home / "kits" / "alpha-kit.zip"
+    site("init", admitted, "--kit", kit)
+    document = admitted / "connection.yaml"
+    own = {"runtime_port": 9301, "health_port": 9302, "logs": {"maximum_bytes": 20000, "keep": 3}}
+    document.write_text(yaml.safe_dump(yaml.safe_load(document.read_text()) | own))
+    before = open_site_folder(admitted).config()
+    text = (home / "server.yaml").read_text()
+    (home / "server.yaml").write_text(text.replace("localhost:19092", "hub.example:19093"))
+    server("kit", home)
+    site("init", admitted, "--kit", kit)
+    after = open_site_folder(admitted).config()
+    assert after == before.model_copy(update={"server": "hub.example:19093"})
+    assert after.runtime_port == 9301 and after.logs.keep == 3
+    before = digests(admitted)
+    site("init", admitted, "--kit", kit)
     assert digests(admitted) == before
 
 
