@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -24,6 +26,17 @@ MOST_FILES = 4000
 LARGEST_KIT_BYTES = 200_000_000
 DOCUMENT = "pyproject.toml"
 MANIFEST = ".info/CONTENT"
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
+"""What zipfile raises over torn, encrypted or strangely packed files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +103,7 @@ def zip_files(content: bytes, *, largest_bytes: int = LARGEST_SUM_BYTES) -> dict
             if sum(row.file_size for row in rows) > largest_bytes:
                 raise _refused(f"its files have more than {largest_bytes:,} bytes")
             return {row.filename: _read(archive, row) for row in sorted(rows, key=lambda row: row.filename)}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _refused("it is not a readable zip") from error
 
 

@@ -219,6 +219,17 @@ def test_a_bundle_that_swells_when_it_is_unpacked_is_refused():
         read_bundle(target.getvalue())
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bundle_with_torn_content_is_refused(packing):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", packing) as archive:
+        archive.writestr("a.py", os.urandom(2000))
+    content = bytearray(target.getvalue())
+    content[200:400] = bytes(200)
+    with pytest.raises(PeerError, match="readable zip"):
+        read_bundle(bytes(content))
+
+
 @given(st.binary(max_size=300))
 def test_hostile_bytes_end_as_a_refusal(content):
     with pytest.raises(PeerError):
