@@ -15,7 +15,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cardionets_core.errors import CardioNetsError, ConfigError, OrderRefusedError
+from cardionets_core.audit.durable import is_disk_fault
+from cardionets_core.errors import CardioNetsError, ConfigError, OrderRefusedError, StorageFailedError
 from cardionets_core.exchange.messages import (
     Envelope,
     Order,
@@ -99,9 +100,10 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
     except CardioNetsError as error:
         _log(path, str(error))
         reply = Reply(site=_site_name(path), name=name, code=error.code)
-    except Exception:  # whatever it is, only its code may leave
+    except Exception as error:  # whatever it is, only its code may leave
         _log(path, traceback.format_exc())
-        reply = Reply(site=_site_name(path), name=name, code=CardioNetsError.code)
+        code = StorageFailedError.code if is_disk_fault(error) else CardioNetsError.code
+        reply = Reply(site=_site_name(path), name=name, code=code)
     envelope = reply_to_envelope(reply)
     arrays = ArrayRecord({key: Array(np.ascontiguousarray(value)) for key, value in envelope.arrays.items()})
     content = RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
@@ -135,7 +137,12 @@ def _log(path: Path | None, text: str) -> None:
     if path is None or not path.parent.is_dir():
         logging.getLogger("cardionets.client").error("the order was refused before a site was found")
         return
-    handler = logging.FileHandler(path.parent / LOG, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path.parent / LOG, encoding="utf-8")
+    except OSError:
+        # A full or read-only disk: the code still goes out, the text goes to the process's own log.
+        logging.getLogger("cardionets.client").error(text)
+        return
     record = logging.LogRecord("cardionets.client", logging.ERROR, "", 0, text, None, None)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     handler.emit(record)
