@@ -18,7 +18,7 @@ from cardionets_core.errors import QuorumNotMetError, ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.tasks import ClosedFormTask, GradientTask
-from server.expected_sums import ExpectedSums
+from cardionets_core.tasks.expected_sums import ExpectedSums
 from server.gather import Gather, Gathered, Judge, MakeOrders, Serving
 from server.members import Members
 from server.open_round import OpenRound, round_entry, trained_row

@@ -18,8 +18,8 @@ from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.tasks import GradientTask, MeasureTask, Task
+from cardionets_core.tasks.expected_sums import ExpectedSums
 from server.collect import Collector
-from server.expected_sums import ExpectedSums
 from server.members import Members
 from server.open_round import OpenRound, measured_before
 from server.orders import round_orders
