@@ -87,7 +87,7 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
         from client.round import answer
 
         path = locate(context)
-        order = _order(message)
+        order = read_order(message)
         name = order.name
         reply = answer(order, site_path=path)
     except CardioNetsError as error:
@@ -96,13 +96,24 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
     except Exception:  # whatever it is, only its code may leave
         _log(path, traceback.format_exc())
         reply = Reply(site=_site_name(path), name=name, code=CardioNetsError.code)
+    return reply_message(reply, message)
+
+
+def reply_message(reply: Reply, message: Message) -> Message:
+    """A reply as Flower's answer to a message."""
     envelope = reply_to_envelope(reply)
     arrays = ArrayRecord({key: Array(np.ascontiguousarray(value)) for key, value in envelope.arrays.items()})
     content = RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
     return Message(content, reply_to=message)
 
 
-def _order(message: Message) -> Order:
+def read_order(message: Message) -> Order:
+    """The order in a message.
+
+    Raises:
+        OrderRefusedError: a record is missing, or an array or a field cannot be read.
+        FormatTooNewError: the coordinator speaks a newer format.
+    """
     try:
         records = message.content
         fields = dict(records.config_records["fields"])
