@@ -19,6 +19,7 @@ from cardionets_core.config.study import ReplyBounds
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.exchange.tensors import layout_of, pack
 from server.checkpoints import CheckpointStore
+from server.link.pulling import look_often
 from server.next_model import combine_replies, digest_of, layouts_of
 from server.orders import round_orders
 from server.reply_checks import check_reply, check_sums
@@ -74,6 +75,7 @@ def main(grid: Grid, context: Context) -> None:
     def tell(what: str, **facts: Any) -> None:
         mark(marks, what, **facts)
 
+    look_often()
     forget_peak()
     mark(marks, "begin", **memory())
     work = folder / "work"

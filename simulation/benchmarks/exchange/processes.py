@@ -166,8 +166,9 @@ def _ours(made: Federation) -> None:
         environment["PATH"] = path
         made.start(f"{site.name}-warm", [sys.executable, "-P", "-m", "client.warm", node], environment,
                    folder=node)  # fmt: skip
-        made.start(site.name, _supernode(programs, config.outer_port, certificate.ca, site, index),
-                   environment, folder=node)  # fmt: skip
+        paced = [sys.executable, "-P", "-m", "simulation.benchmarks.exchange.paced_supernode"]
+        arguments = _supernode(programs, config.outer_port, certificate.ca, site, index)[1:]
+        made.start(site.name, [*paced, *arguments], environment, folder=node)
     for site in made.sites:
         _wait(made, lambda site=site: is_waiting(site / "node"), what=f"{site.name} warm")  # type: ignore[misc]
 
