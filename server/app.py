@@ -18,6 +18,7 @@ from cardionets_core.audit.durable import on_disk, write_json, write_whole
 from cardionets_core.config.study import Study, read_study
 from cardionets_core.errors import CardioNetsError, ConfigError
 from server.checkpoints import export_model
+from server.link.pulling import look_often
 from server.progress import Progress, line, silent
 from server.report import result_of
 from server.rounds import SiteLink
@@ -96,6 +97,7 @@ def main(grid: Grid, context: Context) -> None:
     """Flower's entry point; progress goes to the log as plain lines."""
     from flwr.common.logger import log
 
+    look_often()
     study = read_study(find_study(str(context.run_config.get("study", ""))))
     out = str(context.run_config.get("out", ""))
     if not out:
@@ -107,4 +109,5 @@ def main(grid: Grid, context: Context) -> None:
         progress=lambda event: log(20, line(event)),
         track=bool(context.run_config.get("track", True)),
         initial=Path(str(initial)) if (initial := context.run_config.get("initial", "")) else None,
+        minimum_free_bytes=int(context.run_config.get("minimum-free-bytes", 0)),
     )
