@@ -2,8 +2,8 @@
 
 Comes in: replies on disk and their weights. Goes out: the float32 mean in a file, or float64 tiles of it.
 Each value is ``((0 + n_1 x_1) + n_2 x_2 + ...) / sum n`` in float64, every product, sum and quotient rounded,
-in the order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a core's cache, so
-the replies pass the memory once. It does not check values: the round store did.
+in the order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a core's
+cache, so the replies pass the memory once. It does not check values: the round store did.
 """
 
 from __future__ import annotations
