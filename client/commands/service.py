@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import enum
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class Format(enum.StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    json = "json"
-
+from client.commands.answer import Format, FormatOption
 
 FolderArgument = Annotated[Path, typer.Argument(help="the site's folder, made by init")]
 
@@ -66,7 +58,7 @@ def stop(folder: FolderArgument = Path()) -> None:
 
 def status(
     folder: FolderArgument = Path(),
-    format: Annotated[Format, typer.Option("--format", help="what stdout gets")] = Format.table,
+    format: FormatOption = Format.table,
 ) -> None:
     """Say whether the service runs, whether it reaches the coordinator, and what left last."""
     from cardionets_core.config.connection import open_site_folder
