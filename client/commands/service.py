@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.answer import Format, FormatOption
+from client.commands.answer import Format, FormatOption, answer, answering
 
 FolderArgument = Annotated[Path, typer.Argument(help="the site's folder, made by init")]
 
@@ -64,10 +64,9 @@ def status(
     from cardionets_core.config.connection import open_site_folder
     from client.standing import standing, standing_lines
 
-    content = standing(open_site_folder(folder))
-    print(
-        json.dumps(content, sort_keys=True) if format is Format.json else "\n".join(standing_lines(content))
-    )
+    with answering(format):
+        content = standing(open_site_folder(folder))
+    answer(content, standing_lines, format)
 
 
 def _say(text: str) -> None:
