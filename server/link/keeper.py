@@ -97,8 +97,8 @@ class StudyKeeper:
     def __call__(self) -> None:
         """Look once, and act if the run has ended."""
         wanted = read_wanted(self._workspace)
-        if wanted is None or wanted.wanted != RUN:
-            return
+        if wanted is None or wanted.wanted != RUN or is_running(wanted.out):
+            return  # a ServerApp that works holds the run folder, and ends when it sees that its run is over
         status = self._control.run_status(wanted.run_id) if wanted.run_id else "unknown"
         if status != "unknown" and not status.startswith("finished"):
             return
@@ -106,8 +106,6 @@ class StudyKeeper:
         if result is not None:
             self._note(wanted, str(result.get("status")), result)
             return
-        if is_running(wanted.out):
-            return  # The ServerApp still writes; it ends when it sees that its run is over.
         self._again(wanted, status)
 
     def _note(self, wanted: Wanted, outcome: str, result: dict[str, Any]) -> None:
