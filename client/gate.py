@@ -16,11 +16,22 @@ from cardionets_core.audit import journal
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
 from cardionets_core.exchange.messages import Envelope, Order, Reply, reply_to_envelope
+from cardionets_core.training.local_rule import LocalRule
+from client.local_tensors import check_none_leaves
 
 JOURNAL = "journal.jsonl"
+PLAIN = LocalRule()
 
 
-def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, trains: Iterable[str]) -> Reply:
+def release(
+    reply: Reply,
+    *,
+    order: Order,
+    config: SiteConfig,
+    patients: int,
+    trains: Iterable[str],
+    rule: LocalRule = PLAIN,
+) -> Reply:
     """Let a reply out, or stop it.
 
     Args:
@@ -29,6 +40,8 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
         config: what the site permits.
         patients: people behind the reply's updates and sums; 0 for a census.
         trains: modules that may leave in this phase.
+        rule: what the study's strategy adds: further tensors that travel beside these modules, and tensors of
+            them that may not leave.
 
     Returns:
         The same reply, after its journal line is on disk.
@@ -44,11 +57,13 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
             raise TooFewPatientsError(
                 f"{patients} patients stand behind this reply; the policy asks for {fewest}", where="gate"
             )
-    strangers = sorted(set(reply.modules) - set(trains))
+    trains = tuple(trains)
+    strangers = sorted(set(reply.modules) - {*trains, *rule.extra_names(trains)})
     if strangers or (reply.modules and order.kind != "train"):
         raise DisclosureRefusedError(f"modules {strangers} may not leave in this phase", where="gate")
     if reply.facts and order.kind != "census":
         raise DisclosureRefusedError("only a census may carry facts", where="gate")
+    check_none_leaves(reply.modules, order=order, rule=rule)
     envelope = reply_to_envelope(reply)
     for name, value in envelope.arrays.items():
         if not np.isfinite(value).all():

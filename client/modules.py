@@ -7,7 +7,7 @@ is used. Frozen modules lie as safetensors under their digest, so they travel on
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,13 @@ def held_digests(folder: Path) -> list[str]:
 
 
 def build_modules(
-    order: Order, task: Task, *, preset: str, frozen_folder: Path, device: torch.device
+    order: Order,
+    task: Task,
+    *,
+    preset: str,
+    frozen_folder: Path,
+    device: torch.device,
+    extras: Collection[str] = (),
 ) -> dict[str, torch.nn.Module]:
     """The modules of a phase, filled with the order's tensors.
 
@@ -38,16 +44,20 @@ def build_modules(
         preset: the study's preset.
         frozen_folder: where frozen modules are kept.
         device: where they go.
+        extras: names of the tensors that the study's strategy sends beside the trained modules; they are checked
+            like these, and left in the order.
 
     Raises:
         OrderRefusedError: names, shapes, dtype, digest or values are wrong.
         FrozenModuleMissingError: a frozen module is neither in the order nor on the site.
     """
-    if set(order.modules) != set(task.trains) or set(order.frozen) != set(task.reads):
+    if set(order.modules) != {*task.trains, *extras} or set(order.frozen) != set(task.reads):
         raise OrderRefusedError("the order's modules are not those of its phase", where="order")
     modules: dict[str, torch.nn.Module] = {}
     for name in task.trains:
         modules[name] = _filled(name, preset, _named(order.modules[name]), device)
+    for name in extras:
+        _check_extra(name, order)
     for name in task.reads:
         digest = order.frozen[name]
         if name in order.frozen_modules:
@@ -75,6 +85,19 @@ def _named(module: PackedModule) -> dict[str, np.ndarray]:
         return unpack(module.layout, module.values)
     except PeerError as error:
         raise OrderRefusedError(error.what, where="order") from error
+
+
+def _check_extra(name: str, order: Order) -> None:
+    extra, module = order.modules[name], order.modules[name.partition(".")[0]]
+    if extra.layout != module.layout or not np.isfinite(_flat(extra)).all():
+        raise OrderRefusedError(
+            f"the order's {name} does not fit its module, or is not finite", where="order"
+        )
+
+
+def _flat(module: PackedModule) -> np.ndarray:
+    _named(module)
+    return module.values
 
 
 def _keep(module: PackedModule, digest: str, folder: Path) -> None:

@@ -28,12 +28,19 @@ from cardionets_core.tasks import (
 )
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
+from cardionets_core.training.controls import TAKEN
+from cardionets_core.training.first_loss import first_loss
 from cardionets_core.training.local import round_statistics, train_locally
+from cardionets_core.training.local_rule import FIRST_LOSS, NORMALISER, LocalRule, local_rule
 from cardionets_core.training.numerics import Numerics
+from cardionets_core.training.pull import Pull
 from cardionets_core.training.seeds import derive_seed
+from client.controls import Controls
 from client.gate import release
+from client.local_tensors import LocalTensors
 from client.memory import DiskMemory
 from client.modules import build_modules, held_digests, pack_module
+from client.personal import PREFIX, Personal
 from client.site import Site, open_site, serving_role
 
 
@@ -48,6 +55,9 @@ class _Work:
     role: Role
     modules: Mapping[str, torch.nn.Module]
     view: SiteView
+    rule: LocalRule
+    local: LocalTensors
+    personal: Personal
 
 
 def answer(order: Order, *, site_path: Path) -> Reply:
@@ -81,16 +91,32 @@ def answer(order: Order, *, site_path: Path) -> Reply:
         raise PhaseNotPermittedError(
             "this site measures models and trains none", where="site.yaml: policy.role"
         )
+    rule, state = local_rule(study), site.config.folders.state
+    # Control variates and the like travel with the orders to train, where there are steps to correct.
+    corrected = order.kind == "train" and isinstance(task, GradientTask)
     modules = build_modules(
         order,
         task,
         preset=study.preset,
-        frozen_folder=site.config.folders.state / "frozen",
+        frozen_folder=state / "frozen",
         device=site.device,
+        extras=rule.extra_names(task.trains) if corrected else (),
     )
-    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=order.frozen)
-    view = SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=dict(order.shared))
-    work = _Work(order=order, site=site, study=study, task=task, role=role, modules=modules, view=view)
+    local = LocalTensors(state, order=order, rule=rule)
+    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=local.lay_over(modules))
+    shared = {name: value for name, value in order.shared.items() if name != TAKEN}
+    work = _Work(
+        order=order,
+        site=site,
+        study=study,
+        task=task,
+        role=role,
+        modules=modules,
+        view=SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=shared),
+        rule=rule,
+        local=local,
+        personal=Personal(state=state, order=order, rule=rule),
+    )
     return _WORKERS[order.kind](work)
 
 
@@ -130,33 +156,52 @@ def _train(work: _Work) -> Reply:
             site=site.name, name=order.name, sums=sums, values={"train_seconds": time.monotonic() - start}
         )
         return _release(reply, work, rows)
-    device = site.config.device
+    if not isinstance(task, GradientTask):
+        raise OrderRefusedError(f"task {task.name} is not trained by steps", where="order")
+    device, state, phase = site.config.device, site.config.folders.state, work.study.phases[order.name.phase]
+    numerics = Numerics(precision=device.precision, compile=device.compile, prefetch=device.prefetch)
+    rule, role, seed = work.rule, work.role, _seed(work)
+    values: dict[str, float] = {}
+    if FIRST_LOSS in rule.reports:
+        values[FIRST_LOSS] = first_loss(
+            task, work.modules, work.view, phase=phase, round_index=order.name.round, seed=seed, role=role,
+            numerics=numerics,
+        )  # fmt: skip
+    # Before the global steps: the personal model is drawn to what was sent.
+    work.personal.train(task, work.modules, work.view, phase=phase, seed=seed, role=role, numerics=numerics)
+    controls = Controls(state, site=site.name, order=order, trains=role.trains) if rule.extras else None
     result = train_locally(
         task,
         work.modules,
         work.view,
-        phase=work.study.phases[order.name.phase],
+        phase=phase,
         round_index=order.name.round,
-        seed=_seed(work),
-        role=work.role,
-        numerics=Numerics(precision=device.precision, compile=device.compile, prefetch=device.prefetch),
-        memory=DiskMemory(
-            site.config.folders.state / "optimiser",
-            study_digest=order.name.study_digest,
-            phase=order.name.phase,
-        ),
+        seed=seed,
+        role=role,
+        numerics=numerics,
+        memory=DiskMemory(state / "optimiser", study_digest=order.name.study_digest, phase=order.name.phase),
+        pull=Pull(mu=rule.mu, shift=controls.shift if controls else {}),
     )
-    trained = {name: pack_module(work.modules[name]) for name in work.role.trains} if result.samples else {}
+    if NORMALISER in rule.reports:
+        values[NORMALISER] = result.normaliser
+    trained = {name: pack_module(work.modules[name]) for name in role.trains} if result.samples else {}
+    samples = dict.fromkeys(trained, result.samples)
+    if controls:
+        trained |= controls.close(trained, way=result.way)
+    if rule.local and trained:
+        work.local.keep(work.modules, role.trains)
+        trained = {name: work.local.take_out(name, packed) for name, packed in trained.items()}
     reply = Reply(
         site=site.name,
         name=order.name,
         modules=trained,
-        samples=dict.fromkeys(trained, result.samples),
+        samples=samples,
         values={
             "loss": result.loss_mean,
             **{f"part/{name}": value for name, value in result.parts.items()},
+            **values,
             "steps": float(result.steps),
-            "role": float(task.roles.index(work.role)),
+            "role": float(task.roles.index(role)),
             "train_seconds": time.monotonic() - start,
         },
     )
@@ -197,6 +242,13 @@ def _evaluate(work: _Work) -> Reply:
     seed = derive_seed(work.study.seed, "evaluate", order.name.phase, site.name)
     work.task.prepare_modules(work.modules)
     sums = work.task.metric_sums(work.modules, work.view, split=order.split, seed=seed)
+    if isinstance(work.task, GradientTask) and work.rule.personal_of(work.task.trains):
+        personal = work.personal.for_measuring(work.task, work.modules)
+        own = sums
+        if personal is not None:
+            work.task.prepare_modules(personal)
+            own = work.task.metric_sums(personal, work.view, split=order.split, seed=seed)
+        sums = sums | {PREFIX + name: value for name, value in own.items()}
     return _release(Reply(site=site.name, name=order.name, sums=sums), work, rows)
 
 
@@ -215,4 +267,6 @@ def _seed(work: _Work) -> int:
 def _release(reply: Reply, work: _Work, rows: np.ndarray) -> Reply:
     patients = work.site.cohort.patients(rows)
     trains = work.role.trains
-    return release(reply, order=work.order, config=work.site.config, patients=patients, trains=trains)
+    return release(
+        reply, order=work.order, config=work.site.config, patients=patients, trains=trains, rule=work.rule
+    )

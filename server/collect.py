@@ -18,6 +18,8 @@ from cardionets_core.errors import FrozenModuleMissingError, ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, RoundName
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task
+from cardionets_core.training.local_rule import local_rule
+from server.aggregation import taken_marks
 from server.checkpoints import Checkpoint
 from server.expected_sums import ExpectedSums
 from server.measure import Measured, measure
@@ -61,6 +63,7 @@ class Collector:
         self._members = members
         self._tell = tell
         self._sums = ExpectedSums(study.preset)
+        self._rule = local_rule(study)
         self._deadline_s = study.sites.deadline_s
 
     def train(
@@ -78,6 +81,10 @@ class Collector:
         if isinstance(task, GradientTask) and task.shares:
             given = self._statistics(name, task, serving, checkpoint=checkpoint)
             shared, serving, rows, sent = given.sums, given.nodes, given.left_out, given.bytes_sent
+        extras: tuple[str, ...] = ()
+        if isinstance(task, GradientTask) and self._rule.extras:
+            extras = self._rule.extra_names(task.trains)
+            shared = {**(shared or {}), **taken_marks(checkpoint.history, phase=name.phase)}
         orders = round_orders(
             "train",
             name,
@@ -86,6 +93,7 @@ class Collector:
             checkpoint=checkpoint,
             holds={node: self._members.holds(node) for node in serving},
             shared=shared,
+            extras=extras,
         )
         for answer in self._link.ask(orders, deadline_s=self._deadline_s):
             row = self._accept(answer, orders[answer.node], task, checkpoint=checkpoint, store=store)
@@ -164,7 +172,14 @@ class Collector:
                 role = role_of(reply, task, site=site)
                 trains = () if isinstance(task, ClosedFormTask) else role.trains
                 layouts = {module: checkpoint.layouts[module] for module in trains}
-                check_reply(reply, order=order, site=site, layouts=layouts, bounds=self._study.reply_bounds)
+                check_reply(
+                    reply,
+                    order=order,
+                    site=site,
+                    layouts=layouts,
+                    bounds=self._study.reply_bounds,
+                    rule=self._rule,
+                )
                 check_sums(reply, site=site, expected=self._sums.of_training(task))
                 store.accept(reply, weight=role.weight)
                 row.update(status="trained", samples=dict(reply.samples), **reply.values)
@@ -217,11 +232,16 @@ class Collector:
                 task=task,
                 expected=self._sums.of_metrics(task),
                 deadline_s=self._deadline_s,
+                personal=isinstance(task, GradientTask) and bool(self._rule.personal_of(task.trains)),
             )
             if split == "test":
                 entry["test"] = {"pooled": found.pooled, "sites": found.rows(), "external": found.external}
+                if found.personal:
+                    entry["test"]["personal"] = found.personal
                 continue
             entry["pooled"] = found.pooled
+            if found.personal:
+                entry["personal"] = found.personal
             for row in entry["sites"]:
                 if row["site"] in found.by_site:
                     row["metrics"] = found.by_site[row["site"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ def round_orders(
     files: Mapping[str, Path] | None = None,
     shared: Mapping[str, np.ndarray] | None = None,
     split: Literal["validation", "test"] = "validation",
+    extras: Sequence[str] = (),
 ) -> dict[int, Order]:
     """One order a node; nodes that lack the same frozen modules share one order object.
 
@@ -37,13 +38,21 @@ def round_orders(
         files: newer files of some modules than the checkpoint's.
         shared: added statistics of the round.
         split: which held-out patients to measure.
+        extras: names of the tensors that the strategy sends beside the modules; zero until it remembers them.
     """
 
     def packed(module: str) -> PackedModule:
         path = (files or {}).get(module) or checkpoint.path(module)
         return PackedModule(layout=checkpoint.layouts[module], values=np.fromfile(path, dtype="<f4"))
 
+    def remembered(extra: str) -> PackedModule:
+        if extra in checkpoint.digests:
+            return packed(extra)
+        layout = checkpoint.layouts[extra.partition(".")[0]]
+        return PackedModule(layout=layout, values=np.zeros(layout.size, dtype=np.float32))
+
     modules = {module: packed(module) for module in task.trains}
+    modules |= {extra: remembered(extra) for extra in extras}
     frozen = {module: checkpoint.digests[module] for module in task.reads}
     alike: dict[frozenset[str], Order] = {}
     orders: dict[int, Order] = {}

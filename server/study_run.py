@@ -16,6 +16,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.errors import QuorumNotMetError
 from cardionets_core.exchange.messages import Order, RoundName
 from cardionets_core.tasks import MeasureTask
+from server.aggregation import strategy_of
 from server.checkpoints import Checkpoint, CheckpointStore
 from server.collect import Collector, round_entry
 from server.members import Members
@@ -32,7 +33,7 @@ from server.phase_order import tasks_of
 from server.progress import Event, Progress, silent
 from server.round_store import RoundStore
 from server.rounds import SiteLink
-from strategies import Strategy, make_strategy
+from strategies import RoundFacts, Strategy
 
 
 class StudyRun:
@@ -67,7 +68,7 @@ class StudyRun:
         self._progress = progress
         self._initial = initial
         self._tasks = tasks_of(study)
-        self._strategy: Strategy = make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
+        self._strategy: Strategy = strategy_of(study, self._tasks)
         self._deadline_s = study.sites.deadline_s
         self._seconds: list[float] = []
         self._collector = Collector(study, link=link, members=self.members, tell=self._tell)
@@ -146,7 +147,14 @@ class StudyRun:
             raise self._quorum(index, number, trained)
         files = {module: checkpoint.path(module) for module in checkpoint.digests}
         files.update(
-            combine_replies(task, store, strategy=self._strategy, checkpoint=checkpoint, work=self._work)
+            combine_replies(
+                task,
+                store,
+                strategy=self._strategy,
+                checkpoint=checkpoint,
+                work=self._work,
+                facts=RoundFacts(number=number, population=len(members)),
+            )
         )
         decay = self.study.phases[index].ema_decay
         if decay is not None:

@@ -67,7 +67,9 @@ class FlowerStrategy(Strategy):
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         known = self.parameters()
         self.defaults = {  # type: ignore[misc]
-            name: value.default for name, value in known.items() if value.default is not inspect.Parameter.empty
+            name: value.default
+            for name, value in known.items()
+            if value.default is not inspect.Parameter.empty
         }
         self.required = frozenset(set(known) - set(self.defaults))  # type: ignore[misc]
         super().__init__(options)

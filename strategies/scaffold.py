@@ -17,7 +17,16 @@ import numpy as np
 from cardionets_core.training.local_rule import CONTROL
 from strategies.linear import WEIGHTS, counts, write_sum
 from strategies.options import Scalar
-from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy, fsynced, stretch, tiles
+from strategies.strategy import (
+    FIRST_ROUND,
+    NOTHING,
+    RoundFacts,
+    StoredModule,
+    Strategy,
+    fsynced,
+    stretch,
+    tiles,
+)
 
 
 class Scaffold(Strategy):

@@ -6,12 +6,14 @@ combined is the strategies' business and is not known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from cardionets_core.config.study import Phase, Scalar, Study
 from cardionets_core.errors import ConfigError
+from cardionets_core.exchange.tensors import Layout
 
 CONTROL = "control"
 FIRST_LOSS = "first_loss"
@@ -50,6 +52,16 @@ class LocalRule:
     def keeps(self, module: str, tensor: str) -> bool:
         """Whether a tensor stays at the site."""
         return any(fnmatchcase(f"{module}.{tensor}", pattern) for pattern in self.local)
+
+    def kept_parts(self, module: str, layout: Layout) -> list[slice]:
+        """Where the tensors that stay at the site lie in a module's flat values."""
+        found, start = [], 0
+        for tensor, shape in zip(layout.names, layout.shapes, strict=True):
+            stop = start + math.prod(shape)
+            if self.keeps(module, tensor):
+                found.append(slice(start, stop))
+            start = stop
+        return found
 
     def personal_of(self, trains: Iterable[str]) -> tuple[str, ...]:
         """Those of some trained modules of which the site has its own."""
@@ -92,7 +104,9 @@ def _number(options: Mapping[str, Scalar], name: str) -> float:
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1e12:
         raise ConfigError(
-            f"{name} is {value!r}", where=f"study: aggregation.options: {name}", remedy="it is a number from 0 on"
+            f"{name} is {value!r}",
+            where=f"study: aggregation.options: {name}",
+            remedy="it is a number from 0 on",
         )
     return float(value)
 
