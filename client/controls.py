@@ -1,8 +1,8 @@
-"""SCAFFOLD's control variates of a site: kept on its disk, their change sent with each trained module (step 7).
+"""SCAFFOLD's control variates of a site: kept on its disk, their change sent with each module (step 7).
 
-A site's control variate counts from the moment that its change has entered the coordinator's. The order tells which
-replies have (``TAKEN``); a state whose reply was late, lost or refused is passed over, so both sides add up to the
-same.
+A site's control variate counts from the moment that its change has entered the coordinator's. The order tells
+which replies have (``TAKEN``); a state whose reply was late, lost or refused is passed over, so both sides
+add up to the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Tensors that stay at the site, such as norm layers (FedBN): laid over what was sent, and taken out of the reply.
+"""Tensors that stay at the site, such as norm layers (FedBN): laid over what was sent, left out of replies.
 
-Comes in: modules as the coordinator sent them. Goes out: the same modules with the site's own local tensors, and
-packed modules in which the local tensors are again those that were sent. They last from phase to phase of a study.
+Comes in: modules as the coordinator sent them. Goes out: the same modules with the site's own local tensors,
+and packed modules in which the local tensors are again those that were sent. They last from phase to phase of
+a study.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class LocalTensors:
         """Put the site's tensors into the modules.
 
         Returns:
-            Digests of the frozen modules as they now are: those of the order, changed where a tensor is local.
+            Digests of the frozen modules as they now are: those of the order, changed where a tensor is
+            local.
 
         Raises:
             CheckpointError: a kept state is torn or does not fit.

@@ -1,8 +1,8 @@
-"""What must last at a site from round to round of a phase, on its disk, one safetensors file a round (step 7).
+"""What lasts at a site from round to round of a phase, on its disk, one safetensors file a round (step 7).
 
-Optimiser moments, control variates, local tensors, personal models. A round always begins from the state of a round
-before it, so a round that is asked for again begins from where it began the first time, and advances nothing twice.
-The files lie in ``folders.state`` and never leave the site.
+Optimiser moments, control variates, local tensors, personal models. A round always begins from the state of a
+round before it, so a round that is asked for again begins from where it began the first time, and advances
+nothing twice. The files lie in ``folders.state`` and never leave the site.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DiskMemory:
             ) from error
 
     def keep(self, round_index: int, state: State) -> None:
-        """Store the state after a round, whole or not at all; beside it only that which it began from is kept."""
+        """Store the state after a round, whole or not at all; beside it stays that of its beginning."""
         self._folder.mkdir(parents=True, exist_ok=True)
         part = self._folder / f".{round_index:05d}.{os.getpid()}.part"
         save_file(state, part)

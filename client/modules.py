@@ -44,7 +44,8 @@ def build_modules(
         preset: the study's preset.
         frozen_folder: where frozen modules are kept.
         device: where they go.
-        extras: names of the tensors that the study's strategy sends beside the trained modules; they are checked
+        extras: names of the tensors that the study's strategy sends beside the trained modules; they are
+        checked
             like these, and left in the order.
 
     Raises:

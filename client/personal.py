@@ -1,7 +1,7 @@
 """Ditto's personal modules: trained beside the global ones, measured here, never sent (step 7).
 
-Comes in: the modules as the coordinator sent them, before the site's own steps. Goes out: nothing but a file in the
-site's state, and at an order to measure, sums of the personal model beside those of the global one.
+Comes in: the modules as the coordinator sent them, before the site's own steps. Goes out: nothing but a file
+in the site's state, and at an order to measure, sums of the personal model beside those of the global one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Personal:
             self._memory(FOLDER).keep(number, tensors)
 
     def for_measuring(self, task: Task, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module] | None:
-        """The personal model after the order's round; None where the site has none and the global one stands."""
+        """The personal model after the order's round; None where the site has none."""
         mine = self.rule.personal_of(task.trains)
         if not mine or self._memory(FOLDER).recall(self.order.name.round + 1) is None:
             return None

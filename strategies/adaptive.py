@@ -1,8 +1,8 @@
-"""Adaptive optimisers at the server: what FedAdam, FedYogi and FedAdagrad share (Reddi et al. 2021, 2003.00295).
+"""Adaptive steps at the server, of FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, 2003.00295).
 
-Algorithm 2: with the sites' mean change d, ``m <- beta_1 m + (1 - beta_1) d``, a second moment v of d^2 by the
-optimiser's own rule, and ``w <- w + rate m / (sqrt(v) + tau)``. m and v begin at zero in each phase, as Flower's do
-(the paper begins v at tau^2 or more). Sums are in float64; m and v are kept as float32.
+Algorithm 2: with the sites' mean change d, ``m <- beta_1 m + (1 - beta_1) d``, a second moment v of d^2 by
+the optimiser's own rule, and ``w <- w + rate m / (sqrt(v) + tau)``. m and v begin at zero in each phase, as
+Flower's do (the paper begins v at tau^2 or more). Sums are in float64; m and v are kept as float32.
 """
 
 from __future__ import annotations

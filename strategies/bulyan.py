@@ -1,8 +1,8 @@
-"""Bulyan: a selection by Krum, then a mean around the median of each number (El Mhamdi et al. 2018, 1802.07927).
+"""Bulyan: a selection by Krum, then means around the medians (El Mhamdi et al. 2018, 1802.07927).
 
-Of n >= 4 f + 3 replies, ``theta = n - 2 f`` are selected by Krum, one after the other without those chosen before
-(section 4); then each coordinate is the mean of the ``theta - 2 f`` values nearest to the selected ones' median. Of
-two values equally near, the lower counts.
+Of n >= 4 f + 3 replies, ``theta = n - 2 f`` are selected by Krum, one after the other without those chosen
+before (section 4); then each coordinate is the mean of the ``theta - 2 f`` values nearest to the selected
+ones' median. Of two values equally near, the lower counts.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Bulyan(Strategy):
         count = distances.shape[0] - 2 * self._attackers
         if not self._iterated:
             return nearest_to_others(krum_scores(distances, attackers=self._attackers), count)
-        left, chosen = list(range(distances.shape[0])), []
+        left, chosen = list(range(distances.shape[0])), list[int]()
         while len(chosen) < count:
             scores = krum_scores(distances[np.ix_(left, left)], attackers=self._attackers)
             chosen.append(left.pop(nearest_to_others(scores, 1)[0]))

@@ -28,7 +28,7 @@ def squared_distances(replies: Sequence[StoredModule]) -> np.ndarray:
 
 
 def krum_scores(distances: np.ndarray, *, attackers: int) -> np.ndarray:
-    """Sum of each site's squared distances to its n - f - 2 nearest others (Blanchard et al. 2017, section 4).
+    """Sum of each site's squared distances to its n - f - 2 nearest others (Blanchard et al. 2017).
 
     Args:
         distances: squared, [sites, sites].

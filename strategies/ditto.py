@@ -1,7 +1,7 @@
-"""Ditto: a global model by FedAvg, and at each site a personal one near it (Li et al. 2021, arXiv 2012.04221).
+"""Ditto: a global model by FedAvg, and a personal one at each site (Li et al. 2021, arXiv 2012.04221).
 
-The site minimises ``F_k(v) + lambda / 2 |v - w_t|^2`` over a copy v of its own (equation 2, algorithm 1). It is
-measured there and never leaves. What is kept where: ``client/personal.py``.
+The site minimises ``F_k(v) + lambda / 2 |v - w_t|^2`` over a copy v of its own (equation 2, algorithm 1). It
+is measured there and never leaves. What is kept where: ``client/personal.py``.
 """
 
 from __future__ import annotations

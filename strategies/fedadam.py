@@ -1,7 +1,7 @@
 """FedAdam: Adam at the server (Reddi et al. 2021, arXiv 2003.00295, algorithm 2).
 
-``v <- beta_2 v + (1 - beta_2) d^2``. The paper has no correction of the first rounds' bias. Flower's FedAdam has
-Adam's with an exponent of one more than the round; ``bias_correction``, the default, is that very one.
+``v <- beta_2 v + (1 - beta_2) d^2``. The paper has no correction of the first rounds' bias. Flower's FedAdam
+has Adam's with an exponent of one more than the round; ``bias_correction``, the default, is that very one.
 """
 
 from __future__ import annotations

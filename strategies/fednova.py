@@ -1,8 +1,9 @@
-"""FedNova: changes are divided by the steps behind them before they are averaged (Wang et al. 2020, 2007.07481).
+"""FedNova: changes are divided by the steps behind them, then averaged (Wang et al. 2020, 2007.07481).
 
-``x <- x - tau * sum_k p_k d_k`` with ``d_k = (x - x_k) / |a_k|_1`` and ``tau = sum_k p_k |a_k|_1`` (equations 5
-and 6). ``|a_k|_1`` comes with each reply as ``normaliser``: its steps, or what the paper puts in their place under
-momentum and a proximal term; see ``cardionets_core/training/pull.py``. Equal normalisers give FedAvg.
+``x <- x - tau * sum_k p_k d_k`` with ``d_k = (x - x_k) / |a_k|_1`` and ``tau = sum_k p_k |a_k|_1`` (equations
+5 and 6). ``|a_k|_1`` comes with each reply as ``normaliser``: its steps, or what the paper puts in their
+place under momentum and a proximal term; see ``cardionets_core/training/pull.py``. Equal normalisers give
+FedAvg.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """FedProx: a proximal term at the sites, the weighted mean at the server (Li et al. 2020, arXiv 1812.06127).
 
-Each site minimises ``F_k(w) + mu / 2 |w - w_t|^2`` (equation 2), see ``cardionets_core/training/pull.py``. With
-mu = 0 it is FedAvg bit for bit.
+Each site minimises ``F_k(w) + mu / 2 |w - w_t|^2`` (equation 2), see ``cardionets_core/training/pull.py``.
+With mu = 0 it is FedAvg bit for bit.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Flower's own strategies in the place of ours: their ``aggregate_train`` runs unchanged on our stored replies.
+"""Flower's own strategies in the place of ours: ``aggregate_train`` runs unchanged on stored replies.
 
 Comes in: one module's replies, as Flower sees them: an ArrayRecord of one flat array and a MetricRecord with
-``num-examples`` (and ``train_loss`` where the site measured one) a site. Goes out: the new module. A Flower strategy
-lives through a study in memory; ours must survive a restart. So each round a new one is made, given what it
-remembered from the last round's files, and asked; what it then remembers is written again. One that remembers
-anything else is refused, since a resumed study would forget it. All replies of a module are in memory at once, as
-Flower's strategies want them; ours of the same names are streamed.
+``num-examples`` (and ``train_loss`` where the site measured one) a site. Goes out: the new module. A Flower
+strategy lives through a study in memory; ours must survive a restart. So each round a new one is made, given
+what it remembered from the last round's files, and asked; what it then remembers is written again. One that
+remembers anything else is refused, since a resumed study would forget it. All replies of a module are in
+memory at once, as Flower's strategies want them; ours of the same names are streamed.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ class FlowerStrategy(Strategy):
         try:
             return _class(self.flower_class)(**self.options.values)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"Flower refuses the options of {self.name}: {error}", where=WHERE) from error
+            raise ConfigError(
+                f"Flower refuses the options of {self.name}: {error}",
+                where=WHERE,
+                remedy=f"its options and defaults are those of flwr.serverapp.strategy.{self.flower_class}",
+            ) from error
 
     def _check_nothing_else(self, made: Any, fresh: Mapping[str, Any]) -> None:
         """Refuse a strategy that holds, beside its named state, what it did not hold before."""
@@ -172,7 +176,11 @@ def _values(held: Any, size: int) -> np.ndarray:
 
 def _write(path: Path, values: np.ndarray, size: int) -> None:
     if values.size != size:
-        raise ConfigError(f"Flower gave {values.size} values for {size}", where="study: aggregation.strategy")
+        raise ConfigError(
+            f"Flower gave {values.size} values for {size}",
+            where="study: aggregation.strategy",
+            remedy="use the strategy of this house under the same name, without flower/",
+        )
     with fsynced(path) as handle:
         handle.write(values.astype("<f4").tobytes())
 

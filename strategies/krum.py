@@ -1,8 +1,8 @@
 """Krum: the one reply that lies closest to the others (Blanchard et al. 2017, arXiv 1703.02757, section 4).
 
-Of n sites with f attackers among them, that with the smallest sum of squared distances to its n - f - 2 nearest.
-The proof asks for n > 2 f + 2, so fewer replies are refused. Distances are those of one module; the next global
-module is the chosen site's, byte for byte.
+Of n sites with f attackers among them, that with the smallest sum of squared distances to its n - f - 2
+nearest. The proof asks for n > 2 f + 2, so fewer replies are refused. Distances are those of one module; the
+next global module is the chosen site's, byte for byte.
 """
 
 from __future__ import annotations

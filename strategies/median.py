@@ -1,7 +1,7 @@
-"""Coordinate median: of each number the middle one of the sites (Yin et al. 2018, arXiv 1803.01498, option I).
+"""Coordinate median: of each number the middle one (Yin et al. 2018, arXiv 1803.01498, option I).
 
-Sites count alike, whatever their samples: a claimed count moves nothing. Of an even number of sites it is the mean
-of the two in the middle.
+Sites count alike, whatever their samples: a claimed count moves nothing. Of an even number of sites it is the
+mean of the two in the middle.
 """
 
 from __future__ import annotations

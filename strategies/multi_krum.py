@@ -1,7 +1,7 @@
-"""Multi-Krum: the mean of the replies that lie closest to the others (Blanchard et al. 2017, 1703.02757, section 5).
+"""Multi-Krum: the mean of the most central replies (Blanchard et al. 2017, 1703.02757, section 5).
 
-The m replies with the lowest Krum scores are averaged. Sites count alike by default, since a claimed number of
-samples is not checked by distances.
+The m replies with the lowest Krum scores are averaged. Sites count alike by default, since a claimed number
+of samples is not checked by distances.
 """
 
 from __future__ import annotations

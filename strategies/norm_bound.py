@@ -1,8 +1,8 @@
 """Norm bounding: each site's change is cut to a bound before the mean (Sun et al. 2019, arXiv 1911.07963).
 
-``w <- w + sum_k p_k min(1, bound / |w_k - w|) (w_k - w)`` (section 4), with the norm of each module. A site cannot
-move the model by more than its share of the bound, whatever it sends. Where no change passes the bound it is the
-plain mean, bit for bit.
+``w <- w + sum_k p_k min(1, bound / |w_k - w|) (w_k - w)`` (section 4), with the norm of each module. A site
+cannot move the model by more than its share of the bound, whatever it sends. Where no change passes the bound
+it is the plain mean, bit for bit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """q-FedAvg: sites with a higher loss count for more (Li et al. 2020, arXiv 1905.10497, algorithm 2).
 
 With the loss F_k of the global model at site k and ``g_k = L (w - w_k)``, ``L = 1 / local_rate``:
-``w <- w - sum_k p_k F_k^q g_k / sum_k p_k h_k``, ``h_k = q F_k^(q-1) |g_k|^2 + L F_k^q``. F_k comes with each reply as
-``first_loss``: the site measures it before its first step. The norm is that of each module; a phase of one module
-is the paper's step, in a phase of several each has its own.
+``w <- w - sum_k p_k F_k^q g_k / sum_k p_k h_k``, ``h_k = q F_k^(q-1) |g_k|^2 + L F_k^q``. F_k comes with each
+reply as ``first_loss``: the site measures it before its first step. The norm is that of each module; a phase
+of one module is the paper's step, in a phase of several each has its own.
 """
 
 from __future__ import annotations

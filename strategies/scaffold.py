@@ -1,8 +1,8 @@
-"""SCAFFOLD: control variates take the drift out of the sites' steps (Karimireddy et al. 2020, arXiv 1910.06378).
+"""SCAFFOLD: control variates against the drift of the sites (Karimireddy et al. 2020, arXiv 1910.06378).
 
-Algorithm 1 with option II: ``x <- x + rate * mean(y_i - x)`` and ``c <- c + |S| / N * mean(c_i+ - c_i)`` over the
-sites S of a round among N that serve the phase. c goes out with each module as ``MODULE.control``, the site's
-change of c_i comes back under that name. The site's side is ``cardionets_core/training/controls.py``.
+Algorithm 1 with option II: ``x <- x + rate * mean(y_i - x)`` and ``c <- c + |S| / N * mean(c_i+ - c_i)`` over
+the sites S of a round among N that serve the phase. c goes out with each module as ``MODULE.control``, the
+site's change of c_i comes back under that name. The site's side is ``cardionets_core/training/controls.py``.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def stacks(replies: Sequence[StoredModule], *, most_values: int = TILE_VALUES) -
         for row, reply in zip(held, replies, strict=True):
             with reply.path.open("rb") as handle:
                 handle.seek(4 * start)
-                handle.readinto(memoryview(row[:count]).cast("B"))
+                handle.readinto(row[:count].view(np.uint8).data)
         found = held[:, :count]
         if len(replies) > 1:
             found += 0.0

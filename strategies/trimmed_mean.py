@@ -1,6 +1,7 @@
-"""Trimmed mean: the mean of each number without its smallest and largest (Yin et al. 2018, 1803.01498, option II).
+"""Trimmed mean: of each number the mean without the extremes (Yin et al. 2018, 1803.01498, option II).
 
-Of n sites, ``int(trim * n)`` are cut at either end of every coordinate. Sites count alike, whatever their samples.
+Of n sites, ``int(trim * n)`` are cut at either end of every coordinate. Sites count alike, whatever their
+samples.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """SCAFFOLD at the site: what to add to its gradients, and its next control variate (Karimireddy et al. 2020).
 
-Option II of algorithm 1: ``c_i+ = c_i - c + (x - y_i) / (K eta)``. K eta is the way that a gradient of one would have
-gone, so schedules and momentum are taken into account. Comes in: tensors of one module. Goes out: tensors.
+Option II of algorithm 1: ``c_i+ = c_i - c + (x - y_i) / (K eta)``. K eta is the way that a gradient of one
+would have gone, so schedules and momentum are taken into account. Comes in: tensors of one module. Goes out:
+tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TAKEN = "strategy/taken"
 
 
 def mark(site: str, phase: int, number: int) -> float:
-    """48 bits of a hash of a site's reply to a round, exact in float64: told to all without the site's name."""
+    """48 bits of a hash of a site's reply to a round, exact in float64; it does not tell the site."""
     text = f"{site}\x1f{phase}\x1f{number}"
     return float(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big"))
 

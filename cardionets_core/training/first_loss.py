@@ -1,4 +1,4 @@
-"""The loss of the model that a site was sent, before its first step; q-FedAvg weighs the sites by it (step 7)."""
+"""The loss of the model that a site was sent, before its first step: q-FedAvg weighs the sites by it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def first_loss(
 ) -> float:
     """Mean loss of the modules over the first epoch that ``train_locally`` will show, without a step.
 
-    One more pass over the training rows. Masks and noise follow from (seed, round); torch's own generator is left
-    as it was. Arguments as those of ``train_locally``.
+    One more pass over the training rows. Masks and noise follow from (seed, round); torch's own generator is
+    left as it was. Arguments as those of ``train_locally``.
 
     Returns:
         0 for a site without usable rows.

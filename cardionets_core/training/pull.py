@@ -1,8 +1,8 @@
-"""What a strategy adds to the gradient of each local step, and how far plain gradients would have carried (step 7).
+"""What a strategy adds to the gradient of each local step, and how far plain gradients carry (step 7).
 
-Comes in: the modules as a round begins, a proximal weight, control variates. Goes out: changed gradients, and the
-two lengths by which FedNova and SCAFFOLD read a mean gradient from a site's change. Files and the wire are unknown
-here.
+Comes in: the modules as a round begins, a proximal weight, control variates. Goes out: changed gradients, and
+the two lengths by which FedNova and SCAFFOLD read a mean gradient from a site's change. Files and the wire
+are unknown here.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Pulled:
 
     @torch.no_grad()
     def add_proximal(self) -> None:
-        """Add ``mu (w - anchor)`` to the gradients: before they are clipped, as it is part of the objective."""
+        """Add ``mu (w - anchor)`` to the gradients: before they are clipped, as part of the objective."""
         for parameter, anchor in self._proximal:
             _add(parameter, self._mu * (parameter - anchor))
 
@@ -72,9 +72,10 @@ class Pulled:
 class Distance:
     """How far a gradient of one at every step carries a weight, by the round's own rates.
 
-    For SGD of rate r and momentum m the n-th step moves by ``r (1 + m + ... + m^(n-1))``, and a proximal term takes
-    ``mu`` times the way that lies behind from each gradient: ``|a|_1`` of FedNova (Wang et al. 2020, section 4.2)
-    is this way over the mean rate. Steps of Adam are as long as their rate whatever the gradient, so it counts them.
+    For SGD of rate r and momentum m the n-th step moves by ``r (1 + m + ... + m^(n-1))``, and a proximal term
+    takes ``mu`` times the way that lies behind from each gradient: ``|a|_1`` of FedNova (Wang et al. 2020,
+    section 4.2) is this way over the mean rate. Steps of Adam are as long as their rate whatever the
+    gradient, so it counts them.
 
     Args:
         spec: the optimiser.
@@ -98,7 +99,7 @@ class Distance:
 
     @property
     def normaliser(self) -> float:
-        """The way over the mean rate; the number of steps where nothing but the gradient moves the weights."""
+        """The way over the mean rate; the steps where nothing but the gradient moves the weights."""
         return self.way / self._rates * self._steps if self._rates > 0.0 else 0.0
 
 
