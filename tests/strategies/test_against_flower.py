@@ -1,7 +1,7 @@
 """Numbers agree with Flower's own implementations, over rounds, where both exist.
 
-Differences, each by an option: FedAvgM of this house is Nesterov's unless told otherwise; Multi-Krum and the server
-strategies weigh by samples only where the study says so; Bulyan selects one after the other as in its paper unless
+Differences, each by an option: FedAvgM is Nesterov's here unless told otherwise; Multi-Krum weighs by
+samples only where the study says so; Bulyan selects one after the other as in its paper unless
 ``selection: once``; q-FedAvg weighs the sites by samples unless ``weights: equal``.
 """
 

@@ -49,7 +49,7 @@ def test_nothing_moves_where_nobody_moved(bench, draw, name):
     replies = told(bench, np.repeat([mine], 7, axis=0), range(1, 8))
     got, _ = bench.rounds(name, options_of(name), replies, current=mine, rounds=2)
     # Flower averages in float32, and an adaptive step makes its rounding larger.
-    np.testing.assert_allclose(got, mine, rtol=1e-6, atol=1e-4 if name.startswith("flower/") else 0)
+    np.testing.assert_allclose(got, mine, rtol=1e-6, atol=1e-3 if name.startswith("flower/") else 0)
 
 
 @pytest.mark.parametrize("name", OURS)
