@@ -7,14 +7,14 @@ that very reply.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from strategies.strategy import NOTHING, StoredModule, Strategy, tiles
+from strategies.linear import counts, write_sum
+from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy, tiles
 
 
 class FedAvg(Strategy):
@@ -30,13 +30,11 @@ class FedAvg(Strategy):
         target: Path,
         before: Mapping[str, Path] = NOTHING,
         after: Mapping[str, Path] = NOTHING,
+        facts: RoundFacts = FIRST_ROUND,
     ) -> None:
         """See ``Strategy.combine``."""
-        with target.open("wb") as handle:
-            for mean in weighted_means(replies):
-                handle.write(mean.astype("<f4").tobytes())
-            handle.flush()
-            os.fsync(handle.fileno())
+        factors = counts(replies, "samples")
+        write_sum(replies, factors, total=sum(factors), target=target)
 
 
 def weighted_means(replies: Sequence[StoredModule]) -> Iterator[np.ndarray]:

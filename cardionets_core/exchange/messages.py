@@ -22,6 +22,8 @@ Scalar = str | int | float
 Kind = Literal["census", "statistics", "train", "evaluate"]
 MEASURED = "measured/"
 """Begins the names of the metric sums in a reply to an order to train."""
+PERSONAL = "personal/"
+"""Begins the names of the metric sums of a site's own model, after ``MEASURED`` where both apply."""
 KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
 
 

@@ -61,6 +61,6 @@ def test_a_module_larger_than_a_tile_is_walked_whole(tmp_path):
 
 def test_an_unknown_strategy_or_option_is_named():
     with pytest.raises(UnknownNameError, match="fedavg"):
-        make_strategy("krum", {})
+        make_strategy("sing", {})
     with pytest.raises(ConfigError, match="momentum"):
         make_strategy("fedavg", {"momentum": 1})
