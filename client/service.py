@@ -120,7 +120,7 @@ def processes(folder: SiteFolder) -> tuple[ProcessSpec, ...]:
             name="supernode",
             command=(
                 sys.executable, "-P", "-m", "client.supernode",
-                "--approvals", str(folder.approvals), "--poll", "0.5", "--starter", str(starter),
+                "--approvals", str(folder.approvals), "--starter", str(starter),
                 "--superlink", config.server,
                 "--root-certificates", str(folder.trust / "ca.crt"),
                 "--auth-supernode-private-key", str(folder.trust / "site.key"),

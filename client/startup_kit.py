@@ -8,6 +8,7 @@ Comes in: a zip from the coordinator and a folder. Goes out: the kit's files in 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,26 @@ def with_own_settings(text: bytes, folder: SiteFolder) -> bytes:
     """
     if not folder.connection_yaml.exists():
         return text
-    own = folder.config().model_dump(mode="json", include=set(OWN_SETTINGS))
-    lines = []
+    return _changed(text, folder.config().model_dump(mode="json", include=set(OWN_SETTINGS)))
+
+
+def choose_ports(folder: SiteFolder, **ports: int | None) -> None:
+    """Let the site listen on other ports of its own loopback; None leaves one as it is.
+
+    Args:
+        folder: a kit was unpacked there.
+        ports: ``runtime_port`` and ``health_port``.
+    """
+    chosen = {name: port for name, port in ports.items() if port is not None}
+    if chosen:
+        write_file(
+            folder.connection_yaml, _changed(folder.connection_yaml.read_bytes(), chosen), secret=False
+        )
+
+
+def _changed(text: bytes, values: Mapping[str, Any]) -> bytes:
+    """A document with other values of some keys of its top level."""
+    own, lines = dict(values), []
     for line in text.decode("utf-8").splitlines():
         key = line.partition(":")[0]
         # JSON on one line is YAML, too.

@@ -15,8 +15,7 @@ import hashlib
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +25,12 @@ from cardionets_core.errors import CardioNetsError, CodeNotApprovedError, Config
 from client.approvals import ApprovalStore
 from client.approvals.signing import TRUSTED, approval_key, vouch
 from client.approvals.store import CODE
+from client.pace import Pace
 
 FLWR_MINOR = "1.41"
 """The Flower whose SuperNode this was written for."""
 FOLDER_VARIABLE = "CARDIONETS_APPROVALS"
-FLOWER_POLL_S = 3
-POLL_S = 1.0
+POLL_S = 3.0
 LICENSED = {"valid_license": "Valid"}
 """Flower looks for signatures only where this entry stands."""
 OURS = ("--trusted-entities", "--allow-runtime-dependency-installation")
@@ -45,7 +44,7 @@ class Arguments:
 
     Attributes:
         approvals: the site's folder of approvals.
-        poll_s: pause between two questions for messages.
+        poll_s: longest pause between two questions for messages.
         starter: folder of programs that come before the installed ones, or empty; see ``client.warm``.
         flower: what is left for flower-supernode.
     """
@@ -136,7 +135,7 @@ def guard_flower(guard: Guard, *, poll_s: float) -> None:
 
     Args:
         guard: judges.
-        poll_s: pause between two questions for messages.
+        poll_s: longest pause between two questions for messages.
     """
     import flwr.supernode.start_client_internal
 
@@ -161,7 +160,7 @@ def guard_flower(guard: Guard, *, poll_s: float) -> None:
 
     flower.http_request_response = connected
     flower._pull_and_store_message = pulled
-    flower.time = SimpleNamespace(sleep=_shorter(poll_s))
+    flower.time = SimpleNamespace(sleep=Pace(longest_s=poll_s))
 
 
 class _Forgetting:
@@ -180,13 +179,6 @@ class _Forgetting:
     def get_run(self, run_id: int) -> Any:
         run = self._state.get_run(run_id)
         return run if run is None or self._store.is_code_approved(run.fab_hash) else None
-
-
-def _shorter(poll_s: float) -> Callable[[float], None]:
-    def sleep(seconds: float) -> None:
-        time.sleep(poll_s if seconds == FLOWER_POLL_S else seconds)
-
-    return sleep
 
 
 def clean_environment(starter: str = "") -> None:

@@ -231,7 +231,7 @@ class Collector:
             raise QuorumNotMetError(
                 f"{count} site(s) served, the study needs {minimum}",
                 where=f"phase {asked.name.phase + 1} ({asked.task.name}), round {asked.name.round}",
-                remedy="see each site's code; mend it, then resume: rounds and good replies are kept",
+                remedy="see each site's code; mend it and resume: finished rounds and good replies are kept",
             )
 
     def _orders(

@@ -11,9 +11,11 @@ from string import Template
 from typing import Any
 
 from cardionets_core.config.read import parse_document
+from cardionets_core.config.study import read_study
 from cardionets_core.config.workspace import ServerConfig, Workspace
 from cardionets_core.errors import StorageFailedError, UsageError
 from cardionets_core.trust.secret_files import make_secret_folder, write_file
+from server.study_files import find_study
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 DEFAULT_ADDRESS = "localhost:9092"
@@ -22,19 +24,22 @@ _FILES = {"server.yaml": "server.yaml", "study.yaml": "study.yaml", "README.md":
           ".gitignore": "gitignore"}  # fmt: skip
 
 
-def make_workspace(folder: Path, *, address: str | None, consortium: str | None) -> dict[str, Any]:
+def make_workspace(
+    folder: Path, *, address: str | None, consortium: str | None, study: str | None = None
+) -> dict[str, Any]:
     """Make what is not there yet.
 
     Args:
         folder: made if absent.
         address: host:port under which the sites reach the server.
         consortium: its name.
+        study: path of a study, or name of a shipped one, to begin with instead of the template.
 
     Returns:
         JSON-ready: ``folder``, ``address``, ``consortium``, ``made`` and ``kept``.
 
     Raises:
-        ConfigError: address or name are wrong; nothing was made.
+        ConfigError: address, name or study are wrong; nothing was made.
         UsageError: ``server.yaml`` is there and says otherwise.
     """
     workspace = Workspace(folder.expanduser().resolve())
@@ -53,12 +58,15 @@ def make_workspace(folder: Path, *, address: str | None, consortium: str | None)
     else:
         wanted = {"address": address or DEFAULT_ADDRESS, "consortium": consortium or DEFAULT_CONSORTIUM}
         config = parse_document(ServerConfig, wanted, where="--address, --consortium")
+    given = None if study is None else _study_text(study)
     made: list[str] = []
     kept: list[str] = []
     _make_folders(workspace, made, kept)
     words = {"address": config.address, "consortium": config.consortium}
     for name, template in _FILES.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
+        if name == "study.yaml" and given is not None:
+            text = given.replace("$", "$$")
         filled = Template(text).substitute(words) if name != ".gitignore" else text
         try:
             write_file(workspace.root / name, filled.encode(), secret=False, replace=False)
@@ -72,6 +80,12 @@ def make_workspace(folder: Path, *, address: str | None, consortium: str | None)
         "made": made,
         "kept": kept,
     }
+
+
+def _study_text(name_or_path: str) -> str:
+    path = find_study(name_or_path)
+    read_study(path)
+    return path.read_text(encoding="utf-8")
 
 
 def _make_folders(workspace: Workspace, made: list[str], kept: list[str]) -> None:

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from strategies.linear import counts, write_sum
 from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy, tiles
+from strategies.weighted_sum import mean_of, write_weighted_mean
 
 
 class FedAvg(Strategy):
@@ -33,15 +33,11 @@ class FedAvg(Strategy):
         facts: RoundFacts = FIRST_ROUND,
     ) -> None:
         """See ``Strategy.combine``."""
-        factors = counts(replies, "samples")
-        write_sum(replies, factors, total=sum(factors), target=target)
+        write_weighted_mean(replies, target)
 
 
 def weighted_means(replies: Sequence[StoredModule]) -> Iterator[np.ndarray]:
     """The sample-weighted mean of all replies, tile by tile, float64."""
-    total = float(sum(reply.samples for reply in replies))
+    samples = [reply.samples for reply in replies]
     for arrays in tiles(replies):
-        mean = np.zeros(arrays[0].size, dtype=np.float64)
-        for reply, values in zip(replies, arrays, strict=True):
-            mean += np.float64(reply.samples) * values
-        yield mean / total
+        yield mean_of(arrays, samples)

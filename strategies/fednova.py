@@ -14,9 +14,10 @@ from typing import ClassVar
 
 from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.training.local_rule import NORMALISER, SITE_OPTIONS
-from strategies.linear import counts, write_sum
+from strategies.linear import counts
 from strategies.options import Scalar
 from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy
+from strategies.weighted_sum import write_sum
 
 
 class FedNova(Strategy):

@@ -1,7 +1,6 @@
-"""Sums of replies with one number a site, which most strategies end in, and the sizes of the sites' changes.
+"""How much each reply counts, and how far each moved the module: the numbers of a weighted sum.
 
-Comes in: stored replies and numbers. Goes out: one file, or numbers. All sums are in float64, in the order of
-the sites.
+Comes in: stored replies. Goes out: one number a site. All sums are in float64.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strategies.strategy import StoredModule, fsynced, stretch, tiles
+from strategies.strategy import StoredModule, stretch, tiles
 
 WEIGHTS = ("equal", "samples")
 
@@ -19,35 +18,6 @@ WEIGHTS = ("equal", "samples")
 def counts(replies: Sequence[StoredModule], weights: str) -> list[float]:
     """How much each reply counts: its ``samples``, or all alike (``equal``)."""
     return [float(reply.samples) if weights == "samples" else 1.0 for reply in replies]
-
-
-def write_sum(
-    replies: Sequence[StoredModule],
-    factors: Sequence[float],
-    *,
-    total: float,
-    target: Path,
-    current: Path | None = None,
-    rest: float = 0.0,
-) -> None:
-    """target <- (rest * current + sum_k factors_k * reply_k) / total.
-
-    With whole factors and products that are exact in float64, one reply, or equal replies, come back with
-    their very bytes.
-    """
-    start = 0
-    with fsynced(target) as handle:
-        for arrays in tiles(replies):
-            count = arrays[0].size
-            mean = np.zeros(count, dtype=np.float64)
-            if current is not None and rest != 0.0:
-                mean += rest * stretch(current, start, count)
-            product = np.empty(count, dtype=np.float64)
-            for factor, values in zip(factors, arrays, strict=True):
-                mean += np.multiply(values, factor, out=product, dtype=np.float64)
-            mean /= total
-            handle.write(mean.astype("<f4").tobytes())
-            start += count
 
 
 def squared_changes(replies: Sequence[StoredModule], *, current: Path) -> list[float]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from strategies.distances import krum_scores, nearest_to_others, squared_distances
-from strategies.linear import WEIGHTS, counts, write_sum
+from strategies.linear import WEIGHTS, counts
 from strategies.options import Scalar
 from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy
+from strategies.weighted_sum import write_sum
 
 
 class MultiKrum(Strategy):

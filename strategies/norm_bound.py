@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from strategies.linear import WEIGHTS, counts, squared_changes, write_sum
+from strategies.linear import WEIGHTS, counts, squared_changes
 from strategies.options import Scalar
 from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy
+from strategies.weighted_sum import write_sum
 
 
 class NormBound(Strategy):

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from cardionets_core.training.local_rule import FIRST_LOSS
-from strategies.linear import WEIGHTS, counts, squared_changes, write_sum
+from strategies.linear import WEIGHTS, counts, squared_changes
 from strategies.options import Scalar
 from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy
+from strategies.weighted_sum import write_sum
 
 TINY = 1e-10
 """Added to a loss, so that one of zero has a power."""

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from cardionets_core.training.local_rule import CONTROL
-from strategies.linear import WEIGHTS, counts, write_sum
+from strategies.linear import WEIGHTS, counts
 from strategies.options import Scalar
 from strategies.strategy import (
     FIRST_ROUND,
@@ -27,6 +27,7 @@ from strategies.strategy import (
     stretch,
     tiles,
 )
+from strategies.weighted_sum import write_sum
 
 
 class Scaffold(Strategy):

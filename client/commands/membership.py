@@ -49,6 +49,12 @@ def init(
             "--fingerprint", help="of the authority, as the coordinator read it out; it must be this"
         ),
     ] = None,
+    runtime_port: Annotated[
+        int | None, typer.Option("--runtime-port", min=1, max=65535, help="on loopback; default 9201")
+    ] = None,
+    health_port: Annotated[
+        int | None, typer.Option("--health-port", min=1, max=65535, help="on loopback; default 9202")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Check a startup kit and unpack it; a newer one renews certificate, address and code.
@@ -57,11 +63,12 @@ def init(
     """
     with answering(format):
         from cardionets_core.config.connection import SiteFolder
-        from client.startup_kit import install_kit
+        from client.startup_kit import choose_ports, install_kit
 
         passphrase = _passphrase(passphrase_file) if passphrase_file is not None else None
         place = SiteFolder(folder.expanduser().resolve())
         content = install_kit(kit, place, passphrase=passphrase, authority=fingerprint)
+        choose_ports(place, runtime_port=runtime_port, health_port=health_port)
     answer(content, _init_lines, format)
 
 

@@ -26,13 +26,16 @@ def init(
     consortium: Annotated[
         str | None, typer.Option("--consortium", help="its name: lower-case letters, digits, hyphens")
     ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="to begin with: a path, or the name of a shipped study")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Make a workspace: documents from commented templates, and folders. Overwrites nothing."""
     from server.workspace_folder import make_workspace
 
     with answering(format):
-        content = make_workspace(folder, address=address, consortium=consortium)
+        content = make_workspace(folder, address=address, consortium=consortium, study=study)
     answer(content, _made_lines, format)
 
 

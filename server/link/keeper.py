@@ -7,7 +7,6 @@ died, it submits the study again as a new run, which goes on from our own state.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +15,23 @@ from typing import Any
 from cardionets_core.config.sites import SiteRow
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.service.state import read_json, write_json
+from cardionets_core.service.state import is_held, read_json, write_json
 from server.link.control import Control
-from server.link.wanted import NOTHING, RUN, Wanted, read_wanted, write_wanted
+from server.link.wanted import (
+    NOTHING,
+    RESULT,
+    RUN,
+    RUN_LOCK,
+    Wanted,
+    read_wanted,
+    write_wanted,
+)
 from server.provision.registry import read_registry
 
 NODES = "nodes.json"
 MOST_SUBMISSIONS = 10
 """In a row without a finished round; then the keeper gives up and says so."""
 LONGEST_PAUSE_S = 120.0
-RESULT = "result.json"
-RUN_LOCK = "run.lock"
 
 Tell = Callable[[str], None]
 
@@ -145,15 +150,7 @@ def submit(control: Control, wanted: Wanted) -> str:
 
 def is_running(out: Path) -> bool:
     """Whether a ServerApp holds the run folder."""
-    lock = out / RUN_LOCK
-    if not lock.exists():
-        return False
-    with lock.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
+    return is_held(out / RUN_LOCK)
 
 
 def finished_rounds(out: Path) -> str:

@@ -261,10 +261,10 @@ def test_the_own_certificate_and_key_are_judged_without_any_server(coordinator, 
 
 @pytest.mark.parametrize(
     "ahead_s, code, notices",
-    [(0, [], 0), (3, [], 0), (60, ["machine-unfit"], 0), (-50, [], 0), (-90, [], 1),
+    [(0, [], 0), (60, [], 0), (150, ["machine-unfit"], 0), (-50, [], 0), (-90, [], 1),
      (-600, ["machine-unfit"], 0), (600, ["machine-unfit"], 0)],
 )  # fmt: skip
-def test_the_clock_is_judged_as_flower_judges_it(coordinator, tmp_path, ahead_s, code, notices):
+def test_the_clock_is_judged_as_the_link_judges_it(coordinator, tmp_path, ahead_s, code, notices):
     home = coordinator()
     home.ahead_s = ahead_s
     findings = look(site_of(home, tmp_path))

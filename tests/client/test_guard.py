@@ -9,6 +9,7 @@ from flwr.supercore.fab import Fab
 
 import client.supernode as supernode
 from cardionets_core.errors import CodeNotApprovedError, ConfigError, UsageError
+from client.pace import Pace
 from client.supernode import FOLDER_VARIABLE, Guard, clean_environment, guard_flower, main, read_arguments
 
 
@@ -94,8 +95,6 @@ def test_flower_is_guarded_at_each_message(guard, monkeypatch):
     for name in ("http_request_response", "_pull_and_store_message", "time"):
         monkeypatch.setattr(flower, name, getattr(flower, name))
     monkeypatch.setattr(flower, "_pull_and_store_message", lambda **named: seen.append(named))
-    slept = []
-    monkeypatch.setattr(supernode, "time", SimpleNamespace(sleep=slept.append))
     guard_flower(guard, poll_s=0.25)
 
     # Without the site's key Flower would take any code.
@@ -107,9 +106,7 @@ def test_flower_is_guarded_at_each_message(guard, monkeypatch):
     guard.store.withdraw(run.fab_hash)
     assert seen[0]["state"].get_run(1) is None  # Flower judges it anew
 
-    flower.time.sleep(3)
-    flower.time.sleep(0.5)
-    assert slept == [0.25, 0.5]
+    assert isinstance(flower.time.sleep, Pace)
 
 
 def test_the_processes_of_the_node_inherit_no_paths_to_other_code(monkeypatch, tmp_path):
@@ -120,6 +117,8 @@ def test_the_processes_of_the_node_inherit_no_paths_to_other_code(monkeypatch, t
         assert os.environ["PYTHONSAFEPATH"] == "1"
         assert os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
         assert os.environ["PATH"].endswith("/usr/bin") and not os.environ["PATH"].startswith("/usr/bin")
+        clean_environment("/site/node/bin")
+        assert os.environ["PATH"].startswith(f"/site/node/bin{os.pathsep}")
 
 
 def test_a_guard_that_came_with_a_bundle_refuses_to_guard(monkeypatch, tmp_path):

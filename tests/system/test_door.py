@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -49,12 +50,14 @@ def signed(key) -> dict[str, str]:
     }
 
 
+def trusting(site) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(site.trust / "ca.crt"))
+
+
 @pytest.fixture
 def client(field):
     site = field.site("alpha")
-    with httpx.Client(
-        base_url=f"https://{site.config().server}", verify=str(site.trust / "ca.crt"), timeout=20
-    ) as found:
+    with httpx.Client(base_url=f"https://{site.config().server}", verify=trusting(site), timeout=20) as found:
         yield found
 
 
@@ -76,14 +79,12 @@ def test_the_paths_that_are_refused_are_those_of_the_inner_listener(field):
     """The list above is not made up: the inner listener, on loopback, serves these very routes."""
     site, config = field.site("alpha"), field.workspace.config()
     with httpx.Client(
-        base_url=f"https://127.0.0.1:{config.inner_port}", verify=str(site.trust / "ca.crt"), timeout=20
+        base_url=f"https://127.0.0.1:{config.inner_port}", verify=trusting(site), timeout=20
     ) as inner:
         routes = set(inner.get("/openapi.json").json()["paths"])
     outer = {path for path in routes if path.startswith(("/v1/control", "/v1/runtime"))}
     assert len(outer) > 15
-    with httpx.Client(
-        base_url=f"https://{site.config().server}", verify=str(site.trust / "ca.crt"), timeout=20
-    ) as door:
+    with httpx.Client(base_url=f"https://{site.config().server}", verify=trusting(site), timeout=20) as door:
         for path in outer:
             assert door.post(path, content=b"").status_code == 403, path
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,7 @@ class Federation:
     folder: Path
     app: Path
     store: ApprovalStore
+    start_node: Callable[..., None]
 
     def environment(self, home: str) -> dict[str, str]:
         return {
@@ -106,15 +108,19 @@ class Federation:
     def run(self, name: str, *, times: int = 1) -> Path:
         """Start a run; returns the stem of the files in which the ServerApp writes what came back."""
         out = self.folder / f"{name}.out"
+        self.begin(f'out="{out}" times={times}')
+        return out
+
+    def begin(self, config: str) -> None:
+        """Start a run with a run config."""
         done = subprocess.run(
-            [program("flwr"), "run", str(self.app), "test", "-c", f'out="{out}" times={times}'],
+            [program("flwr"), "run", str(self.app), "test", "-c", config],
             env=self.environment("coordinator"),
             capture_output=True,
             text=True,
             timeout=WAIT_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return out
 
     def came(self, out: Path, number: int = 0) -> dict:
         """What the ServerApp wrote of its question of this number."""
@@ -170,21 +176,21 @@ def federation(tmp_path):
             )
         started.append(process)
 
-    def start_node() -> None:
+    def start_node(*more: str) -> None:
         command = [sys.executable, "-P", "-m", "client.supernode", "--approvals", str(made.store.folder)]
         command += ["--poll=0.2", "--insecure", "--superlink", f"127.0.0.1:{port}"]
-        start("supernode", [*command, "--host", "127.0.0.1", "--port", str(runtime)], "site")
+        start("supernode", [*command, "--host", "127.0.0.1", "--port", str(runtime), *more], "site")
 
     made = Federation(
         folder=tmp_path,
         app=tmp_path / "asking-app",
         store=ApprovalStore(tmp_path / "hospital" / "approvals"),
+        start_node=start_node,
     )
     link = [program("flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port)]
     try:
         start("superlink", [*link, "--disable-runtime-dependency-installation"], "coordinator")
         wait_for(port, made)
-        start_node()
         yield made
     finally:
         end(started)
@@ -214,6 +220,7 @@ def wait_for(port: int, made: Federation) -> None:
 
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 def test_unapproved_code_is_refused_then_runs_and_is_refused_again_when_withdrawn(federation):
+    federation.start_node()
     content = bundle_of(federation.app)
     sha256 = hashlib.sha256(content).hexdigest()
 
@@ -237,6 +244,7 @@ def test_unapproved_code_is_refused_then_runs_and_is_refused_again_when_withdraw
 
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 def test_changed_code_and_a_broken_record_are_refused(federation):
+    federation.start_node()
     approved = federation.store.approve_code(bundle_of(federation.app))
 
     # One byte more in one file: another bundle.
@@ -254,3 +262,66 @@ def test_changed_code_and_a_broken_record_are_refused(federation):
 
     record.write_text(whole)
     assert federation.came(federation.run("mended")) == {"code": None, "said": "ran"}, federation.logs()
+
+
+# -- the real package --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    """One hospital with a prepared cache."""
+    from cardionets_core.config.site import read_site
+    from cardionets_core.data.prepare import prepare
+    from simulation.make import make_hospitals
+    from simulation.scenario import Scenario
+
+    split = {"validation": 0.2, "test": 0.2}
+    policy = {"minimum_patients": 5, "minimum_cell": 1}
+    site = {"site": "beta", "layout": "mimic_iv_ecg", "patients": 14, "split": split, "policy": policy}
+    content = {"name": "one", "seed": 3, "hospitals": [site], "study": study_content()}
+    (path,) = make_hospitals(
+        Scenario.model_validate(content), tmp_path_factory.mktemp("hospitals"), workers=1
+    )
+    prepare(read_site(path))
+    return path
+
+
+def study_content() -> dict:
+    phase = {"task": "ecg_mae", "rounds": 1, "local_steps": 1, "batch_size": 4, "optimiser": {"lr": 1e-3}}
+    sites = {"minimum": 1, "deadline_s": 60, "attempts": 1}
+    return {"name": "one", "seed": 1, "sites": sites, "phases": [phase]}
+
+
+def test_the_real_package_serves_approved_studies_only(federation, hospital):
+    from cardionets_core.config.study import Study
+    from cardionets_core.config.workspace import Workspace
+    from server.bundle import build_bundle
+
+    study = Study.model_validate(study_content())
+    document = federation.folder / "study.json"
+    document.write_text(study.to_json())
+    bundle = build_bundle(Workspace(federation.folder / "workspace"))
+    federation.app = bundle.app
+    federation.store = ApprovalStore(hospital.parent / "approvals")
+    federation.start_node("--node-config", f'site-config="{hospital}"')
+    federation.store.approve_code(bundle.path.read_bytes())
+
+    def result(name: str) -> dict:
+        out = federation.folder / name
+        federation.begin(f'study="{document}" out="{out}" track=false')
+        end = time.monotonic() + 2 * WAIT_S
+        while not (out / "result.json").exists():
+            assert time.monotonic() < end, federation.logs()
+            time.sleep(0.2)
+        return json.loads((out / "result.json").read_text())
+
+    # The approved code runs, and refuses the study before it looks at data; the study waits for IT.
+    assert result("first")["status"] == "paused"
+    assert list(federation.store.pending.studies()) == [study.digest], federation.logs()
+    assert "is not approved on this site" in (hospital.parent / "client.log").read_text()
+
+    federation.store.approve_study(study.to_json())
+    done = result("second")
+    assert done["status"] == "completed", federation.logs()
+    assert [row["site"] for row in done["rounds"][0]["sites"]] == ["beta"]
+    assert [path for path in federation.unpacked() if "cardionets" in path]
