@@ -41,7 +41,8 @@ def weighted_means(replies: Sequence[StoredModule]) -> Iterator[np.ndarray]:
     """The sample-weighted mean of all replies, tile by tile, float64."""
     total = float(sum(reply.samples for reply in replies))
     for arrays in tiles(replies):
-        mean = np.zeros(arrays[0].size, dtype=np.float64)
+        mean, product = np.zeros(arrays[0].size), np.empty(arrays[0].size)
         for reply, values in zip(replies, arrays, strict=True):
-            mean += np.float64(reply.samples) * values
-        yield mean / total
+            mean += np.multiply(values, float(reply.samples), out=product, dtype=np.float64)
+        mean /= total
+        yield mean
