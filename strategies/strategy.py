@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,10 +19,10 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
-from cardionets_core.errors import QuorumNotMetError
+from cardionets_core.errors import QuorumNotMetError, StorageFailedError
 from strategies.options import Options, Scalar
 
-TILE_VALUES = 1 << 18
+TILE_VALUES = 1 << 16
 NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
@@ -168,13 +168,18 @@ def stacks(replies: Sequence[StoredModule], *, most_values: int = TILE_VALUES) -
     """
     size, width = replies[0].size, max(256, most_values // len(replies))
     held = np.empty((len(replies), min(width, size)), dtype="<f4")
-    for start in range(0, size, width):
-        count = min(width, size - start)
-        for row, reply in zip(held, replies, strict=True):
-            with reply.path.open("rb") as handle:
-                handle.seek(4 * start)
-                handle.readinto(row[:count].view(np.uint8).data)
-        found = held[:, :count]
-        if len(replies) > 1:
-            found += 0.0
-        yield found
+    with ExitStack() as exits:
+        handles = [exits.enter_context(reply.path.open("rb", buffering=0)) for reply in replies]
+        for start in range(0, size, width):
+            count = min(width, size - start)
+            for row, handle in zip(held, handles, strict=True):
+                if handle.readinto(row[:count].view(np.uint8).data) != 4 * count:
+                    raise StorageFailedError(
+                        "a stored reply is shorter than it was when it arrived",
+                        where=str(handle.name),
+                        remedy="look after the disk, then run again: the round is asked for anew",
+                    )
+            found = held[:, :count]
+            if len(replies) > 1:
+                found += 0.0
+            yield found

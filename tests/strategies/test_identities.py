@@ -47,9 +47,10 @@ def test_equal_replies_are_the_reply(bench, draw, name, sites):
 def test_nothing_moves_where_nobody_moved(bench, draw, name):
     (mine,) = draw(1, 300, seed=5)
     replies = told(bench, np.repeat([mine], 7, axis=0), range(1, 8))
-    got, _ = bench.rounds(name, options_of(name), replies, current=mine, rounds=2)
-    # Flower averages in float32, and an adaptive step makes its rounding larger.
-    np.testing.assert_allclose(got, mine, rtol=1e-6, atol=1e-3 if name.startswith("flower/") else 0)
+    # Flower's mean is in float32. An adaptive step makes its last bit 100 (rate / tau) times larger.
+    flowers = name.startswith("flower/")
+    got, _ = bench.rounds(name, options_of(name), replies, current=mine, rounds=1 if flowers else 2)
+    np.testing.assert_allclose(got, mine, rtol=1e-6, atol=1e-4 if flowers else 0)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cardionets_core.errors import QuorumNotMetError
+from cardionets_core.errors import QuorumNotMetError, StorageFailedError
 from strategies import make_strategy
 from strategies.distances import squared_distances
 from strategies.sorting import network, sort_sites
@@ -171,3 +171,10 @@ def test_nobody_moves_the_model_by_more_than_the_bound(make_bench, sites, size, 
     assert np.linalg.norm(got.astype(float) - current) <= bound * (1 + 1e-4) + 1e-4
     loose = make_bench().once("norm_bound", {"bound": 1e9}, values, samples, current=current)
     assert loose.tobytes() == make_bench().once("fedavg", {}, values, samples).tobytes()
+
+
+def test_a_reply_that_the_disk_lost_a_part_of_is_told(bench, draw):
+    replies = bench.replies(draw(3, 100))
+    replies[1].path.write_bytes(replies[1].path.read_bytes()[:-8])
+    with pytest.raises(StorageFailedError, match="shorter"):
+        bench.rounds("median", {}, replies, current=np.zeros(100))
