@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import enum
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class Format(enum.StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    json = "json"
-
+from client.commands.answer import Format, FormatOption, answer, answering
 
 FolderArgument = Annotated[Path, typer.Argument(help="the site's folder, made by init")]
 
@@ -66,16 +58,15 @@ def stop(folder: FolderArgument = Path()) -> None:
 
 def status(
     folder: FolderArgument = Path(),
-    format: Annotated[Format, typer.Option("--format", help="what stdout gets")] = Format.table,
+    format: FormatOption = Format.table,
 ) -> None:
     """Say whether the service runs, whether it reaches the coordinator, and what left last."""
     from cardionets_core.config.connection import open_site_folder
     from client.standing import standing, standing_lines
 
-    content = standing(open_site_folder(folder))
-    print(
-        json.dumps(content, sort_keys=True) if format is Format.json else "\n".join(standing_lines(content))
-    )
+    with answering(format):
+        content = standing(open_site_folder(folder))
+    answer(content, standing_lines, format)
 
 
 def _say(text: str) -> None:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import enum
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server.commands.answer import Format, FormatOption, answer, answering
+
 if TYPE_CHECKING:
     from server.bundle import Bundle
-
-SCHEMA_VERSION = 1
-
-
-class Format(enum.StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    json = "json"
 
 
 def register(cli: typer.Typer) -> None:
@@ -29,7 +20,7 @@ def register(cli: typer.Typer) -> None:
 
 def package(
     folder: Annotated[Path, typer.Argument(help="the coordinator's workspace", metavar="DIR")] = Path(),
-    format: Annotated[Format, typer.Option("--format", help="what stdout gets")] = Format.table,
+    format: FormatOption = Format.table,
 ) -> None:
     """Build the code package from what is installed here, and print its hash and what changed.
 
@@ -39,14 +30,14 @@ def package(
     from cardionets_core.config.workspace import open_workspace
     from server.bundle import build_bundle
 
-    content = _facts(build_bundle(open_workspace(folder)))
-    typer.echo(json.dumps(content, sort_keys=True) if format is Format.json else "\n".join(_lines(content)))
+    with answering(format):
+        content = _facts(build_bundle(open_workspace(folder)))
+    answer(content, _lines, format)
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
     change = bundle.change
     return {
-        "schema_version": SCHEMA_VERSION,
         "fab": str(bundle.path),
         "app": str(bundle.app),
         "sha256": bundle.sha256,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import sys
 from pathlib import Path
@@ -10,16 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-
-class Format(enum.StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    json = "json"
-
+from server.commands.answer import Format, FormatOption, answer, answering
 
 WorkspaceArgument = Annotated[Path, typer.Argument(help="the coordinator's folder, made by init")]
-FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -75,12 +67,13 @@ def run(
     from cardionets_core.config.workspace import open_workspace
     from server.studying import begin
 
-    workspace = open_workspace(folder)
-    wanted = begin(workspace, initial=initial, track=not no_track)
-    content = {"schema_version": 1, "study": wanted.study, "study_digest": wanted.study_digest,
+    with answering(format):
+        workspace = open_workspace(folder)
+        wanted = begin(workspace, initial=initial, track=not no_track)
+    content = {"study": wanted.study, "study_digest": wanted.study_digest,
                "run_id": wanted.run_id, "folder": str(wanted.out)}  # fmt: skip
     if not wait:
-        _print(content, [f"study {wanted.study} runs as {wanted.run_id}; results in {wanted.out}"], format)
+        answer(content, lambda told: [f"study {told['study']} runs; results in {told['folder']}"], format)
         return
     _follow(workspace, format)
 
@@ -96,13 +89,14 @@ def resume(
     from cardionets_core.config.workspace import open_workspace
     from server.studying import go_on
 
-    workspace = open_workspace(folder)
-    wanted = go_on(workspace)
+    with answering(format):
+        workspace = open_workspace(folder)
+        wanted = go_on(workspace)
     if wait:
         _follow(workspace, format)
         return
-    content = {"schema_version": 1, "study": wanted.study, "run_id": wanted.run_id}
-    _print(content, [f"study {wanted.study} goes on as {wanted.run_id}"], format)
+    content = {"study": wanted.study, "run_id": wanted.run_id}
+    answer(content, lambda told: [f"study {told['study']} goes on as run {told['run_id']}"], format)
 
 
 def pause(
@@ -122,8 +116,9 @@ def status(folder: WorkspaceArgument = Path(), format: FormatOption = Format.tab
     from cardionets_core.config.workspace import open_workspace
     from server.overview import overview, overview_lines
 
-    content = overview(open_workspace(folder))
-    _print(content, overview_lines(content), format)
+    with answering(format):
+        content = overview(open_workspace(folder))
+    answer(content, overview_lines, format)
 
 
 def watch(folder: WorkspaceArgument = Path()) -> None:
@@ -142,10 +137,6 @@ def _follow(workspace: Any, format: Format) -> None:
         print(json.dumps(content, sort_keys=True))
     if content["exit_code"]:
         raise SystemExit(content["exit_code"])
-
-
-def _print(content: dict[str, Any], lines: list[str], format: Format) -> None:
-    print(json.dumps(content, sort_keys=True) if format is Format.json else "\n".join(lines))
 
 
 def _say(text: str) -> None:

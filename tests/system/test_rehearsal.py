@@ -33,11 +33,10 @@ def test_the_rehearsal_of_the_runbook(tmp_path):
     outer, inner, health, *site_ports = free_ports(9)
     first = min(port for port in range(20000, 60000) if not {port + n for n in range(6)} & set(site_ports))
     script = script.replace("127.0.0.1:9092", f"127.0.0.1:{outer}").replace("port=9211", f"port={first}")
-    script = script.replace(
-        "cardionets-server plan coordinator --approve\n",
-        f"printf 'inner_port: {inner}\\nhealth_port: {health}\\nlisten_host: 127.0.0.1\\n'"
-        " >> coordinator/server.yaml\ncardionets-server plan coordinator --approve\n",
-    )
+    changes = {"inner_port": inner, "health_port": health, "listen_host": "127.0.0.1"}
+    edit = "; ".join(f"s/^{key}:.*/{key}: {value}/" for key, value in changes.items())
+    plan = "cardionets-server plan coordinator --approve\n"
+    script = script.replace(plan, f"sed -i '{edit}' coordinator/server.yaml\n{plan}")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     try:
         done = subprocess.run(
