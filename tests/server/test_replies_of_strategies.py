@@ -11,7 +11,7 @@ from cardionets_core.exchange.messages import Order, PackedModule, Reply, RoundN
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.training.controls import TAKEN, mark
 from cardionets_core.training.local_rule import LocalRule
-from server.aggregation import taken_marks
+from server.aggregation import population_of, taken_marks
 from server.reply_checks import check_reply
 from server.round_store import RoundStore
 
@@ -124,3 +124,11 @@ def test_marks_are_those_of_each_sites_last_reply_of_the_phase():
     (marks,) = taken_marks(history, phase=1).values()
     assert set(marks[1:]) == {mark("a", 1, 2), mark("c", 1, 1)}
     assert taken_marks([], phase=0)[TAKEN].tolist() == [-1.0]
+
+    # A reply without samples, of a site that had no usable row that day, does not enter the model.
+    empty = entry(1, 3, a="trained")
+    empty["sites"][0]["samples"] = {}
+    assert np.array_equal(taken_marks([*history, empty], phase=1)[TAKEN], [-1.0, *marks[1:]])
+    # b was there in phase 0 only; d could serve and never entered.
+    assert population_of([*history, empty], phase=1, names={"a", "d"}) == 3
+    assert population_of(history, phase=2, names={"a"}) == 1
