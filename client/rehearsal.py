@@ -24,6 +24,8 @@ from cardionets_core.exchange.messages import Kind, Order, PackedModule, Reply, 
 from cardionets_core.exchange.tensors import layout_of, module_digest, pack
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
+from cardionets_core.training.controls import TAKEN, taken
+from cardionets_core.training.local_rule import LocalRule, local_rule
 from cardionets_core.training.seeds import derive_seed
 from client.gate import JOURNAL
 from client.modules import pack_module
@@ -74,6 +76,7 @@ class Rehearsal:
     scratch: Path
     tell: Tell = lambda line: None
     task: Task = field(init=False)
+    rule: LocalRule = field(init=False)
     modules: dict[str, PackedModule] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class Rehearsal:
                 f"the study has {len(self.study.phases)} phase(s)", where="--phase", remedy="count from 1"
             )
         asked = self.study.phases[self.phase]
-        self.task = make_task(asked.task, asked.options)
+        self.task, self.rule = make_task(asked.task, asked.options), local_rule(self.study)
         for name in (*self.task.trains, *self.task.reads):
             seed = derive_seed(self.study.seed, "initial", name)
             self.modules[name] = pack_module(build_module(name, self.study.preset, seed=seed))
@@ -132,11 +135,17 @@ class Rehearsal:
         if kind == "census":
             return Order(kind=kind, name=name, study_json=self.study.to_json())
         frozen = {module: self.modules[module] for module in self.task.reads}
+        modules = {module: self.modules[module] for module in self.task.trains}
+        extras = self.rule.extras_of(self.task) if kind == "train" else ()
+        if extras:
+            # What a strategy sends beside the modules is zero before it remembers anything.
+            modules |= {extra: _zero(modules[extra.partition(".")[0]]) for extra in extras}
+            shared = {**shared, TAKEN: taken()}
         return Order(
             kind=kind,
             name=name,
             study_json=self.study.to_json(),
-            modules={module: self.modules[module] for module in self.task.trains},
+            modules=modules,
             frozen={name: module_digest(module.layout, module.values) for name, module in frozen.items()},
             frozen_modules=frozen,
             shared=shared,
@@ -147,7 +156,7 @@ class Rehearsal:
         """The next model of a consortium of this one site, for it to be measured."""
         if reply is None:
             return
-        self.modules |= reply.modules
+        self.modules |= {module: reply.modules[module] for module in reply.samples}
         if isinstance(self.task, ClosedFormTask):
             (module,) = self.task.trains
             names = self.modules[module].layout.names
@@ -192,6 +201,10 @@ def rehearsal_of(site_path: Path, study: Study, *, phase: int, scratch: Path, te
         UsageError: the study has no such phase.
     """
     return Rehearsal(config=read_site(site_path), study=study, phase=phase, scratch=scratch, tell=tell)
+
+
+def _zero(module: PackedModule) -> PackedModule:
+    return PackedModule(layout=module.layout, values=np.zeros_like(module.values))
 
 
 def left_facts(left: Left) -> dict[str, Any]:

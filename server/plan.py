@@ -8,8 +8,9 @@ from typing import Any
 from cardionets_core.config.study import Study
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask
+from cardionets_core.training.local_rule import local_rule
+from server.aggregation import strategy_of
 from server.phase_order import tasks_of
-from strategies import make_strategy
 
 SCHEMA_VERSION = 1
 WIRE_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -23,10 +24,13 @@ def plan_of(study: Study) -> dict[str, Any]:
     Raises:
         ConfigError: the study names a task, strategy, preset or option that does not exist.
     """
-    make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
+    tasks = tasks_of(study)
+    strategy_of(study, tasks)
     wire = WIRE_BYTES[study.exchange.precision]
+    # What a strategy sends beside each module is as large as the module, both ways.
+    times = 1 + len(local_rule(study).extras)
     phases: list[dict[str, Any]] = []
-    for task, phase in zip(tasks_of(study), study.phases, strict=True):
+    for task, phase in zip(tasks, study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
         trained = wire * sum(sizes[name] for name in task.trains)
         phases.append(
@@ -38,7 +42,9 @@ def plan_of(study: Study) -> dict[str, Any]:
                 "needs": sorted(task.needs),
                 "decomposes": task.decomposes,
                 # A closed-form task sends sums back instead of the module; they are not counted here.
-                "bytes_per_round_and_site": trained if isinstance(task, ClosedFormTask) else 2 * trained,
+                "bytes_per_round_and_site": trained
+                if isinstance(task, ClosedFormTask)
+                else 2 * times * trained,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),
             }
         )

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from strategies.strategy import NOTHING, StoredModule, Strategy, tiles
+from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy, tiles
 from strategies.weighted_sum import mean_of, write_weighted_mean
 
 
@@ -30,6 +30,7 @@ class FedAvg(Strategy):
         target: Path,
         before: Mapping[str, Path] = NOTHING,
         after: Mapping[str, Path] = NOTHING,
+        facts: RoundFacts = FIRST_ROUND,
     ) -> None:
         """See ``Strategy.combine``."""
         write_weighted_mean(replies, target)

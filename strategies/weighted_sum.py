@@ -1,9 +1,9 @@
-"""The weighted mean of stored replies in one pass over their files (step 12 of the walk).
+"""Weighted sums of stored replies in one pass over their files (step 12 of the walk).
 
-Comes in: replies on disk and their weights. Goes out: the float32 mean in a file, or float64 tiles of it.
-Each value is ``((0 + n_1 x_1) + n_2 x_2 + ...) / sum n`` in float64, every product, sum and quotient rounded,
-in the order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a core's
-cache, so the replies pass the memory once. It does not check values: the round store did.
+Comes in: replies on disk and one number a site. Goes out: the float32 result in a file, or float64 tiles of a
+mean. Each value is ``((0 + n_1 x_1) + n_2 x_2 + ...) / total`` in float64, every product, sum and quotient
+rounded, in the order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a
+core's cache, so the replies pass the memory once. It does not check values: the round store did.
 """
 
 from __future__ import annotations
@@ -26,17 +26,41 @@ MOST_THREADS = 8
 
 
 def write_weighted_mean(replies: Sequence[StoredModule], target: Path) -> None:
-    """Write the sample-weighted mean of all replies as raw little-endian float32; the disk has it on return.
+    """Write the sample-weighted mean of all replies; see ``write_sum``."""
+    samples = [reply.samples for reply in replies]
+    write_sum(replies, samples, total=sum(samples), target=target)
+
+
+def write_sum(
+    replies: Sequence[StoredModule],
+    factors: Sequence[float],
+    *,
+    total: float,
+    target: Path,
+    current: Path | None = None,
+    rest: float = 0.0,
+) -> None:
+    """target <- (rest * current + sum_k factors_k * reply_k) / total, raw little-endian float32.
+
+    With whole factors and products that are exact in float64, one reply, or equal replies, come back with
+    their very bytes. The disk has the file on return.
 
     Args:
         replies: at least one, all of one size.
+        factors: one a reply.
+        total: what the sum is divided by.
         target: the file.
+        current: the module that was sent out; of the replies' size.
+        rest: how much of it goes in.
 
     Raises:
-        CheckpointError: a reply's file is shorter than it was when it was stored.
+        CheckpointError: a file is shorter than it was when it was stored.
     """
-    size, total = replies[0].size, float(sum(reply.samples for reply in replies))
-    sources = [os.open(reply.path, os.O_RDONLY) for reply in replies]
+    size = replies[0].size
+    parts = [(float(factor), reply.path) for factor, reply in zip(factors, replies, strict=True)]
+    if current is not None and rest != 0.0:
+        parts.insert(0, (float(rest), current))
+    sources = [os.open(path, os.O_RDONLY) for _, path in parts]
     goal = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     local = threading.local()
 
@@ -47,10 +71,10 @@ def write_weighted_mean(replies: Sequence[StoredModule], target: Path) -> None:
         count = min(PIECE_VALUES, size - start)
         sums, values = local.sums[:count], local.values[:count]
         sums[:] = 0.0
-        for reply, source in zip(replies, sources, strict=True):
-            _fill(values, source, start, reply)
-            _add(sums, float(reply.samples), values)
-        _divide(sums, total, values)
+        for (factor, path), source in zip(parts, sources, strict=True):
+            _fill(values, source, start, path)
+            _add(sums, factor, values)
+        _divide(sums, float(total), values)
         _put(values, goal, start)
 
     try:
@@ -72,14 +96,14 @@ def mean_of(arrays: Sequence[np.ndarray], samples: Sequence[int]) -> np.ndarray:
     return sums
 
 
-def _fill(values: np.ndarray, source: int, start: int, reply: StoredModule) -> None:
+def _fill(values: np.ndarray, source: int, start: int, path: Path) -> None:
     view, place = memoryview(values.data).cast("B"), 4 * start
     while view:
         got = os.preadv(source, [view], place)
         if not got:
             raise CheckpointError(
-                f"the stored reply of {reply.site} is shorter than it was",
-                where=str(reply.path),
+                f"the stored file {path.name} is shorter than it was",
+                where=str(path),
                 remedy="resume the study: the round is asked again",
             )
         view, place = view[got:], place + got

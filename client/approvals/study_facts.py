@@ -15,6 +15,7 @@ from cardionets_core.config.study import Phase, Study, study_from_json
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
 from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.training.local_rule import local_rule
 from client.approvals.differences import key_changes
 from client.approvals.store import STUDY, ApprovalStore
 
@@ -79,12 +80,13 @@ def last_study(store: ApprovalStore, *, but: str = "") -> Study | None:
 def _phase_facts(
     phase: Phase, task: Task, study: Study, sums: ExpectedSums, config: SiteConfig | None
 ) -> dict[str, Any]:
-    update = 0
+    update, rule = 0, local_rule(study)
     if isinstance(task, GradientTask):
-        values = sum(_size(name, study.preset) for name in task.trains)
+        # What the strategy sends beside a module is as large as the module.
+        values = (1 + len(rule.extras)) * sum(_size(name, study.preset) for name in task.trains)
         update = WIRE_BYTES[study.exchange.precision] * values
     training, shared = sums.of_training(task), _shared(task, sums)
-    measured = sums.of_metrics(task)
+    measured = rule.metric_shapes(task, sums.of_metrics(task))
     return {
         "task": task.name,
         "rounds": phase.rounds,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cardionets_core.errors import CheckpointError
 from strategies import StoredModule
 from strategies.fedavg import weighted_means
-from strategies.weighted_sum import PIECE_VALUES, mean_of, write_weighted_mean
+from strategies.weighted_sum import PIECE_VALUES, mean_of, write_sum, write_weighted_mean
 
 
 def stored(folder, arrays, samples):
@@ -61,6 +61,19 @@ def test_tiles_and_file_agree(tmp_path):
     assert tiles.tobytes() == (tmp_path / "mean.f32").read_bytes()
 
 
+@pytest.mark.parametrize("rest", [0.0, -0.0, 0.25, -3.5])
+def test_a_rest_of_the_module_that_was_sent_goes_in_first(tmp_path, rest):
+    arrays, factors = [drawn(PIECE_VALUES + 9, seed) for seed in range(3)], [0.5, -2.0, 7.0]
+    current = drawn(PIECE_VALUES + 9, 8)
+    current.astype("<f4").tofile(tmp_path / "current.f32")
+    replies, target = stored(tmp_path, arrays, [1, 1, 1]), tmp_path / "sum.f32"
+    write_sum(replies, factors, total=5.5, target=target, current=tmp_path / "current.f32", rest=rest)
+    sums = np.zeros(current.size) + (rest * current.astype(np.float64) if rest else 0.0)
+    for factor, values in zip(factors, arrays, strict=True):
+        sums = sums + factor * values.astype(np.float64)
+    assert target.read_bytes() == (sums / 5.5).astype("<f4").tobytes()
+
+
 def test_an_older_and_longer_file_is_replaced(tmp_path):
     target = tmp_path / "mean.f32"
     target.write_bytes(b"x" * 1000)
@@ -71,5 +84,6 @@ def test_an_older_and_longer_file_is_replaced(tmp_path):
 def test_a_torn_reply_is_named(tmp_path):
     replies = stored(tmp_path, [drawn(100, 0), drawn(100, 1)], [1, 1])
     replies[1].path.write_bytes(replies[1].path.read_bytes()[:-4])
-    with pytest.raises(CheckpointError, match="s1 is shorter"):
+    with pytest.raises(CheckpointError, match=r"1\.f32 is shorter") as torn:
         write_weighted_mean(replies, tmp_path / "mean.f32")
+    assert torn.value.where == str(replies[1].path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -82,7 +83,7 @@ def figures(marks: Sequence[Mapping[str, Any]], *, model_bytes: int) -> dict[str
     The first round holds the start of all processes and is left out where there is another.
     """
     ends = [float(line["at_s"]) for line in marks if line["what"] == "round"]
-    spans = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    spans = [after - before for before, after in itertools.pairwise(ends)]
     counted = spans[1:] or spans
     (first,) = [line for line in marks if line["what"] == "begin"]
     last = [line for line in marks if line["what"] in ("round", "end")][-1]
