@@ -25,6 +25,8 @@ from cardionets_core.exchange.messages import (
 from cardionets_core.exchange.npy import from_npy, to_npy
 
 COLLECT_BYTES = 4_000_000
+LONGEST_POLL_S = 1.0
+POLL_SHARE = 0.05
 NUMPY = "numpy.ndarray"
 """Flower's word for the form in which an array's bytes are."""
 MESSAGE_TYPES = {
@@ -59,7 +61,8 @@ class SiteLink:
 
     Args:
         grid: Flower's grid.
-        poll_s: pause between two looks for replies.
+        poll_s: shortest pause between two looks for replies. Each look costs the SuperLink some of the time
+            that it needs to carry those replies, so the pause grows with the wait.
     """
 
     def __init__(self, grid: Grid, *, poll_s: float = 0.05) -> None:
@@ -82,6 +85,9 @@ class SiteLink:
                 )
             time.sleep(self.poll_s)
         return nodes
+
+    def _pause(self, waited_s: float) -> float:
+        return max(self.poll_s, min(LONGEST_POLL_S, POLL_SHARE * waited_s))
 
     def ask(self, orders: Mapping[int, Order], *, deadline_s: float) -> Iterator[Answer]:
         """Send orders and yield each answer as it arrives; then one ``late`` answer a silent node."""
@@ -124,7 +130,7 @@ class SiteLink:
             if time.monotonic() - start > deadline_s:
                 break
             if not arrived:
-                time.sleep(self.poll_s)
+                time.sleep(self._pause(time.monotonic() - start))
         for node in waiting.values():
             yield Answer(node=node, reply=None, code="late", nbytes=0, seconds=time.monotonic() - start)
 

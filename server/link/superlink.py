@@ -23,6 +23,7 @@ import uvicorn
 from cardionets_core.config.workspace import Workspace, open_workspace
 from server.link.admission import AdmittedSites, Heartbeats
 from server.link.guard import Guard
+from server.link.objects import keep_bytes_in_files
 from server.link.places import SECRET, database, server_certificate
 
 FLWR_MINOR = "1.41"
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (folder,) = sys.argv[1:] if arguments is None else arguments
     workspace = open_workspace(Path(folder))
     patient_database()
+    keep_bytes_in_files()
     asyncio.run(serve(*servers(workspace)))
 
 
