@@ -19,7 +19,7 @@ from cardionets_core.config.study import ReplyBounds
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.exchange.tensors import layout_of, pack
 from server.checkpoints import CheckpointStore
-from server.link.pulling import look_often
+from server.link.transfer import move_bytes_sparingly
 from server.next_model import combine_replies, digest_of, layouts_of
 from server.orders import round_orders
 from server.reply_checks import check_reply, check_sums
@@ -75,7 +75,7 @@ def main(grid: Grid, context: Context) -> None:
     def tell(what: str, **facts: Any) -> None:
         mark(marks, what, **facts)
 
-    look_often()
+    move_bytes_sparingly()
     forget_peak()
     mark(marks, "begin", **memory())
     work = folder / "work"
@@ -93,6 +93,7 @@ def main(grid: Grid, context: Context) -> None:
     task: Any = SimpleNamespace(trains=(MODULE,), reads=())
     nodes = link.nodes(minimum=sites, deadline_s=120.0)
     names = {node.node_id: node.name for node in grid.get_nodes()}  # type: ignore[attr-defined]
+    forget_peak()
     mark(marks, "round", round=0, **memory())
     for number in range(1, int(config["rounds"]) + 1):
         start = time.monotonic()
