@@ -14,7 +14,8 @@ from pathlib import Path
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cardionets_core.errors import CardioNetsError, ConfigError, OrderRefusedError
+from cardionets_core.audit.durable import is_disk_fault
+from cardionets_core.errors import CardioNetsError, ConfigError, OrderRefusedError, StorageFailedError
 from cardionets_core.exchange.messages import (
     Envelope,
     Order,
@@ -24,6 +25,7 @@ from cardionets_core.exchange.messages import (
     reply_to_envelope,
 )
 from cardionets_core.exchange.npy import from_npy, to_npy
+from client.permission import require_guard, require_study
 
 NUMPY = "numpy.ndarray"
 """Flower's word for the form in which an array's bytes are."""
@@ -85,19 +87,25 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
     path: Path | None = None
     name = RoundName(study_digest="", phase=0, round=0, attempt=0)
     try:
-        # Imported here: a broken installation must also end as a code, not as a traceback on the wire.
-        from client.round import answer
-
         path = locate(context)
+        # Flower's simulation and in-process grids number their nodes; only a SuperNode names a document.
+        store = require_guard(path) if "site-config" in context.node_config else None
         order = read_order(message)
         name = order.name
+        if store is not None:
+            require_study(order, store)
+        # Imported here: a broken installation must also end as a code, not as a traceback on the wire; and
+        # torch is loaded for permitted orders only.
+        from client.round import answer
+
         reply = answer(order, site_path=path)
     except CardioNetsError as error:
         _log(path, str(error))
         reply = Reply(site=_site_name(path), name=name, code=error.code)
-    except Exception:  # whatever it is, only its code may leave
+    except Exception as error:  # whatever it is, only its code may leave
         _log(path, traceback.format_exc())
-        reply = Reply(site=_site_name(path), name=name, code=CardioNetsError.code)
+        code = StorageFailedError.code if is_disk_fault(error) else CardioNetsError.code
+        reply = Reply(site=_site_name(path), name=name, code=code)
     return reply_message(reply, message)
 
 
@@ -150,7 +158,12 @@ def _log(path: Path | None, text: str) -> None:
     if path is None or not path.parent.is_dir():
         logging.getLogger("cardionets.client").error("the order was refused before a site was found")
         return
-    handler = logging.FileHandler(path.parent / LOG, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path.parent / LOG, encoding="utf-8")
+    except OSError:
+        # A full or read-only disk: the code still goes out, the text goes to the process's own log.
+        logging.getLogger("cardionets.client").error(text)
+        return
     record = logging.LogRecord("cardionets.client", logging.ERROR, "", 0, text, None, None)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     handler.emit(record)

@@ -13,14 +13,24 @@ from collections.abc import Iterable
 import numpy as np
 
 from cardionets_core.audit import journal
+from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
-from cardionets_core.exchange.messages import Envelope, Order, Reply, reply_to_envelope
+from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply, reply_to_envelope
 
 JOURNAL = "journal.jsonl"
 
 
-def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, trains: Iterable[str]) -> Reply:
+def release(
+    reply: Reply,
+    *,
+    order: Order,
+    config: SiteConfig,
+    patients: int,
+    trains: Iterable[str],
+    measured: int | None = None,
+    again: bool = False,
+) -> Reply:
     """Let a reply out, or stop it.
 
     Args:
@@ -29,6 +39,8 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
         config: what the site permits.
         patients: people behind the reply's updates and sums; 0 for a census.
         trains: modules that may leave in this phase.
+        measured: people behind the sums that were measured before the training, or None if there are none.
+        again: whether the reply left before, and is asked for once more.
 
     Returns:
         The same reply, after its journal line is on disk.
@@ -36,6 +48,7 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
     Raises:
         DisclosureRefusedError: the reply would disclose more than the site permits.
         TooFewPatientsError: too few people stand behind it.
+        StorageFailedError: the disk did not take the journal's line.
     """
     policy = config.policy
     if order.kind != "census":
@@ -44,6 +57,14 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
             raise TooFewPatientsError(
                 f"{patients} patients stand behind this reply; the policy asks for {fewest}", where="gate"
             )
+    if any(name.startswith(MEASURED) for name in reply.sums) and (measured or 0) < max(
+        1, policy.minimum_cell
+    ):
+        raise TooFewPatientsError(
+            f"{measured or 0} held-out patients stand behind this reply's metrics; "
+            f"the policy asks for {policy.minimum_cell}",
+            where="gate",
+        )
     strangers = sorted(set(reply.modules) - set(trains))
     if strangers or (reply.modules and order.kind != "train"):
         raise DisclosureRefusedError(f"modules {strangers} may not leave in this phase", where="gate")
@@ -58,22 +79,23 @@ def release(reply: Reply, *, order: Order, config: SiteConfig, patients: int, tr
             f"the reply has {envelope.nbytes} bytes; the policy allows {policy.maximum_reply_bytes}",
             where="site.yaml: policy.maximum_reply_bytes",
         )
-    journal.append(
-        config.folders.state / JOURNAL,
-        "reply-left",
-        {
-            "kind": order.kind,
-            "study": order.name.study_digest,
-            "phase": order.name.phase,
-            "round": order.name.round,
-            "attempt": order.name.attempt,
-            "bytes": envelope.nbytes,
-            "digest": _digest(envelope),
-            "patients": patients,
-            "modules": ",".join(sorted(reply.modules)),
-            "sums": len(reply.sums),
-        },
-    )
+    facts: dict[str, str | int | float] = {
+        "kind": order.kind,
+        "study": order.name.study_digest,
+        "phase": order.name.phase,
+        "round": order.name.round,
+        "attempt": order.name.attempt,
+        "bytes": envelope.nbytes,
+        "digest": _digest(envelope),
+        "patients": patients,
+        "modules": ",".join(sorted(reply.modules)),
+        "sums": len(reply.sums),
+    }
+    with on_disk(config.folders.state, keeps="nothing left the site"):
+        torn = journal.mend(config.folders.state / JOURNAL)
+        if torn:
+            journal.append(config.folders.state / JOURNAL, "journal-mended", {"torn_bytes": torn})
+        journal.append(config.folders.state / JOURNAL, "reply-sent-again" if again else "reply-left", facts)
     return reply
 
 

@@ -6,12 +6,14 @@ from where it began the first time. The files lie in ``folders.state`` and never
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cardionets_core.audit.durable import on_disk, sync_file, sync_folder
 from cardionets_core.errors import CheckpointError
 from cardionets_core.training.memory import State
 
@@ -48,10 +50,19 @@ class DiskMemory:
 
     def keep(self, round_index: int, state: State) -> None:
         """Store the state after a round, whole or not at all; only the round before it is kept beside it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with on_disk(self._folder, keeps="the state of the round before is whole"):
+            self._folder.mkdir(parents=True, exist_ok=True)
         part = self._folder / f".{round_index:05d}.{os.getpid()}.part"
-        save_file(state, part)
-        part.replace(self._folder / f"{round_index:05d}.safetensors")
+        with on_disk(self._folder, keeps="the state of the round before is whole"):
+            try:
+                save_file(state, part)
+                sync_file(part)
+                part.replace(self._folder / f"{round_index:05d}.safetensors")
+                sync_folder(self._folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
         for path in self._paths():
             # Later rounds are those of an earlier run of the same study.
             if not round_index - 1 <= int(path.stem) <= round_index:

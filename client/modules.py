@@ -1,58 +1,82 @@
-"""Modules on a site: built from the study's preset, filled from the order, frozen ones kept by digest.
+"""Modules on a site: built from the study's preset, filled from the order, kept by digest.
 
 Step 0 and 7 of the walk: every tensor of an order is checked against what the preset says before any of it
-is used. Frozen modules lie as safetensors under their digest, so they travel once.
+is used. What came once is named by its digest from then on: frozen modules travel once, and a trained one
+does not travel again from one order of a round to the next. Modules lie as safetensors under their digest;
+one that is torn counts as absent, and is sent again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from cardionets_core.audit.durable import on_disk
 from cardionets_core.errors import FrozenModuleMissingError, OrderRefusedError, PeerError
 from cardionets_core.exchange.messages import Order, PackedModule
-from cardionets_core.exchange.tensors import layout_of, module_digest, pack, unpack
+from cardionets_core.exchange.tensors import Layout, layout_of, module_digest, pack, unpack
 from cardionets_core.models import build_module
 from cardionets_core.tasks import Task
 from cardionets_core.training.tensors import export_tensors, load_tensors
 
+FROZEN = "frozen"
+TRAINED = "trained"
+# The model that is trained on, and the one that was measured: an average stands beside its module.
+TRAINED_KEPT = 3
+MAXIMUM_FROZEN_BYTES = 20_000_000_000
 
-def held_digests(folder: Path) -> list[str]:
-    """Digests of the frozen modules that lie on the site."""
-    return sorted(path.stem for path in folder.glob("*.safetensors"))
+
+def held_digests(state: Path) -> list[str]:
+    """Digests of the modules that lie on the site.
+
+    Args:
+        state: the site's state folder.
+    """
+    found = [*(state / FROZEN).glob("*.safetensors"), *(state / TRAINED).glob("*/*.safetensors")]
+    return sorted({path.stem for path in found if not path.name.startswith(".")})
 
 
 def build_modules(
-    order: Order, task: Task, *, preset: str, frozen_folder: Path, device: torch.device
+    order: Order, task: Task, *, preset: str, state: Path, device: torch.device
 ) -> dict[str, torch.nn.Module]:
-    """The modules of a phase, filled with the order's tensors.
+    """The modules of a phase, filled with the order's tensors or with what the site holds.
 
     Args:
-        order: carries the trained modules, and the frozen ones that the site lacked.
+        order: carries the modules that the site lacked, and the digests of all.
         task: says which modules it trains and reads.
         preset: the study's preset.
-        frozen_folder: where frozen modules are kept.
+        state: the site's state folder, where modules are kept.
         device: where they go.
 
     Raises:
         OrderRefusedError: names, shapes, dtype, digest or values are wrong.
-        FrozenModuleMissingError: a frozen module is neither in the order nor on the site.
+        FrozenModuleMissingError: a module is neither in the order nor on the site.
+        StorageFailedError: the disk did not take a module that came.
     """
-    if set(order.modules) != set(task.trains) or set(order.frozen) != set(task.reads):
+    named = {name: order.trained.get(name, "") for name in task.trains}
+    strangers = {*order.modules, *order.trained} - set(task.trains)
+    absent = [name for name in task.trains if not named[name] and name not in order.modules]
+    if strangers or absent or set(order.frozen) != set(task.reads):
         raise OrderRefusedError("the order's modules are not those of its phase", where="order")
     modules: dict[str, torch.nn.Module] = {}
-    for name in task.trains:
-        modules[name] = _filled(name, preset, _named(order.modules[name]), device)
-    for name in task.reads:
-        digest = order.frozen[name]
-        if name in order.frozen_modules:
-            _keep(order.frozen_modules[name], digest, frozen_folder)
-        modules[name] = _filled(name, preset, _held(digest, frozen_folder), device)
+    for name, digest in {**named, **{name: order.frozen[name] for name in task.reads}}.items():
+        came = order.modules.get(name) if name in named else order.frozen_modules.get(name)
+        if came is None:
+            tensors = _held(digest, state)
+        else:
+            tensors = _checked(came, digest)
+            if digest:
+                folder = state / TRAINED / name if name in named else state / FROZEN
+                _keep(tensors, digest, folder)
+                _prune(folder, most_files=TRAINED_KEPT if name in named else None)
+        modules[name] = _filled(name, preset, tensors, device)
     return modules
 
 
@@ -70,27 +94,59 @@ def _filled(
     return module.to(device)
 
 
-def _named(module: PackedModule) -> dict[str, np.ndarray]:
+def _checked(module: PackedModule, digest: str) -> dict[str, np.ndarray]:
+    """The tensors of a module that came; they must have the digest that the order names, if it names one."""
     try:
-        return unpack(module.layout, module.values)
+        tensors = unpack(module.layout, module.values)
     except PeerError as error:
         raise OrderRefusedError(error.what, where="order") from error
+    if digest and module_digest(module.layout, module.values) != digest:
+        raise OrderRefusedError("a module does not have the digest that the order names", where="order")
+    return tensors
 
 
-def _keep(module: PackedModule, digest: str, folder: Path) -> None:
-    if module.values.dtype != np.float32 or module_digest(module.layout, module.values) != digest:
-        raise OrderRefusedError(
-            "a frozen module does not have the digest that the order names", where="order"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+def _keep(tensors: Mapping[str, np.ndarray], digest: str, folder: Path) -> None:
+    target = folder / f"{digest}.safetensors"
     part = folder / f".{digest}.{os.getpid()}.part"
-    tensors = {name: np.ascontiguousarray(value) for name, value in _named(module).items()}
-    save_file(tensors, part, metadata={"layout": module.layout.to_json()})
-    part.replace(folder / f"{digest}.safetensors")
+    with on_disk(folder, keeps="nothing was trained"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+            save_file(plain, part, metadata={"layout": layout_of(plain).to_json()})
+            part.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
 
 
-def _held(digest: str, folder: Path) -> dict[str, np.ndarray]:
-    path = folder / f"{digest}.safetensors"
-    if not digest.isalnum() or not path.exists():
-        raise FrozenModuleMissingError("this site does not hold a frozen module of the phase", where="order")
-    return load_file(path)
+def _held(digest: str, state: Path) -> dict[str, np.ndarray]:
+    """The tensors of a module by its digest; judged again: they were kept without waiting for the disk."""
+    found = []
+    if digest.isalnum():
+        found = [state / FROZEN / f"{digest}.safetensors", *(state / TRAINED).glob(f"*/{digest}.safetensors")]
+    for path in found:
+        try:
+            with safe_open(path, framework="numpy") as handle:
+                # The file sorts its tensors in its own way; a digest is over the layout's order.
+                layout = Layout.from_json((handle.metadata() or {}).get("layout", ""))
+                tensors = {name: handle.get_tensor(name) for name in layout.names}
+            is_whole = module_digest(layout_of(tensors), pack(tensors)) == digest
+        except (OSError, SafetensorError, PeerError):
+            is_whole = False
+        if is_whole:
+            os.utime(path)
+            return tensors
+        path.unlink(missing_ok=True)
+    raise FrozenModuleMissingError("this site does not hold a module of the phase", where="order")
+
+
+def _prune(folder: Path, *, most_files: int | None) -> None:
+    """Let the modules go that were not used for longest."""
+    paths = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    total = 0
+    for number, path in enumerate(paths, start=1):
+        total += path.stat().st_size
+        over = total > MAXIMUM_FROZEN_BYTES if most_files is None else number > most_files
+        if over and number > 1:
+            path.unlink(missing_ok=True)

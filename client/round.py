@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from cardionets_core.config.study import Study, study_from_json
 from cardionets_core.data.cache import summary
 from cardionets_core.data.cohort import SPLITS
 from cardionets_core.data.derived import derived_folder
-from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError, TooFewPatientsError
+from cardionets_core.data.windows import InputShape
+from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.tasks import (
     ClosedFormTask,
@@ -32,8 +33,10 @@ from cardionets_core.training.local import round_statistics, train_locally
 from cardionets_core.training.numerics import Numerics
 from cardionets_core.training.seeds import derive_seed
 from client.gate import release
+from client.measuring import Measurement, measure, measure_first
 from client.memory import DiskMemory
 from client.modules import build_modules, held_digests, pack_module
+from client.replies import ReplyStore
 from client.site import Site, open_site, serving_role
 
 
@@ -48,6 +51,14 @@ class _Work:
     role: Role
     modules: Mapping[str, torch.nn.Module]
     view: SiteView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """A reply that has not passed the gate yet, and the rows behind it."""
+
+    reply: Reply
+    rows: np.ndarray
 
 
 def answer(order: Order, *, site_path: Path) -> Reply:
@@ -81,17 +92,35 @@ def answer(order: Order, *, site_path: Path) -> Reply:
         raise PhaseNotPermittedError(
             "this site measures models and trains none", where="site.yaml: policy.role"
         )
-    modules = build_modules(
-        order,
-        task,
-        preset=study.preset,
-        frozen_folder=site.config.folders.state / "frozen",
-        device=site.device,
+    replies = ReplyStore(
+        site.config.folders.state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes
     )
-    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=order.frozen)
-    view = SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=dict(order.shared))
+    found = replies.find(order)
+    if found is not None:
+        return release(
+            found.reply,
+            order=order,
+            config=site.config,
+            patients=found.patients,
+            trains=role.trains,
+            measured=found.measured,
+            again=True,
+        )
+    modules = build_modules(
+        order, task, preset=study.preset, state=site.config.folders.state, device=site.device
+    )
+    view = _view(order, site, shape, shared=order.shared)
     work = _Work(order=order, site=site, study=study, task=task, role=role, modules=modules, view=view)
-    return _WORKERS[order.kind](work)
+    before = None
+    if order.measure and order.kind == "train":
+        apart = _view(order, site, shape, shared={})
+        before = measure_first(site, study, task, modules, apart, phase=order.name.phase)
+    return _release(_WORKERS[order.kind](work), work, replies=replies, before=before)
+
+
+def _view(order: Order, site: Site, shape: InputShape, *, shared: Mapping[str, np.ndarray]) -> SiteView:
+    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=order.frozen)
+    return SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=dict(shared))
 
 
 def _task_of(order: Order, study: Study) -> Task:
@@ -113,13 +142,13 @@ def _census(order: Order, site: Site, task: Task) -> Reply:
         },
         "refusals": counts["refusals"],
         "role": site.config.policy.role,
-        "holds": held_digests(site.config.folders.state / "frozen"),
+        "holds": held_digests(site.config.folders.state),
     }
     reply = Reply(site=site.name, name=order.name, facts=json.dumps(facts, sort_keys=True))
     return release(reply, order=order, config=site.config, patients=0, trains=())
 
 
-def _train(work: _Work) -> Reply:
+def _train(work: _Work) -> _Answered:
     start, order, task, site = time.monotonic(), work.order, work.task, work.site
     rows = work.view.rows(work.role.needs, "train")
     if isinstance(task, MeasureTask):
@@ -129,7 +158,7 @@ def _train(work: _Work) -> Reply:
         reply = Reply(
             site=site.name, name=order.name, sums=sums, values={"train_seconds": time.monotonic() - start}
         )
-        return _release(reply, work, rows)
+        return _Answered(reply=reply, rows=rows)
     device = site.config.device
     result = train_locally(
         task,
@@ -160,10 +189,10 @@ def _train(work: _Work) -> Reply:
             "train_seconds": time.monotonic() - start,
         },
     )
-    return _release(reply, work, rows)
+    return _Answered(reply=reply, rows=rows)
 
 
-def _statistics(work: _Work) -> Reply:
+def _statistics(work: _Work) -> _Answered:
     order, task = work.order, work.task
     if not isinstance(task, GradientTask) or not task.shares:
         raise OrderRefusedError(f"task {task.name} shares no statistics", where="order")
@@ -182,25 +211,19 @@ def _statistics(work: _Work) -> Reply:
         sums=sums,
         values={"role": float(task.roles.index(work.role))},
     )
-    return _release(reply, work, work.view.rows(work.role.needs, "train"))
+    return _Answered(reply=reply, rows=work.view.rows(work.role.needs, "train"))
 
 
-def _evaluate(work: _Work) -> Reply:
+def _evaluate(work: _Work) -> _Answered:
     order, site = work.order, work.site
-    rows = work.view.rows(work.task.needs, order.split)
-    patients, fewest = site.cohort.patients(rows), site.config.policy.minimum_cell
-    if patients < fewest:
-        raise TooFewPatientsError(
-            f"{patients} held-out patients in {order.split}; the policy asks for {fewest}",
-            where="site.yaml: policy.minimum_cell",
-        )
-    seed = derive_seed(work.study.seed, "evaluate", order.name.phase, site.name)
-    work.task.prepare_modules(work.modules)
-    sums = work.task.metric_sums(work.modules, work.view, split=order.split, seed=seed)
-    return _release(Reply(site=site.name, name=order.name, sums=sums), work, rows)
+    found = measure(
+        site, work.study, work.task, work.modules, work.view, phase=order.name.phase, split=order.split
+    )
+    reply = Reply(site=site.name, name=order.name, sums=found.sums)
+    return _Answered(reply=reply, rows=work.view.rows(work.task.needs, order.split))
 
 
-_WORKERS: dict[str, Callable[[_Work], Reply]] = {
+_WORKERS: dict[str, Callable[[_Work], _Answered]] = {
     "train": _train,
     "statistics": _statistics,
     "evaluate": _evaluate,
@@ -212,7 +235,20 @@ def _seed(work: _Work) -> int:
     return derive_seed(work.study.seed, "train", name.phase, name.round, work.site.name)
 
 
-def _release(reply: Reply, work: _Work, rows: np.ndarray) -> Reply:
-    patients = work.site.cohort.patients(rows)
-    trains = work.role.trains
-    return release(reply, order=work.order, config=work.site.config, patients=patients, trains=trains)
+def _release(answered: _Answered, work: _Work, *, replies: ReplyStore, before: Measurement | None) -> Reply:
+    """Through the gate, then into the store: from here on the same order gets the same reply."""
+    reply, measured, site = answered.reply, None, work.site
+    if before is not None:
+        reply = replace(reply, sums={**reply.sums, **before.sums}, measure_code=before.code)
+        measured = None if before.rows is None else site.cohort.patients(before.rows)
+    patients = site.cohort.patients(answered.rows)
+    released = release(
+        reply,
+        order=work.order,
+        config=site.config,
+        patients=patients,
+        trains=work.role.trains,
+        measured=measured,
+    )
+    replies.keep(work.order, released, patients=patients, measured=measured)
+    return released

@@ -100,7 +100,6 @@ def processes(folder: SiteFolder) -> tuple[ProcessSpec, ...]:
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     starter = write_starter(folder.node)
-    environment["PATH"] = f"{starter}{os.pathsep}{environment['PATH']}"
     shared: dict[str, Any] = {
         "environment": environment,
         # Not the site's folder: Python would look for modules in it before the installed ones.
@@ -121,7 +120,7 @@ def processes(folder: SiteFolder) -> tuple[ProcessSpec, ...]:
             name="supernode",
             command=(
                 sys.executable, "-P", "-m", "client.supernode",
-                "--approvals", str(folder.approvals),
+                "--approvals", str(folder.approvals), "--starter", str(starter),
                 "--superlink", config.server,
                 "--root-certificates", str(folder.trust / "ca.crt"),
                 "--auth-supernode-private-key", str(folder.trust / "site.key"),

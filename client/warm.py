@@ -61,6 +61,9 @@ def write_starter(folder: Path) -> Path:
     """
     programs = folder / "bin"
     programs.mkdir(parents=True, exist_ok=True)
+    # Whoever could write here could be called in the place of Flower's program.
+    for place in (folder, programs):
+        place.chmod(0o700)
     path = programs / PROGRAM
     real = Path(sys.executable).with_name(PROGRAM)
     path.write_text(

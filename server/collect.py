@@ -1,48 +1,33 @@
-"""What the sites send in one round: statistics, trained modules, metric sums (rows 10 and 11 of the walk).
+"""What the sites send in one round: statistics and trained modules (rows 10 and 11 of the walk).
 
-Comes in: the round's name, its task, the nodes that serve it. Goes out: the round's entry of the history;
-good replies lie in the round's store. A site whose reply is wrong is left out, named and counted.
+Comes in: the round's name, its task, its folder. Goes out: the round's entry of the history; good replies lie
+in the round's stores. A site whose reply is wrong is left out, named and counted. What an interrupted try has
+stored is taken up: a site is asked once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cardionets_core.config.study import Study
-from cardionets_core.errors import FrozenModuleMissingError, ReplyRefusedError
+from cardionets_core.errors import QuorumNotMetError, ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
-from cardionets_core.exchange.messages import Order, RoundName
-from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task
-from server.checkpoints import Checkpoint
-from server.expected_sums import ExpectedSums
-from server.measure import Measured, measure
+from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.tasks import ClosedFormTask, GradientTask
+from cardionets_core.tasks.expected_sums import ExpectedSums
+from server.gather import Gather, Gathered, Judge, MakeOrders, Serving
 from server.members import Members
+from server.open_round import OpenRound, round_entry, trained_row
 from server.orders import order_bytes, round_orders
-from server.reply_checks import check_reply, check_sender, check_sums, role_of
-from server.round_store import RoundStore
-from server.rounds import Answer, SiteLink
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Statistics:
-    """What the sites shared before the steps of a round.
-
-    Attributes:
-        sums: added; None where nobody gave any.
-        nodes: that gave them. Only these train: the sums hold for no others.
-        left_out: rows of the sites that did not.
-        bytes_sent: of the orders.
-    """
-
-    sums: dict[str, np.ndarray] | None
-    nodes: list[int]
-    left_out: list[dict[str, Any]]
-    bytes_sent: int
+from server.reply_checks import check_reply, check_sums, measured_of, role_of
+from server.reply_journal import ReplyJournal
+from server.round_folder import Part
+from server.rounds import SiteLink
+from server.selection import chosen, draw_order
 
 
 class Collector:
@@ -52,190 +37,244 @@ class Collector:
         study: the study.
         link: the way to the sites.
         members: which node is which site.
+        journal: hears of every reply.
         tell: called with phase, round, kind of event and its facts.
     """
 
-    def __init__(self, study: Study, *, link: SiteLink, members: Members, tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        *,
+        link: SiteLink,
+        members: Members,
+        journal: ReplyJournal,
+        tell: Callable[..., None],
+    ) -> None:
         self._study = study
         self._link = link
         self._members = members
+        self._journal = journal
         self._tell = tell
         self._sums = ExpectedSums(study.preset)
-        self._deadline_s = study.sites.deadline_s
 
-    def train(
-        self,
-        name: RoundName,
-        task: Task,
-        serving: list[int],
-        *,
-        checkpoint: Checkpoint,
-        store: RoundStore,
-    ) -> dict[str, Any]:
-        """Send a round's orders and store every good reply; returns the round's entry of the history."""
-        rows: list[dict[str, Any]] = []
-        received, sent, shared = 0, 0, None
+    def train(self, asked: OpenRound, serving: Serving) -> dict[str, Any]:
+        """Send a round's orders and store every good reply; returns the round's entry of the history.
+
+        Args:
+            asked: the round.
+            serving: gives the member nodes that can serve, in site order.
+
+        Raises:
+            QuorumNotMetError: too few good replies came in all attempts; what came is kept.
+        """
+        folder, task = asked.folder, asked.task
+        able = self._drawn(asked, serving)
+        rows: dict[str, dict[str, Any]] = {}
+        shared = None
         if isinstance(task, GradientTask) and task.shares:
-            given = self._statistics(name, task, serving, checkpoint=checkpoint)
-            shared, serving, rows, sent = given.sums, given.nodes, given.left_out, given.bytes_sent
-        orders = round_orders(
-            "train",
-            name,
-            study_json=self._study.to_json(),
-            task=task,
-            checkpoint=checkpoint,
-            holds={node: self._members.holds(node) for node in serving},
-            shared=shared,
-        )
-        for answer in self._link.ask(orders, deadline_s=self._deadline_s):
-            row = self._accept(answer, orders[answer.node], task, checkpoint=checkpoint, store=store)
-            rows.append(row)
-            received += answer.nbytes
-            text = (
-                ""
-                if row["status"] == "trained"
-                else f"left out: {row['code']} {row.get('reason', '')}".rstrip()
-            )
-            self._tell(
-                name.phase, name.round, row["status"], site=row["site"], loss=row.get("loss"), text=text
-            )
+            shared, rows, able = self._statistics(asked, able)
+
+        def orders(nodes: list[int], attempt: int) -> dict[int, Order]:
+            return self._orders("train", asked, nodes, attempt, shared=shared, measure=asked.measure)
+
+        def judge(reply: Reply, order: Order, node: int, site: str) -> tuple[Reply, float]:
+            return self._judge_training(reply, order, site, asked)
+
+        found = self.gather("train", asked, able, orders=orders, judge=judge)
+        store = folder.store("train")
+        self._check_quorum(asked, len(store.sites()))
+        rows |= found.failed
+        rows |= {site: trained_row(store, site) for site in store.sites()}
         return {
-            **round_entry(name, task),
-            "bytes_sent": sent + order_bytes(orders),
-            "bytes_received": received,
-            "sites": sorted(rows, key=lambda row: row["site"]),
+            **round_entry(replace(asked.name, attempt=max(1, found.attempt)), task),
+            "bytes_sent": folder.get("bytes_sent", 0),
+            "bytes_received": folder.get("bytes_received", 0),
+            "sites": sorted(rows.values(), key=lambda row: row["site"]),
         }
+
+    def gather(
+        self,
+        part: Part,
+        asked: OpenRound,
+        able: Serving,
+        *,
+        orders: MakeOrders,
+        judge: Judge,
+        once: bool = False,
+    ) -> Gathered:
+        """Ask one question of a round, taking up what its store holds.
+
+        Args:
+            part: which question.
+            asked: the round.
+            able: the nodes that may be asked.
+            orders: makes their orders.
+            judge: of their replies.
+            once: whether any number of replies will do, in one attempt.
+        """
+        folder, name = asked.folder, asked.name
+        store = folder.store(part)
+        if store.sites():
+            self._journal.kept(phase=name.phase, round_number=name.round, part=part, sites=store.sites())
+        attempts_before = int(folder.get(f"attempt_{part}", 0))
+        missing = {self._members.site(node) for node in able(False, ())} - set(store.sites())
+        if not missing and len(store.sites()) >= (0 if once else self._study.sites.minimum):
+            return Gathered(attempt=attempts_before)
+
+        def noted(nodes: list[int], attempt: int) -> dict[int, Order]:
+            made = orders(nodes, attempt)
+            # On the disk before anything is sent: an attempt's number is never used twice.
+            folder.note(
+                **{
+                    f"attempt_{part}": attempt,
+                    "bytes_sent": folder.get("bytes_sent", 0) + order_bytes(made),
+                }
+            )
+            return made
+
+        gather = Gather(
+            self._link,
+            self._members,
+            self._journal,
+            store=store,
+            make_orders=noted,
+            judge=judge,
+            tell=lambda row: self._tell_row(part, asked, row),
+            deadline_s=self._study.sites.deadline_s,
+            attempts=1 if once else self._study.sites.attempts,
+            minimum=0 if once else self._study.sites.minimum,
+        )
+        found = gather.run(able, first_attempt=attempts_before + 1)
+        folder.add({"bytes_received": found.bytes_received})
+        return found
+
+    def _drawn(self, asked: OpenRound, serving: Serving) -> Serving:
+        """Restrict the serving nodes to those that were drawn for the round."""
+        folder, name = asked.folder, asked.name
+        if folder.get("draw", None) is None:
+            names = [self._members.site(node) for node in serving(False, ())]
+            folder.note(
+                draw=draw_order(names, seed=self._study.seed, phase=name.phase, round_number=name.round)
+            )
+
+        def drawn(afresh: bool, counted: Collection[str]) -> list[int]:
+            nodes = {self._members.site(node): node for node in serving(afresh, counted)}
+            answered = {*folder.store("train").sites(), *folder.store("statistics").sites()}
+            taken = chosen(
+                folder.get("draw", []),
+                able=set(nodes),
+                answered=answered,
+                per_round=self._study.sites.per_round,
+            )
+            return [node for site, node in sorted(nodes.items()) if site in taken]
+
+        return drawn
 
     def _statistics(
-        self, name: RoundName, task: GradientTask, serving: list[int], *, checkpoint: Checkpoint
-    ) -> _Statistics:
-        """Ask for the sites' statistics of a round and add them."""
-        orders = round_orders(
-            "statistics",
-            name,
-            study_json=self._study.to_json(),
-            task=task,
-            checkpoint=checkpoint,
-            holds={node: self._members.holds(node) for node in serving},
-        )
-        expected = self._sums.of_statistics(task)
-        found: dict[int, dict[str, np.ndarray]] = {}
-        rows = []
-        for answer in self._link.ask(orders, deadline_s=self._deadline_s):
-            site, code, reason = self._members.site(answer.node), answer.code, ""
-            if answer.reply is not None:
-                code = answer.reply.code
-                try:
-                    check_sender(answer.reply, order=orders[answer.node], site=site)
-                    if not code:
-                        check_sums(answer.reply, site=site, expected=expected)
-                        found[answer.node] = dict(answer.reply.sums)
-                        held = self._members.holds(answer.node)
-                        held |= set(orders[answer.node].frozen.values())
-                except ReplyRefusedError as error:
-                    code, reason = error.code, error.what
-            if code:
-                rows.append({"site": site, "status": "left-out", "code": code, "reason": reason, "bytes": 0})
-                self._tell(name.phase, name.round, "left-out", site=site, text=f"left out: {code} {reason}")
-        shared = add_sums({self._members.site(node): sums for node, sums in found.items()}) if found else None
-        nodes = [node for node in serving if node in found]
-        return _Statistics(sums=shared, nodes=nodes, left_out=rows, bytes_sent=order_bytes(orders))
+        self, asked: OpenRound, able: Serving
+    ) -> tuple[dict[str, np.ndarray] | None, dict[str, dict[str, Any]], Serving]:
+        """The sites' added statistics, rows of those that gave none, and who trains with them.
 
-    def _accept(
-        self, answer: Answer, order: Order, task: Task, *, checkpoint: Checkpoint, store: RoundStore
-    ) -> dict[str, Any]:
-        """Judge and store one reply; returns the site's row."""
-        site, holds = self._members.site(answer.node), self._members.holds(answer.node)
-        row: dict[str, Any] = {
-            "site": site,
-            "status": "left-out",
-            "code": answer.code,
-            "bytes": answer.nbytes,
-        }
-        reply = answer.reply
-        if reply is None:
-            return row
-        row["code"] = reply.code
-        try:
-            if reply.code:
-                check_sender(reply, order=order, site=site)
-            else:
-                # A closed-form task sends sums; a module in its reply is one too many.
-                role = role_of(reply, task, site=site)
-                trains = () if isinstance(task, ClosedFormTask) else role.trains
-                layouts = {module: checkpoint.layouts[module] for module in trains}
-                check_reply(reply, order=order, site=site, layouts=layouts, bounds=self._study.reply_bounds)
-                check_sums(reply, site=site, expected=self._sums.of_training(task))
-                store.accept(reply, weight=role.weight)
-                row.update(status="trained", samples=dict(reply.samples), **reply.values)
-                holds |= set(order.frozen.values())
-        except ReplyRefusedError as error:
-            row.update(code=error.code, reason=error.what)
-        if row["code"] == FrozenModuleMissingError.code:
-            holds.clear()
-        return row
-
-    def evaluate(
-        self,
-        entry: dict[str, Any],
-        name: RoundName,
-        task: Task,
-        serving: list[int],
-        *,
-        checkpoint: Checkpoint,
-        files: Mapping[str, Path],
-    ) -> None:
-        """Measure on validation patients, and after a phase's last round on test patients; fills the entry.
-
-        A site that never trains is asked for its test patients only.
+        Only the sites that gave theirs train: the sums hold for no others. Once an order to train has gone
+        out with the sums, they stand.
         """
-        last = name.round == self._study.phases[name.phase].rounds
-        splits: list[Literal["validation", "test"]] = []
-        if isinstance(task, MeasureTask):
-            splits = ["test"]
-        elif last or name.round % self._study.evaluation.every_rounds == 0:
-            splits.append("validation")
-        if last and "test" not in splits:
-            splits.append("test")
-        for split in splits:
-            asked = [node for node in serving if split == "test" or not self._members.is_external(node)]
-            orders = round_orders(
-                "evaluate",
-                name,
-                study_json=self._study.to_json(),
-                task=task,
-                checkpoint=checkpoint,
-                holds={node: self._members.holds(node) for node in asked},
-                files=files,
-                split=split,
-            )
-            entry["bytes_sent"] += order_bytes(orders)
-            found: Measured = measure(
-                self._link,
-                orders,
-                members=self._members,
-                task=task,
-                expected=self._sums.of_metrics(task),
-                deadline_s=self._deadline_s,
-            )
-            if split == "test":
-                entry["test"] = {"pooled": found.pooled, "sites": found.rows(), "external": found.external}
-                continue
-            entry["pooled"] = found.pooled
-            for row in entry["sites"]:
-                if row["site"] in found.by_site:
-                    row["metrics"] = found.by_site[row["site"]]
-                else:
-                    row["measure_code"] = found.codes.get(row["site"], "")
+        task, folder = asked.task, asked.folder
+        assert isinstance(task, GradientTask)
+        expected = self._sums.of_statistics(task)
+        given: list[str] | None = folder.get("shared_by", None)
+        if given is not None:
+            reachable = {*map(self._members.site, able(False, ())), *folder.store("train").sites()}
+            stored = folder.store("statistics").sites()
+            if len(reachable & set(given) & set(stored)) < self._study.sites.minimum or set(given) - set(
+                stored
+            ):
+                # Those who gave their statistics cannot make the round any more: it begins anew.
+                folder.forget_replies()
+                folder.note(shared_by=None)
+                given = None
+        failed: dict[str, dict[str, Any]] = {}
+        if given is None:
 
+            def orders(nodes: list[int], attempt: int) -> dict[int, Order]:
+                return self._orders("statistics", asked, nodes, attempt)
 
-def round_entry(name: RoundName, task: Task) -> dict[str, Any]:
-    """What every round's entry of the history begins with."""
-    return {
-        "phase": name.phase,
-        "task": task.name,
-        "primary": task.primary,
-        "higher_is_better": task.higher_is_better,
-        "round": name.round,
-        "attempt": name.attempt,
-    }
+            def judge(reply: Reply, order: Order, node: int, site: str) -> tuple[Reply, float]:
+                check_sums(reply, site=site, expected=expected)
+                if reply.modules:
+                    raise ReplyRefusedError(f"site {site} sent modules with its statistics", where="reply")
+                return reply, 1.0
+
+            failed = self.gather("statistics", asked, able, orders=orders, judge=judge).failed
+            given = folder.store("statistics").sites()
+            self._check_quorum(asked, len(given))
+            folder.note(shared_by=given)
+        names = set(given)
+        store = folder.store("statistics")
+        shared = add_sums({site: store.sums(site) for site in given}) if given else None
+
+        def sharing(afresh: bool, counted: Collection[str]) -> list[int]:
+            return [node for node in able(afresh, counted) if self._members.site(node) in names]
+
+        return shared, failed, sharing
+
+    def _check_quorum(self, asked: OpenRound, count: int) -> None:
+        minimum = self._study.sites.minimum
+        if count < minimum:
+            raise QuorumNotMetError(
+                f"{count} site(s) served, the study needs {minimum}",
+                where=f"phase {asked.name.phase + 1} ({asked.task.name}), round {asked.name.round}",
+                remedy="see each site's code; mend it and resume: finished rounds and good replies are kept",
+            )
+
+    def _orders(
+        self, kind: Any, asked: OpenRound, nodes: list[int], attempt: int, **more: Any
+    ) -> dict[int, Order]:
+        return round_orders(
+            kind,
+            replace(asked.name, attempt=attempt),
+            study_json=self._study.to_json(),
+            task=asked.task,
+            checkpoint=asked.checkpoint,
+            holds={node: self._members.holds(node) for node in nodes},
+            **more,
+        )
+
+    def _judge_training(self, reply: Reply, order: Order, site: str, asked: OpenRound) -> tuple[Reply, float]:
+        """Raise if a reply may not touch the model; else what of it is stored, and its weight."""
+        task, checkpoint = asked.task, asked.checkpoint
+        # A closed-form task sends sums; a module in its reply is one too many.
+        role = role_of(reply, task, site=site)
+        trains = () if isinstance(task, ClosedFormTask) else role.trains
+        layouts = {module: checkpoint.layouts[module] for module in trains}
+        current: Mapping[str, np.ndarray] = {}
+        if self._study.reply_bounds.maximum_update_norm is not None:
+            current = {m: np.memmap(checkpoint.path(m), dtype="<f4", mode="r") for m in trains}
+        rest, measured = measured_of(reply) if order.measure else (reply, None)
+        check_reply(
+            rest,
+            order=order,
+            site=site,
+            layouts=layouts,
+            bounds=self._study.reply_bounds,
+            current=lambda module: current[module],
+        )
+        check_sums(rest, site=site, expected=self._sums.of_training(task))
+        if measured is None or reply.measure_code:
+            return rest, role.weight
+        try:
+            check_sums(measured, site=site, expected=self._sums.of_metrics(task))
+        except ReplyRefusedError as error:
+            # What it trained is sound; what it measured is not, and does not count.
+            self._journal.refused(order, site=site, node=0, code=error.code, reason=error.what)
+            return replace(rest, measure_code=error.code), role.weight
+        return reply, role.weight
+
+    def _tell_row(self, part: Part, asked: OpenRound, row: dict[str, Any]) -> None:
+        name, facts = asked.name, {"site": row["site"], "code": row["code"]}
+        facts["attempt"] = asked.folder.get(f"attempt_{part}", 0)
+        if row["status"] != "stored":
+            text = f"left out: {row['code']} {row.get('reason', '')}".rstrip()
+            self._tell(name.phase, name.round, "left-out", text=text, **facts)
+        elif part == "train":
+            loss = asked.folder.store("train").facts(row["site"])["values"].get("loss")
+            self._tell(name.phase, name.round, "trained", loss=loss, **facts)

@@ -14,8 +14,7 @@ from rich.text import Text
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CheckpointError, QuorumNotMetError, StudyPausedError, error_codes
 from cardionets_core.service.state import read_json
-from server.link.keeper import RESULT
-from server.link.wanted import RUN, read_wanted
+from server.link.wanted import RESULT, RUN, read_wanted
 from server.overview import overview, overview_lines
 
 LOOK_S = 1.0

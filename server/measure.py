@@ -1,19 +1,34 @@
-"""Measures a model on the sites' held-out patients: metric sums in, per-site and pooled metrics out."""
+"""Measures a model on the sites' held-out patients: metric sums in, per-site and pooled metrics out.
+
+The sums come by orders of their own, or with the replies of the round that trains on the model that is
+measured (``evaluation.trips: one``); the metrics are the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from cardionets_core.config.study import Study
 from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
-from cardionets_core.exchange.messages import Order
-from cardionets_core.tasks import Task
+from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.tasks import GradientTask, MeasureTask, Task
+from cardionets_core.tasks.expected_sums import ExpectedSums
+from server.collect import Collector
 from server.members import Members
-from server.reply_checks import check_sender, check_sums
-from server.rounds import SiteLink
+from server.open_round import OpenRound, measured_before
+from server.orders import round_orders
+from server.reply_checks import check_sums
+
+PENDING = "pending"
+"""In an entry of the history: its validation metrics come with the replies of the next round."""
+
+Split = Literal["validation", "test"]
 
 
 @dataclass(kw_only=True)
@@ -43,40 +58,143 @@ class Measured:
         ]
 
 
-def measure(
-    link: SiteLink,
-    orders: Mapping[int, Order],
-    *,
-    members: Members,
-    task: Task,
-    expected: Mapping[str, tuple[int, ...]],
-    deadline_s: float,
-) -> Measured:
-    """Ask the sites to measure a model; ``expected`` names the sums and shapes that the task makes.
+def splits_of(study: Study, task: Task, *, phase: int, round_number: int) -> list[Split]:
+    """Which held-out patients a round measures by orders of its own."""
+    last = round_number == study.phases[phase].rounds
+    if isinstance(task, MeasureTask):
+        return ["test"]
+    found: list[Split] = []
+    if is_due(study, phase=phase, round_number=round_number) and not is_pending(
+        study, task, phase=phase, round_number=round_number
+    ):
+        found.append("validation")
+    if last:
+        found.append("test")
+    return found
 
-    A site whose sums are wrong, or that refuses, is named with its code; the others count.
+
+def is_due(study: Study, *, phase: int, round_number: int) -> bool:
+    """Whether the model after a round is measured on the validation patients."""
+    last = round_number == study.phases[phase].rounds
+    return last or round_number % study.evaluation.every_rounds == 0
+
+
+def is_pending(study: Study, task: Task, *, phase: int, round_number: int) -> bool:
+    """Whether the validation metrics of a round come with the replies of the next one.
+
+    Not where an average is measured instead of what is trained, nor where not all sites train.
     """
-    sums: dict[str, dict[str, np.ndarray]] = {}
-    measured = Measured()
-    for answer in link.ask(orders, deadline_s=deadline_s):
-        site = members.site(answer.node)
-        code = answer.code
-        if answer.reply is not None:
-            try:
-                check_sender(answer.reply, order=orders[answer.node], site=site)
-                code = answer.reply.code
-                if not code:
-                    check_sums(answer.reply, site=site, expected=expected)
-                    found = task.metrics(answer.reply.sums)
-                    if members.is_external(answer.node):
-                        measured.external[site] = found
-                    else:
-                        sums[site] = dict(answer.reply.sums)
-                        measured.by_site[site] = found
-            except ReplyRefusedError as error:
-                code = error.code
-        if code:
-            measured.codes[site] = code
-    if sums:
-        measured.pooled = task.metrics(add_sums(sums))
+    return (
+        study.evaluation.trips == "one"
+        and isinstance(task, GradientTask)
+        and study.phases[phase].ema_decay is None
+        and study.sites.per_round is None
+        and 1 <= round_number < study.phases[phase].rounds
+        and is_due(study, phase=phase, round_number=round_number)
+    )
+
+
+class Measurer:
+    """Asks the sites to measure models.
+
+    Args:
+        study: the study.
+        collector: asks the questions of a round.
+        members: which node is which site.
+    """
+
+    def __init__(self, study: Study, *, collector: Collector, members: Members) -> None:
+        self._study = study
+        self._collector = collector
+        self._members = members
+        self._sums = ExpectedSums(study.preset)
+
+    def measure(
+        self, opened: OpenRound, split: Split, nodes: Sequence[int], *, files: Mapping[str, Path]
+    ) -> Measured:
+        """Ask the sites to measure the model that a round has made.
+
+        A site whose sums are wrong, or that refuses, is named with its code; the others count.
+
+        Args:
+            opened: the round.
+            split: whose patients.
+            nodes: that are asked; an external one for its test patients only.
+            files: of the modules that are measured.
+        """
+        asked = [node for node in nodes if split == "test" or not self._members.is_external(node)]
+        expected = self._sums.of_metrics(opened.task)
+
+        def orders(missing: list[int], attempt: int) -> dict[int, Order]:
+            return round_orders(
+                "evaluate",
+                replace(opened.name, attempt=attempt),
+                study_json=self._study.to_json(),
+                task=opened.task,
+                checkpoint=opened.checkpoint,
+                holds={node: self._members.holds(node) for node in missing},
+                files=files,
+                split=split,
+            )
+
+        def judge(reply: Reply, order: Order, node: int, site: str) -> tuple[Reply, float]:
+            check_sums(reply, site=site, expected=expected)
+            if reply.modules:
+                raise ReplyRefusedError(f"site {site} sent modules with its metrics", where="reply")
+            return reply, 1.0
+
+        def serving(afresh: bool, counted: Collection[str]) -> list[int]:
+            return asked
+
+        # A server that takes the round up again must know it before it has met the site.
+        external = {self._members.site(node) for node in asked if self._members.is_external(node)}
+        opened.folder.note(external=sorted({*opened.folder.get("external", []), *external}))
+        found = self._collector.gather(split, opened, serving, orders=orders, judge=judge, once=True)
+        store = opened.folder.store(split)
+        codes = {site: str(row["code"]) for site, row in found.failed.items()}
+        sums = {site: store.sums(site) for site in store.sites()}
+        return _measured(opened.task, sums, codes, external=opened.folder.get("external", []))
+
+    def of_replies(self, opened: OpenRound, entry: Mapping[str, Any]) -> Measured:
+        """What the sites measured, before they trained, of the model that a round began with.
+
+        Args:
+            opened: the round.
+            entry: of the round before, whose model it is; its sites count.
+        """
+        store = opened.folder.store("train")
+        known = {row["site"] for row in entry["sites"]}
+        codes = {site: str(store.facts(site)["measure_code"]) for site in store.sites() if site in known}
+        sums = {site: measured_before(store, site) for site, code in codes.items() if not code}
+        return _measured(opened.task, sums, {site: code for site, code in codes.items() if code})
+
+
+def _measured(
+    task: Task,
+    sums: Mapping[str, dict[str, np.ndarray]],
+    codes: dict[str, str],
+    *,
+    external: Collection[str] = (),
+) -> Measured:
+    measured = Measured(codes=codes)
+    inside: dict[str, dict[str, np.ndarray]] = {}
+    for site, values in sums.items():
+        if site in external:
+            measured.external[site] = task.metrics(values)
+        else:
+            inside[site] = values
+            measured.by_site[site] = task.metrics(values)
+    if inside:
+        measured.pooled = task.metrics(add_sums(inside))
     return measured
+
+
+def fill_validation(entry: dict[str, Any], found: Measured) -> None:
+    """Write what was measured on validation patients into a round's entry of the history."""
+    entry.pop(PENDING, None)
+    entry["pooled"] = found.pooled
+    for row in entry["sites"]:
+        if row["site"] in found.by_site:
+            row["metrics"] = found.by_site[row["site"]]
+        else:
+            row["measure_code"] = found.codes.get(row["site"], "")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from cardionets_core.config.workspace import SITE_NAME
 from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.exchange.messages import Order
 from server.rounds import Answer
@@ -13,18 +16,38 @@ COUNTED = ("patients", "recordings", "refusals")
 
 
 class Members:
-    """The sites of a running study."""
+    """The sites of a running study.
+
+    A node whose registration names it is that site, and may speak under no other name. In simulation nodes
+    have no names: there a node is bound to the first name that it gives.
+    """
 
     def __init__(self) -> None:
         self._site_of: dict[int, str] = {}
+        self._node_of: dict[str, int] = {}
+        self._registered: dict[int, str] = {}
         self._holds: dict[int, set[str]] = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
-    def enrol(self, answer: Answer, order: Order, *, task: str) -> tuple[str, str]:
-        """Take a census answer.
+    def connect(self, nodes: Mapping[int, str]) -> None:
+        """Take notice of the nodes that are connected now.
 
-        A node is bound to the first name that it gives; a name that another node holds, or a changed one, is
-        refused.
+        A registered name goes over to a new node once its old node is gone.
+
+        Args:
+            nodes: number to registered name, or ``""``.
+        """
+        for node, name in sorted(nodes.items()):
+            if not name:
+                continue
+            self._registered[node] = name
+            holder = self._node_of.get(name)
+            if is_site_name(name) and (holder is None or holder == node or holder not in nodes):
+                self._site_of[node] = name
+                self._node_of[name] = node
+
+    def enrol(self, answer: Answer, order: Order, *, task: str) -> tuple[str, str, str]:
+        """Take a census answer.
 
         Args:
             answer: what came back.
@@ -32,45 +55,68 @@ class Members:
             task: of the phase that the census asks about.
 
         Returns:
-            The site's name and the code for which it sits out; empty if it takes part.
+            The site's name, the code for which it sits out (empty if it takes part), and a reason if the
+            reply was refused.
         """
-        site, code, facts = self._read(answer, order)
-        known = self.facts.setdefault(site, {"site": site, "phases": {}})
+        site, code, reason, facts = self._read(answer, order)
+        known = self.facts.setdefault(site, {"site": site, "phases": {}, "role": "member"})
         known.update({key: facts[key] for key in COUNTED if isinstance(facts.get(key), dict)})
         known["phases"][task] = code or "serves"
-        known["role"] = "external" if facts.get("role") == "external" else "member"
+        if "role" in facts:
+            known["role"] = "external" if facts["role"] == "external" else "member"
         if not code:
-            self._holds[answer.node] = {str(digest) for digest in facts.get("holds", [])}
-        return site, code
+            held = facts.get("holds", [])
+            self._holds[answer.node] = {str(digest) for digest in held} if isinstance(held, list) else set()
+        return site, code, reason
 
     def site(self, node: int) -> str:
-        """The site's name, or a made-up one for a node that never gave any."""
+        """The site's name, or a made-up one for a node that has none yet."""
         return self._site_of.get(node, f"node-{node}")
+
+    def node(self, site: str) -> int | None:
+        """The node that is a site now, or None."""
+        return self._node_of.get(site)
 
     def is_external(self, node: int) -> bool:
         """Whether the site measures models and trains none, by its own word."""
         return self.facts.get(self.site(node), {}).get("role") == "external"
 
     def holds(self, node: int) -> set[str]:
-        """Digests of the frozen modules that lie on the site; may be changed by the caller."""
+        """Digests of the modules that lie on the site; may be changed by the caller."""
         return self._holds.setdefault(node, set())
 
-    def _read(self, answer: Answer, order: Order) -> tuple[str, str, dict[str, Any]]:
+    def _read(self, answer: Answer, order: Order) -> tuple[str, str, str, dict[str, Any]]:
         if answer.reply is None:
-            return self.site(answer.node), answer.code, {}
+            return self.site(answer.node), answer.code, "", {}
+        reason = self._fault(answer, order)
+        if reason:
+            return self.site(answer.node), ReplyRefusedError.code, reason, {}
         site = answer.reply.site
-        taken = any(name == site for node, name in self._site_of.items() if node != answer.node)
-        renamed = self._site_of.get(answer.node, site) != site
-        foreign = not answer.reply.code and answer.reply.name != order.name
-        if taken or renamed or foreign or not _is_site_name(site):
-            return self.site(answer.node), ReplyRefusedError.code, {}
         self._site_of[answer.node] = site
+        self._node_of[site] = answer.node
         try:
             facts = json.loads(answer.reply.facts or "{}")
         except ValueError:
-            return site, ReplyRefusedError.code, {}
-        return site, answer.reply.code, facts if isinstance(facts, dict) else {}
+            return site, ReplyRefusedError.code, "its facts cannot be read", {}
+        return site, answer.reply.code, "", facts if isinstance(facts, dict) else {}
+
+    def _fault(self, answer: Answer, order: Order) -> str:
+        """Why a census reply is refused, or an empty text."""
+        reply, node = answer.reply, answer.node
+        if reply is None or not is_site_name(reply.site):
+            return "it gave no name that a site can have"
+        registered = self._registered.get(node, "")
+        if registered and self._site_of.get(node) != registered:
+            return f"another node is connected as {registered}, or that is no name for a site"
+        if self._site_of.get(node, reply.site) != reply.site:
+            return "it spoke under another name than the one it is known by"
+        if self._node_of.get(reply.site, node) != node:
+            return "it spoke under another site's name"
+        if not reply.code and reply.name != order.name:
+            return "it answered another round or study"
+        return ""
 
 
-def _is_site_name(name: str) -> bool:
-    return 0 < len(name) <= 63 and name.isascii() and name.replace("-", "").isalnum() and name == name.lower()
+def is_site_name(name: str) -> bool:
+    """Whether a text can be the name of a site."""
+    return re.fullmatch(SITE_NAME, name) is not None

@@ -1,4 +1,4 @@
-"""Builds the orders of a round: the study, the phase's modules, and the frozen ones that a site lacks."""
+"""Builds the orders of a round: the study, the phase's modules by digest, and tensors that a site lacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cardionets_core.exchange.messages import Order, PackedModule, RoundName
+from cardionets_core.exchange.tensors import module_digest
 from cardionets_core.tasks import Task
 from server.checkpoints import Checkpoint
 
@@ -24,8 +25,9 @@ def round_orders(
     files: Mapping[str, Path] | None = None,
     shared: Mapping[str, np.ndarray] | None = None,
     split: Literal["validation", "test"] = "validation",
+    measure: bool = False,
 ) -> dict[int, Order]:
-    """One order a node; nodes that lack the same frozen modules share one order object.
+    """One order a node; nodes that lack the same modules share one order object.
 
     Args:
         kind: what to do.
@@ -37,28 +39,42 @@ def round_orders(
         files: newer files of some modules than the checkpoint's.
         shared: added statistics of the round.
         split: which held-out patients to measure.
+        measure: whether to measure the model that is sent before training on it.
     """
+    newer = {module: path for module, path in (files or {}).items() if path != checkpoint.path(module)}
+    came: dict[str, PackedModule] = {}
 
     def packed(module: str) -> PackedModule:
-        path = (files or {}).get(module) or checkpoint.path(module)
-        return PackedModule(layout=checkpoint.layouts[module], values=np.fromfile(path, dtype="<f4"))
+        if module not in came:
+            path = newer.get(module) or checkpoint.path(module)
+            came[module] = PackedModule(
+                layout=checkpoint.layouts[module], values=np.fromfile(path, dtype="<f4")
+            )
+        return came[module]
 
-    modules = {module: packed(module) for module in task.trains}
-    frozen = {module: checkpoint.digests[module] for module in task.reads}
+    def digest(module: str) -> str:
+        if module in newer:
+            return module_digest(packed(module).layout, packed(module).values)
+        return checkpoint.digests[module]
+
+    trained = {module: digest(module) for module in task.trains}
+    frozen = {module: digest(module) for module in task.reads}
     alike: dict[frozenset[str], Order] = {}
     orders: dict[int, Order] = {}
     for node, held in holds.items():
-        missing = frozenset(module for module, digest in frozen.items() if digest not in held)
+        missing = frozenset(m for m, wanted in {**trained, **frozen}.items() if wanted not in held)
         if missing not in alike:
             alike[missing] = Order(
                 kind=kind,
                 name=name,
                 study_json=study_json,
-                modules=modules,
+                modules={module: packed(module) for module in task.trains if module in missing},
+                trained=trained,
                 frozen=frozen,
-                frozen_modules={module: packed(module) for module in sorted(missing)},
+                frozen_modules={module: packed(module) for module in task.reads if module in missing},
                 shared=shared or {},
                 split=split,
+                measure=measure,
             )
         orders[node] = alike[missing]
     return orders

@@ -86,9 +86,10 @@ def _study(wanted: Wanted | None) -> dict[str, Any]:
 
 
 def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list[dict[str, Any]]:
-    heard, told = last_heard(workspace), study.get("sites", {})
+    heard = last_heard(workspace)
+    told = {row["site"]: row for row in study.get("sites", [])}
     rows = []
-    for entry in read_registry(workspace).sites:
+    for entry in read_registry(workspace).newest():
         last = heard.get(entry.site, {}).get("heartbeat_s")
         said = told.get(entry.site, {})
         connected = last is not None and now_s - last < HEALTHY_S and entry.status == "admitted"
@@ -96,17 +97,24 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
             {
                 "site": entry.site,
                 "status": entry.status,
-                "certificate_days_left": round((entry.not_after_s - now_s) / DAY_S, 1),
+                "certificate_days_left": round((entry.ends.timestamp() - now_s) / DAY_S, 1),
                 "heartbeat_s_ago": None if last is None else round(now_s - last, 1),
                 "connected": connected,
-                "configured": bool(said.get("configured", said.get("serves", False))),
-                "trained": said.get("trained"),
+                "configured": said.get("phases", {}).get(study.get("task")) == "serves",
+                "trained": _place(said),
                 "code": said.get("code", ""),
                 "patients": said.get("patients"),
                 "role": said.get("role", ""),
             }
         )
     return rows
+
+
+def _place(said: dict[str, Any]) -> str:
+    """The last round that a site trained, in words."""
+    if not said.get("last_round"):
+        return ""
+    return f"round {said['last_round']} of phase {said['last_phase']}"
 
 
 def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dict[str, Any]]:
@@ -116,8 +124,8 @@ def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dic
             told = tail_of(entry["log"])
             found.append({"where": name, "what": f"ended with {entry['last_exit']}: {told}",
                           "remedy": f"see {entry['log']}"})  # fmt: skip
-    failure = study.get("failure") or study.get("last_failure")
-    if failure:
+    failure = study.get("failure")
+    if failure and study["state"] != "running":
         found.append({"where": str(failure.get("where") or "study"), "what": failure.get("what", ""),
                       "remedy": failure.get("remedy", "")})  # fmt: skip
     elif study.get("why"):
@@ -146,12 +154,16 @@ def _site_line(site: dict[str, Any]) -> str:
     if site["trained"]:
         words.append(f"trained {site['trained']}")
     if site["patients"]:
-        words.append(f"{site['patients']} patients")
+        words.append(f"{sum(site['patients'].values())} patients")
     if site["code"]:
         words.append(f"last code {site['code']}")
     if site["certificate_days_left"] < 45:
         words.append(f"certificate ends in {site['certificate_days_left']:.0f} days")
     return f"{site['site']}: " + " · ".join(words)
+
+
+def _clock(moment_s: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment_s))
 
 
 def _study_lines(study: dict[str, Any]) -> list[str]:
@@ -161,10 +173,18 @@ def _study_lines(study: dict[str, Any]) -> list[str]:
     if "phase" in study:
         text = f"  phase {study['phase']}/{study.get('phases', '?')} {study.get('task', '')}"
         lines.append(f"{text} · round {study.get('round', 0)}/{study.get('rounds', '?')}")
+    waiting = study.get("waiting_for")
+    if waiting and waiting["sites"]:
+        names = ", ".join(site["site"] for site in waiting["sites"])
+        lines.append(f"  waits for {names} until {_clock(waiting['until_s'])}")
+    elif waiting:
+        lines.append(f"  waits for {waiting['reason']} until {_clock(waiting['until_s'])}")
     primary = study.get("primary") or {}
     if primary.get("values"):
         way = "higher is better" if primary.get("higher_is_better") else "lower is better"
-        lines.append(f"  held-out {primary.get('name')}: {primary['values'][-1]} ({way})")
+        known = [entry["value"] for entry in primary["values"] if entry["value"] is not None]
+        if known:
+            lines.append(f"  held-out {primary.get('name')}: {known[-1]:.4f} ({way})")
     if study.get("left_s") is not None:
         lines.append(f"  about {study['left_s']:.0f} s left")
     lines.append(f"  {study['folder']}")

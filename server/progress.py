@@ -11,7 +11,7 @@ class Event:
     """Something happened in a study.
 
     Attributes:
-        kind: ``census``, ``trained``, ``left-out``, ``round`` or ``paused``.
+        kind: ``census``, ``trained``, ``left-out``, ``round``, ``warning`` or ``paused``.
         task: name of the phase's task.
         phase: number of the phase, from 1, of ``phases``.
         round: number of the round, from 1, of ``rounds``.
@@ -19,6 +19,8 @@ class Event:
         text: what there is to say: counts, a code, metrics.
         loss: mean local loss, or None.
         left_s: seconds that the study will still take, if that can be guessed yet.
+        code: why the site sits or was left out; else empty.
+        attempt: number of the round's attempt, or 0 where that does not matter.
     """
 
     kind: str
@@ -31,6 +33,8 @@ class Event:
     text: str = ""
     loss: float | None = None
     left_s: float | None = None
+    code: str = ""
+    attempt: int = 0
 
 
 Progress = Callable[[Event], None]

@@ -7,19 +7,22 @@ left out of the round, named and counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from cardionets_core.config.study import ReplyBounds
 from cardionets_core.errors import ReplyRefusedError
-from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.exchange.messages import MEASURED, Order, Reply
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.tasks import Role, Task
 
 CHUNK_VALUES = 1 << 20
 # FedAvg's products stay exact in float64 below this; no study has more samples in a round.
 COUNT_LIMIT = 2**29 - 1
+CODE = r"[a-z-]{0,40}"
 COUNT_NAMES = frozenset({"n", "nj", "n_rows", "n_patients"})
 
 
@@ -30,6 +33,7 @@ def check_reply(
     site: str,
     layouts: Mapping[str, Layout],
     bounds: ReplyBounds,
+    current: Callable[[str], np.ndarray] | None = None,
 ) -> None:
     """Judge a reply to a training order.
 
@@ -39,6 +43,7 @@ def check_reply(
         site: the name under which the sender is known.
         layouts: the modules that the phase trains.
         bounds: the study's limits.
+        current: gives the flat values of a module that the order only names, for the bound on its change.
 
     Raises:
         ReplyRefusedError: says what is wrong, with the module and tensor.
@@ -58,7 +63,12 @@ def check_reply(
                 f"module {name} came as {module.values.dtype} {module.values.shape}, "
                 f"not as {layouts[name].size} float32 values",
             )
-        _check_values(site, name, module.values, order.modules[name].values, bounds.maximum_update_norm)
+        before = module.values
+        if bounds.maximum_update_norm is not None:
+            before = order.modules[name].values if current is None else current(name)
+        _check_values(site, name, module.values, before, bounds.maximum_update_norm)
+    if re.fullmatch(CODE, reply.measure_code) is None:
+        raise _refused(site, "its reason for not measuring is no code")
     for name, value in reply.values.items():
         if not math.isfinite(value):
             raise _refused(site, f"its value {name} is not finite")
@@ -86,6 +96,13 @@ def check_sender(reply: Reply, *, order: Order, site: str) -> None:
         raise _refused(site, "it answered another round or study")
     if reply.site != site:
         raise _refused(site, "it spoke under another site's name")
+
+
+def measured_of(reply: Reply) -> tuple[Reply, Reply]:
+    """A reply to a training order without its metric sums, and one that holds these alone."""
+    before = {name.removeprefix(MEASURED): v for name, v in reply.sums.items() if name.startswith(MEASURED)}
+    rest = {name: value for name, value in reply.sums.items() if not name.startswith(MEASURED)}
+    return replace(reply, sums=rest), Reply(site=reply.site, name=reply.name, sums=before)
 
 
 def check_sums(reply: Reply, *, site: str, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -1,67 +1,105 @@
-"""Replies of one round on disk, each written and fsynced as it arrives (step 11 of the walk).
+"""Replies to one question of one round on disk, each written and fsynced as it arrives (step 11 of the walk).
 
-Memory holds one reply at a time, whatever the number of sites. The arrays go when the round's checkpoint
+Memory holds one reply at a time, whatever the number of sites. A folder that a killed server left behind is
+opened again: replies that are whole are kept, torn ones removed. The arrays go when the round's checkpoint
 is safe; the small JSON beside them stays as the record of who took part.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cardionets_core.audit.durable import on_disk, place_folder, write_whole
 from cardionets_core.exchange.messages import Reply
 from strategies.strategy import StoredModule
 
+REPLY = "reply.json"
+
 
 class RoundStore:
-    """The replies of one attempt at one round.
+    """The stored replies to one question.
 
     Args:
-        folder: of this attempt; emptied if an earlier, interrupted try left something.
+        folder: of this question; made if absent, and opened again if an interrupted try left something.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        with on_disk(folder, keeps="all finished rounds are whole"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.iterdir():
+                if path.is_dir() and (path.name.startswith(".") or not _is_whole(path)):
+                    shutil.rmtree(path)
 
-    def accept(self, reply: Reply, *, weight: float = 1.0) -> None:
+    def accept(
+        self,
+        reply: Reply,
+        *,
+        weight: float = 1.0,
+        nbytes: int = 0,
+        seconds: float = 0.0,
+    ) -> str:
         """Write a checked reply; when this returns, the disk has it.
 
         Args:
             reply: of one site.
             weight: share of its samples that counts; at least one sample always does.
+            nbytes: bytes of its arrays on the wire.
+            seconds: from the order to its arrival.
+
+        Returns:
+            The digest of what was stored.
+
+        Raises:
+            StorageFailedError: the disk did not take it; then nothing of it is there.
         """
-        folder = self.folder / reply.site
-        folder.mkdir()
-        for name, module in reply.modules.items():
-            _write(folder / f"{name}.f32", np.ascontiguousarray(module.values, dtype="<f4").data)
-        for name, value in reply.sums.items():
-            path = folder / "sums" / f"{name}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as handle:
-                np.save(handle, value, allow_pickle=False)
-                _sync(handle)
-        facts = {
-            "site": reply.site,
-            "samples": dict(reply.samples),
-            # Whole numbers: their products with float32 values are exact in float64.
-            "weights": {name: max(1, round(weight * count)) for name, count in reply.samples.items()},
-            "sizes": {name: module.layout.size for name, module in reply.modules.items()},
-            "values": dict(reply.values),
-        }
-        _write(folder / "reply.json", json.dumps(facts, indent=1, sort_keys=True).encode())
-        _sync_folder(folder)
-        _sync_folder(self.folder)
+        target = self.folder / reply.site
+        part = self.folder / f".{reply.site}.part"
+        with on_disk(self.folder, keeps="the replies stored before and all finished rounds are whole"):
+            try:
+                if part.exists():
+                    shutil.rmtree(part)
+                part.mkdir()
+                files: dict[str, list[Any]] = {}
+                for name, module in reply.modules.items():
+                    values = np.ascontiguousarray(module.values, dtype="<f4")
+                    files[f"{name}.f32"] = _write(part / f"{name}.f32", values)
+                for name, value in reply.sums.items():
+                    path = part / "sums" / f"{name}.npy"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    files[f"sums/{name}.npy"] = _save(path, value)
+                digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+                facts = {
+                    "site": reply.site,
+                    "samples": dict(reply.samples),
+                    # Whole numbers: their products with float32 values are exact in float64.
+                    "weights": {name: max(1, round(weight * count)) for name, count in reply.samples.items()},
+                    "sizes": {name: module.layout.size for name, module in reply.modules.items()},
+                    "values": dict(reply.values),
+                    "measure_code": reply.measure_code,
+                    "attempt": reply.name.attempt,
+                    "bytes": nbytes,
+                    "seconds": seconds,
+                    "files": files,
+                    "digest": digest,
+                }
+                write_whole(part / REPLY, json.dumps(facts, indent=1, sort_keys=True).encode())
+                place_folder(part, target)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+        return digest
 
     def sites(self) -> list[str]:
-        """Sites whose reply is whole, sorted by name."""
-        return sorted(path.parent.name for path in self.folder.glob("*/reply.json"))
+        """Sites whose reply is stored, sorted by name."""
+        return sorted(path.parent.name for path in self.folder.glob(f"[!.]*/{REPLY}"))
 
     def module(self, name: str) -> list[StoredModule]:
         """What each site sent of a module, sorted by site; sites that did not train it are absent."""
@@ -79,9 +117,10 @@ class RoundStore:
                 )
         return found
 
-    def facts(self, site: str) -> dict[str, dict[str, float]]:
-        """The scalars of a site's reply."""
-        return json.loads((self.folder / site / "reply.json").read_text(encoding="utf-8"))
+    def facts(self, site: str) -> dict[str, Any]:
+        """The scalars of a site's reply, and what was noted when it came."""
+        found: dict[str, Any] = json.loads((self.folder / site / REPLY).read_text(encoding="utf-8"))
+        return found
 
     def sums(self, site: str) -> dict[str, np.ndarray]:
         """The sums of a site's reply."""
@@ -99,20 +138,40 @@ class RoundStore:
             shutil.rmtree(folder)
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def _write(path: Path, values: np.ndarray) -> list[Any]:
+    """Write raw values; returns their bytes and SHA-256."""
+    raw = values.reshape(-1).view(np.uint8).data
     with path.open("wb") as handle:
-        handle.write(content)
-        _sync(handle)
+        handle.write(raw)
+        handle.flush()
+        os.fsync(handle.fileno())
+    return [raw.nbytes, hashlib.sha256(raw).hexdigest()]
 
 
-def _sync(handle) -> None:  # type: ignore[no-untyped-def]
-    handle.flush()
-    os.fsync(handle.fileno())
+def _save(path: Path, value: np.ndarray) -> list[Any]:
+    """Write an array with its shape; returns the file's bytes and SHA-256."""
+    with path.open("wb") as handle:
+        np.save(handle, value, allow_pickle=False)
+        handle.flush()
+        os.fsync(handle.fileno())
+    return [path.stat().st_size, _sha256(path)]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _is_whole(folder: Path) -> bool:
+    """Whether a stored reply has all its files, with the bytes that were written."""
+    if not (folder / REPLY).exists():
+        # A folder of another question, or a torn reply: only the latter holds files of its own.
+        return not any(path.is_file() for path in folder.iterdir())
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        files = json.loads((folder / REPLY).read_text(encoding="utf-8"))["files"]
+        return all(
+            (folder / name).stat().st_size == size and _sha256(folder / name) == digest
+            for name, (size, digest) in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

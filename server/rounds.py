@@ -1,40 +1,41 @@
-"""One question to many sites over Flower's grid: orders out, replies in one at a time (rows 0, 10, 11).
+"""The grid, as a study needs it: who is connected, orders out, replies in one at a time (rows 0, 10, 11).
 
-The only place on the server that speaks Flower, beside ``app.py``. Replies are pulled one by one, so memory
-holds one reply whatever the number of sites; nothing waits longer than the deadline.
+The only place on the server that speaks Flower, beside ``app.py`` and ``records.py``. Replies are pulled one
+by one, so memory holds one reply whatever the number of sites. A SuperLink that is slow, locked or away for a
+moment is asked again for a bounded time.
 """
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from cardionets_core.errors import QuorumNotMetError, ReplyRefusedError
-from cardionets_core.exchange.messages import (
-    Envelope,
-    Order,
-    Reply,
-    order_to_envelope,
-    reply_from_envelope,
-)
-from cardionets_core.exchange.npy import from_npy, to_npy
+from cardionets_core.errors import CodeNotApprovedError, ReplyRefusedError, UnreachableError
+from cardionets_core.exchange.messages import Order, Reply, order_to_envelope, reply_from_envelope
+from server.records import from_records, to_records
 
-COLLECT_BYTES = 4_000_000
-LONGEST_POLL_S = 1.0
-POLL_SHARE = 0.05
-NUMPY = "numpy.ndarray"
-"""Flower's word for the form in which an array's bytes are."""
+LATE = "late"
+CRASHED = "crashed"
+# Flower's own numbers (flwr.common.constant.ErrorCode, not public; a test holds them to its version).
+NODE_UNAVAILABLE = 5
+INVALID_FAB = 7
+CODES = {NODE_UNAVAILABLE: UnreachableError.code, INVALID_FAB: CodeNotApprovedError.code}
+# Libraries whose errors mean that the SuperLink was not reached or was too busy.
+WIRE_LIBRARIES = frozenset({"httpx", "httpcore", "requests", "urllib3"})
+PATIENCE_S = 90.0
 MESSAGE_TYPES = {
     "census": "query.census",
     "statistics": "query.statistics",
     "train": "train",
     "evaluate": "evaluate",
 }
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class Answer:
         reply: the reply, or None if there is none that can be read.
         code: why there is none: ``unreachable``, ``late``, ``crashed`` or a code of the error tree.
         nbytes: bytes of the reply's arrays.
-        seconds: from the first push to this reply's arrival.
+        seconds: from the push of the order to this reply's arrival.
     """
 
     node: int
@@ -56,117 +57,147 @@ class Answer:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What the study waits for; nothing waits without one.
+
+    Attributes:
+        reason: kebab-case: ``sites`` to connect, or the kind of an order.
+        since: node to the Unix time at which it was asked.
+        until: Unix time at which the waiting ends.
+    """
+
+    reason: str
+    since: Mapping[int, float]
+    until: float
+
+
 class SiteLink:
-    """The grid, as the study needs it.
+    """The grid, and the pauses between two looks at it.
 
     Args:
         grid: Flower's grid.
-        poll_s: shortest pause between two looks for replies. Each look costs the SuperLink some of the time
-            that it needs to carry those replies, so the pause grows with the wait.
+        poll_s: shortest pause between two looks for replies.
+        longest_poll_s: the pause grows to this while nothing arrives.
+        patience_s: how long a SuperLink that does not answer is asked again.
     """
 
-    def __init__(self, grid: Grid, *, poll_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        poll_s: float = 0.05,
+        longest_poll_s: float = 0.5,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.grid = grid
         self.poll_s = poll_s
+        self.longest_poll_s = longest_poll_s
+        self.patience_s = patience_s
+        self.on_wait: Callable[[Waiting | None], None] = lambda waiting: None
+        """Called whenever the study waits, again and again, and with None when it no longer does."""
+        self._stale: list[str] = []
 
-    def nodes(self, *, minimum: int, deadline_s: float) -> list[int]:
-        """Wait until enough nodes are connected.
+    def nodes(self) -> dict[int, str]:
+        """The nodes that are connected now, by number, with the name of their registration or ``""``."""
+        found = self._patiently(lambda: list(self.grid.get_nodes()), "looking for sites")
+        return {int(info.node_id): str(getattr(info, "name", "") or "") for info in found}
 
-        Raises:
-            QuorumNotMetError: they were not within the deadline.
-        """
-        end = time.monotonic() + deadline_s
-        while len(nodes := sorted(self.grid.get_node_ids())) < minimum:
-            if time.monotonic() > end:
-                raise QuorumNotMetError(
-                    f"{len(nodes)} site(s) are connected, the study needs {minimum}",
-                    where="waiting for sites",
-                    remedy="ask the sites to start their clients, then resume",
-                )
-            time.sleep(self.poll_s)
-        return nodes
-
-    def _pause(self, waited_s: float) -> float:
-        return max(self.poll_s, min(LONGEST_POLL_S, POLL_SHARE * waited_s))
-
-    def ask(self, orders: Mapping[int, Order], *, deadline_s: float) -> Iterator[Answer]:
-        """Send orders and yield each answer as it arrives; then one ``late`` answer a silent node."""
-        start = time.monotonic()
-        waiting: dict[str, int] = {}
+    def push(self, orders: Mapping[int, Order], *, ttl_s: float) -> dict[str, int]:
+        """Send orders; returns message number to node. A node that is not among them could not be reached."""
+        if not orders:
+            return {}
         content: dict[int, RecordDict] = {}
-        messages = []
-        for node, order in orders.items():
+        for order in orders.values():
             # Sites that get the same order share one record, so a broadcast is held once.
             if id(order) not in content:
                 content[id(order)] = to_records(order_to_envelope(order))
-            messages.append(
+
+        def send() -> dict[str, int]:
+            messages = [
                 Message(
                     content[id(order)],
                     dst_node_id=node,
                     message_type=MESSAGE_TYPES[order.kind],
-                    ttl=deadline_s + 60.0,
+                    ttl=ttl_s,
                     group_id=str(order.name.round),
                 )
-            )
-        for node, message_id in zip(orders, self.grid.push_messages(messages), strict=True):
-            if message_id is None:
-                yield Answer(node=node, reply=None, code="unreachable", nbytes=0, seconds=0.0)
-            else:
-                waiting[message_id] = node
-        del messages, content
-        while waiting:
-            arrived = False
-            for message_id in list(waiting):
-                for message in self.grid.pull_messages([message_id]):
-                    arrived = True
-                    answer = _answer(message, node=waiting.pop(message_id), seconds=time.monotonic() - start)
-                    del message
-                    large = answer.nbytes > COLLECT_BYTES
-                    yield answer
-                    del answer
-                    if large:
-                        # Flower's records refer to themselves; without this, replies pile up in memory.
-                        gc.collect()
-            if time.monotonic() - start > deadline_s:
-                break
-            if not arrived:
-                time.sleep(self._pause(time.monotonic() - start))
-        for node in waiting.values():
-            yield Answer(node=node, reply=None, code="late", nbytes=0, seconds=time.monotonic() - start)
+                for node, order in orders.items()
+            ]
+            numbers = list(self.grid.push_messages(messages))
+            if len(numbers) != len(messages):
+                # One of Flower's grids leaves out what it could not store.
+                named = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+                return {number: named[number] for number in numbers if number in named}
+            return {number: node for number, node in zip(numbers, orders, strict=True) if number is not None}
+
+        return self._patiently(send, "sending orders")
+
+    def pull(self, message_id: str, *, node: int, seconds: float) -> Answer | None:
+        """The answer to a message, or None if there is none yet."""
+        for message in self._patiently(
+            lambda: list(self.grid.pull_messages([message_id])), "fetching replies"
+        ):
+            return _answer(message, node=node, seconds=seconds)
+        return None
+
+    def abandon(self, message_ids: list[str]) -> None:
+        """Give up waiting for replies; they are taken off the SuperLink when they come, and not looked at."""
+        self._stale += message_ids
+        self._stale = [
+            number
+            for number in self._stale
+            if not self._patiently(lambda n=number: list(self.grid.pull_messages([n])), "fetching replies")  # type: ignore[misc]
+        ]
+
+    def _patiently(self, call: Callable[[], Found], doing: str) -> Found:
+        """What a call to the SuperLink gives, asked again while it is merely away or busy.
+
+        Raises:
+            UnreachableError: it did not answer in time, or refused.
+        """
+        end, pause = time.monotonic() + self.patience_s, self.poll_s
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                fault = wire_fault(error)
+                if not fault:
+                    raise
+                if fault == "refused" or time.monotonic() > end:
+                    raise UnreachableError(
+                        f"the SuperLink did not answer ({type(error).__name__}): all that was done is kept",
+                        where=doing,
+                        remedy="see the service's log; when the SuperLink is back, resume the study",
+                    ) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
 
-def to_records(envelope: Envelope) -> RecordDict:
-    """Flower's records of an envelope."""
-    arrays = ArrayRecord(
-        {
-            name: Array(str(value.dtype), tuple(value.shape), NUMPY, to_npy(value))
-            for name, value in envelope.arrays.items()
-        }
-    )
-    return RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
+def wire_fault(error: Exception) -> str:
+    """``away`` or ``refused`` for an error of the way to the SuperLink; empty for any other error."""
+    if not isinstance(error, ConnectionError | TimeoutError):
+        if type(error).__module__.partition(".")[0] not in WIRE_LIBRARIES:
+            return ""
+        status = getattr(getattr(error, "response", None), "status_code", 503)
+        if status < 500 and status != 429:
+            return "refused"
+    return "away"
 
 
-def from_records(records: RecordDict) -> Envelope:
-    """The envelope in Flower's records.
-
-    Raises:
-        ReplyRefusedError: a record is missing or an array cannot be read.
-    """
-    try:
-        fields = dict(records.config_records["fields"])
-        found = records.array_records["arrays"].items()
-        if strange := [name for name, array in found if array.stype != NUMPY]:
-            raise ValueError(f"{strange} came in another form")
-        arrays = {name: from_npy(array.data) for name, array in found}
-    except Exception as error:  # the content is a stranger's; whatever is wrong with it, it is refused
-        raise ReplyRefusedError("the reply's records cannot be read", where="reply") from error
-    return Envelope(fields=fields, arrays=arrays)  # type: ignore[arg-type]
+def pauses(link: SiteLink) -> Iterator[float]:
+    """Lengths of the pauses between two looks, from the shortest on."""
+    pause = link.poll_s
+    while True:
+        yield pause
+        pause = min(1.5 * pause, link.longest_poll_s)
 
 
 def _answer(message: Message, *, node: int, seconds: float) -> Answer:
     if message.has_error():
         # Flower's text may quote a stranger; only the fact is kept.
-        return Answer(node=node, reply=None, code="crashed", nbytes=0, seconds=seconds)
+        code = CODES.get(message.error.code, CRASHED)
+        return Answer(node=node, reply=None, code=code, nbytes=0, seconds=seconds)
     try:
         envelope = from_records(message.content)
         return Answer(

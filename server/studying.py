@@ -14,8 +14,8 @@ from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import ConfigError, ServiceDownError, UsageError
 from cardionets_core.service.state import read_json, running_service
 from server.link.control import Control
-from server.link.keeper import RESULT, finished_rounds, is_running, submit
-from server.link.wanted import NOTHING, RUN, Wanted, read_wanted, write_wanted
+from server.link.keeper import finished_rounds, is_running, submit
+from server.link.wanted import NOTHING, RESULT, RUN, Wanted, read_wanted, write_wanted
 
 PAUSE_REQUEST = Path("requests") / "pause"
 STOP_S = 40.0

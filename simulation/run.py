@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cardionets_core.audit.durable import write_json
 from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.prepare import prepare
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from server.app import RESULT, write_json
+from server.app import RESULT
 from server.report import finite
 from simulation.compare import compare
 from simulation.flower import run_locally, run_on_flower
@@ -28,6 +29,9 @@ RUN_PARTS = (
     "checkpoints",
     "rounds",
     "work",
+    "requests",
+    "status.json",
+    "journal.jsonl",
     "model",
     "plots",
     "compare",

@@ -1,9 +1,9 @@
 """The weighted mean of stored replies in one pass over their files (step 12 of the walk).
 
-Comes in: replies on disk and their weights. Goes out: the float32 mean in a file, or float64 tiles of it. Each
-value is ``((0 + n_1 x_1) + n_2 x_2 + ...) / sum n`` in float64, every product, sum and quotient rounded, in the
-order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a core's cache, so
-the replies pass the memory once. It does not check values: the round store did.
+Comes in: replies on disk and their weights. Goes out: the float32 mean in a file, or float64 tiles of it.
+Each value is ``((0 + n_1 x_1) + n_2 x_2 + ...) / sum n`` in float64, every product, sum and quotient rounded,
+in the order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a core's
+cache, so the replies pass the memory once. It does not check values: the round store did.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def mean_of(arrays: Sequence[np.ndarray], samples: Sequence[int]) -> np.ndarray:
 
 
 def _fill(values: np.ndarray, source: int, start: int, reply: StoredModule) -> None:
-    view, place = memoryview(values).cast("B"), 4 * start
+    view, place = memoryview(values.data).cast("B"), 4 * start
     while view:
         got = os.preadv(source, [view], place)
         if not got:
@@ -86,7 +86,7 @@ def _fill(values: np.ndarray, source: int, start: int, reply: StoredModule) -> N
 
 
 def _put(values: np.ndarray, goal: int, start: int) -> None:
-    view, place = memoryview(values).cast("B"), 4 * start
+    view, place = memoryview(values.data).cast("B"), 4 * start
     while view:
         done = os.pwrite(goal, view, place)
         view, place = view[done:], place + done

@@ -32,11 +32,13 @@ def append(path: Path, event: str, facts: Mapping[str, str | int | float]) -> st
 
     Raises:
         DataError: the journal's last line is torn; nothing is written.
+        OSError: the disk did not take the line; then no part of it is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        number, previous = _end(handle.seek(0, os.SEEK_END), path)
+        size = handle.seek(0, os.SEEK_END)
+        number, previous = _end(size, path)
         body = {
             "number": number,
             "time_s": round(time.time(), 3),
@@ -46,10 +48,44 @@ def append(path: Path, event: str, facts: Mapping[str, str | int | float]) -> st
         }
         text = json.dumps(body, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()
-        handle.write(f"{digest} {text}\n".encode())
-        handle.flush()
-        os.fsync(handle.fileno())
+        try:
+            _write_all(handle.fileno(), f"{digest} {text}\n".encode())
+            os.fsync(handle.fileno())
+        except OSError:
+            # Half a line would break the chain for good.
+            os.ftruncate(handle.fileno(), size)
+            raise
     return digest
+
+
+def mend(path: Path) -> int:
+    """Set aside what a power cut left of a line that was being written; the chain then goes on.
+
+    ``append`` returns only when the disk has its line, and nothing leaves before that: half a line at the end
+    tells of nothing that happened. Its bytes are kept beside the journal in ``NAME.torn``.
+
+    Returns:
+        The number of bytes that were set aside; 0 where the journal is whole or absent.
+    """
+    if not path.exists():
+        return 0
+    with path.open("r+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        content = handle.read()
+        torn = content[content.rfind(b"\n") + 1 :]
+        if torn:
+            with path.with_name(f"{path.name}.torn").open("ab") as kept:
+                kept.write(torn + b"\n")
+                kept.flush()
+                os.fsync(kept.fileno())
+            os.ftruncate(handle.fileno(), len(content) - len(torn))
+            os.fsync(handle.fileno())
+    return len(torn)
+
+
+def _write_all(descriptor: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def verify(path: Path) -> int:

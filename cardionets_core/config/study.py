@@ -108,6 +108,10 @@ class Evaluation(Document):
     """When the sites measure the global model on their held-out patients."""
 
     every_rounds: int = Field(default=1, ge=1)
+    trips: Literal["one", "two"] = Field(
+        default="one",
+        description="one: a round's order also asks for the metrics of the model that it brings",
+    )
 
 
 class Exchange(Document):

@@ -16,10 +16,12 @@ import numpy as np
 from cardionets_core.errors import FormatTooNewError, OrderRefusedError, PeerError, ReplyRefusedError
 from cardionets_core.exchange.tensors import Layout
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Scalar = str | int | float
 Kind = Literal["census", "statistics", "train", "evaluate"]
+MEASURED = "measured/"
+"""Begins the names of the metric sums in a reply to an order to train."""
 KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
 
 
@@ -70,21 +72,25 @@ class Order:
             ``evaluate``.
         name: the round.
         study_json: the whole study.
-        modules: global tensors of the modules that the phase trains.
+        modules: global tensors of the modules that the phase trains, but for those that the site holds.
+        trained: name to digest of those modules, sent or held; empty where all of them are sent.
         frozen: name to digest of the modules that the phase only reads.
         frozen_modules: tensors of those of them that the site does not hold yet.
         shared: float64 arrays: the sites' added statistics of this round, where the phase has any.
         split: which held-out patients an ``evaluate`` order measures.
+        measure: whether a site that trains first measures the model that came, on its validation patients.
     """
 
     kind: Kind
     name: RoundName
     study_json: str
     modules: Mapping[str, PackedModule] = field(default_factory=dict)
+    trained: Mapping[str, str] = field(default_factory=dict)
     frozen: Mapping[str, str] = field(default_factory=dict)
     frozen_modules: Mapping[str, PackedModule] = field(default_factory=dict)
     shared: Mapping[str, np.ndarray] = field(default_factory=dict)
     split: Literal["validation", "test"] = "validation"
+    measure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +103,11 @@ class Reply:
         code: empty if all went well, else the code of a refusal; then nothing else is filled.
         modules: tensors of the modules that were trained here; a module that was not is absent.
         samples: module to the number of samples that produced its gradient.
-        sums: float64 arrays that may be added over sites.
+        sums: float64 arrays that may be added over sites; those of a measurement before the training begin
+            with ``MEASURED``.
         values: other scalars, such as the mean loss.
         facts: JSON text of a census.
+        measure_code: why a site that trained did not measure, though it was asked to; else empty.
     """
 
     site: str
@@ -110,17 +118,20 @@ class Reply:
     sums: Mapping[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
     facts: str = ""
+    measure_code: str = ""
 
 
 def order_to_envelope(order: Order) -> Envelope:
     """Lay an order out for the wire."""
     fields: dict[str, Scalar] = {**_name_fields(order.name), "kind": order.kind, "split": order.split}
     fields["study"] = order.study_json
+    fields["measure"] = int(order.measure)
     arrays: dict[str, np.ndarray] = {}
     _put_modules(fields, arrays, "module", order.modules)
     _put_modules(fields, arrays, "frozen", order.frozen_modules)
     _put_sums(arrays, "shared", order.shared)
     fields.update({f"digest/{name}": digest for name, digest in order.frozen.items()})
+    fields.update({f"trained/{name}": digest for name, digest in order.trained.items()})
     return Envelope(fields=fields, arrays=arrays)
 
 
@@ -142,14 +153,12 @@ def order_from_envelope(envelope: Envelope) -> Order:
             name=name,
             study_json=_text(envelope.fields, "study"),
             modules=_take_modules(envelope, "module"),
-            frozen={
-                key.removeprefix("digest/"): _text(envelope.fields, key)
-                for key in envelope.fields
-                if key.startswith("digest/")
-            },
+            trained=_take_texts(envelope.fields, "trained"),
+            frozen=_take_texts(envelope.fields, "digest"),
             frozen_modules=_take_modules(envelope, "frozen"),
             shared=_take_sums(envelope, "shared"),
             split=split,  # type: ignore[arg-type]
+            measure=_whole(envelope.fields, "measure") == 1,
         )
     except FormatTooNewError:
         raise
@@ -161,6 +170,7 @@ def reply_to_envelope(reply: Reply) -> Envelope:
     """Lay a reply out for the wire."""
     fields: dict[str, Scalar] = {**_name_fields(reply.name), "site": reply.site, "code": reply.code}
     fields["facts"] = reply.facts
+    fields["measure-code"] = reply.measure_code
     arrays: dict[str, np.ndarray] = {}
     _put_modules(fields, arrays, "module", reply.modules)
     fields.update({f"samples/{name}": int(count) for name, count in reply.samples.items()})
@@ -192,6 +202,7 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
                 key.removeprefix("value/"): _number(fields, key) for key in fields if key.startswith("value/")
             },
             facts=_text(fields, "facts"),
+            measure_code=_text(fields, "measure-code"),
         )
     except PeerError as error:
         raise ReplyRefusedError(error.what, where="reply") from error
@@ -249,6 +260,12 @@ def _take_sums(envelope: Envelope, prefix: str) -> dict[str, np.ndarray]:
         key.removeprefix(f"{prefix}/"): value
         for key, value in envelope.arrays.items()
         if key.startswith(f"{prefix}/")
+    }
+
+
+def _take_texts(fields: Mapping[str, Scalar], prefix: str) -> dict[str, str]:
+    return {
+        key.removeprefix(f"{prefix}/"): _text(fields, key) for key in fields if key.startswith(f"{prefix}/")
     }
 
 

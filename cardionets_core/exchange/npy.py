@@ -29,7 +29,8 @@ def to_npy(array: np.ndarray) -> bytes:
     array = np.ascontiguousarray(array).reshape(array.shape)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+        header,
+        {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape},
     )
     return b"".join((header.getvalue(), array.reshape(-1).view(np.uint8).data))
 

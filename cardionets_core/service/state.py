@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -47,23 +48,48 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock.
+def only_one(
+    folder: Path, *, name: str = LOCK, what: str = "the service of this folder", patience_s: float = 0.0
+) -> Iterator[None]:
+    """Hold a lock in a folder.
+
+    Args:
+        folder: made if absent.
+        name: of the lock's file.
+        what: holds it, for the message.
+        patience_s: how long to wait for the one who holds it.
 
     Raises:
-        UsageError: another service of this folder holds it.
+        UsageError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                "the service of this folder is running already",
-                where=str(folder),
-                remedy="look at it with status, or end it with stop",
-            ) from None
+    end = time.monotonic() + patience_s
+    with (folder / name).open("a+") as handle:
+        while not _locked(handle):
+            if time.monotonic() >= end:
+                raise UsageError(
+                    f"{what} is running already",
+                    where=str(folder),
+                    remedy="look at it with status, or end it with stop",
+                )
+            time.sleep(0.2)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds this lock."""
+    if not path.exists():
+        return False
+    with path.open("a+") as handle:
+        return not _locked(handle)
+
+
+def _locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def identity(pid: int) -> dict[str, float]:

@@ -47,7 +47,7 @@ def start(
         check_folder(place)
         command = [sys.executable, "-P", "-m", "client.cli", "start", str(place.root)]
         content = start_in_background(
-            command, folder=place.service, log=place.logs / "service.log", cwd=place.root, patience_s=40.0
+            command, folder=place.service, log=place.logs / "service.log", cwd=place.root
         )
         _say(f"the service runs (process {content['supervisor']['pid']:.0f}); log {place.logs}")
         return

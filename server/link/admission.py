@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from datetime import UTC, datetime
 
 from cardionets_core.config.workspace import Workspace
+from cardionets_core.errors import CertificateInvalidError, NotAdmittedError
 from cardionets_core.service.state import read_json, write_json
 from server.link.guard import HEARTBEAT
+from server.provision.registry import FILE as REGISTRY
+from server.provision.registry import Registry, read_registry
 
 HEARTBEATS = "heartbeats.json"
 WRITE_EVERY_S = 1.0
@@ -28,17 +31,21 @@ class AdmittedSites:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._stamp: tuple[int, int] | None = None
-        self._registry: Any = None
+        self._registry = Registry(())
 
     def __call__(self, key: bytes) -> tuple[str, str]:
         """The site of a key as Flower sends it, and the code for which it stays outside."""
-        from server.provision.registry import judge_key, read_registry, registry_path
-
-        state = registry_path(self._workspace).stat()
-        stamp = (state.st_mtime_ns, state.st_size)
+        path = self._workspace.trust / REGISTRY
+        state = path.stat() if path.exists() else None
+        stamp = (state.st_mtime_ns, state.st_size) if state else (0, 0)
         if stamp != self._stamp:
             self._registry, self._stamp = read_registry(self._workspace), stamp
-        return judge_key(self._registry, key, now_s=time.time())
+        row = self._registry.site_of_key(key)
+        if row is None or row.status != "admitted":
+            return "", NotAdmittedError.code
+        if datetime.now(UTC) >= row.ends:
+            return row.site, CertificateInvalidError.code
+        return row.site, ""
 
 
 class Heartbeats:

@@ -7,25 +7,31 @@ died, it submits the study again as a new run, which goes on from our own state.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cardionets_core.config.sites import SiteRow
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.service.state import read_json, write_json
+from cardionets_core.service.state import is_held, read_json, write_json
 from server.link.control import Control
-from server.link.wanted import NOTHING, RUN, Wanted, read_wanted, write_wanted
+from server.link.wanted import (
+    NOTHING,
+    RESULT,
+    RUN,
+    RUN_LOCK,
+    Wanted,
+    read_wanted,
+    write_wanted,
+)
 from server.provision.registry import read_registry
 
 NODES = "nodes.json"
 MOST_SUBMISSIONS = 10
 """In a row without a finished round; then the keeper gives up and says so."""
 LONGEST_PAUSE_S = 120.0
-RESULT = "result.json"
-RUN_LOCK = "run.lock"
 
 Tell = Callable[[str], None]
 
@@ -46,25 +52,25 @@ class KeySync:
     def __call__(self) -> None:
         """Bring the SuperLink in line with the registry."""
         nodes = dict((read_json(self._path) or {}).get("nodes", {}))
-        registry = read_registry(self._workspace)
-        for entry in registry.sites:
-            known = nodes.get(entry.fingerprint)
-            if entry.status == "admitted" and known is None:
-                key = self._workspace.trust / "sites" / f"{entry.site}.pub"
-                nodes[entry.fingerprint] = {"site": entry.site, "node_id": self._register(key, entry.site)}
-                self._tell(f"{entry.site}: key registered")
-            elif entry.status == "revoked" and known is not None and not known.get("out"):
+        for row in read_registry(self._workspace).rows:
+            known = nodes.get(row.fingerprint)
+            if row.status == "admitted" and known is None:
+                nodes[row.fingerprint] = {"site": row.site, "node_id": self._register(row)}
+                self._tell(f"{row.site}: key registered")
+            elif row.status == "revoked" and known is not None and not known.get("out"):
                 if known["node_id"]:
                     self._control.unregister(known["node_id"])
                 known["out"] = True
-                self._tell(f"{entry.site}: key taken out")
+                self._tell(f"{row.site}: key taken out")
             else:
                 continue
             write_json(self._path, {"schema_version": 1, "nodes": nodes})
 
-    def _register(self, key: Path, site: str) -> str:
+    def _register(self, row: SiteRow) -> str:
+        key = self._workspace.link / f"{row.site}.pub"
+        key.write_text(f"{row.public_key} {row.site}\n", encoding="ascii")
         try:
-            return self._control.register(key, name=site)
+            return self._control.register(key, name=row.site)
         except CardioNetsError as error:
             # Registered before, and the note of it lost: the door keeps a revoked key out all the same.
             if "already in use" in error.what:
@@ -144,15 +150,7 @@ def submit(control: Control, wanted: Wanted) -> str:
 
 def is_running(out: Path) -> bool:
     """Whether a ServerApp holds the run folder."""
-    lock = out / RUN_LOCK
-    if not lock.exists():
-        return False
-    with lock.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
+    return is_held(out / RUN_LOCK)
 
 
 def finished_rounds(out: Path) -> str:

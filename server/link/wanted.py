@@ -10,6 +10,9 @@ from cardionets_core.config.workspace import Workspace
 from cardionets_core.service.state import read_json, write_json
 
 WANTED = "wanted.json"
+RESULT = "result.json"
+RUN_LOCK = "run.lock"
+"""In the run folder: held by the ServerApp that works there."""
 RUN = "run"
 NOTHING = "nothing"
 

@@ -64,9 +64,11 @@ def one_round(sites: int, *, values: int) -> dict[str, object]:
     from cardionets_core.config.study import ReplyBounds
     from cardionets_core.exchange.messages import Order, PackedModule, Reply, RoundName, reply_to_envelope
     from cardionets_core.exchange.tensors import Layout
+    from server.question import ask
+    from server.records import to_records
     from server.reply_checks import check_reply
     from server.round_store import RoundStore
-    from server.rounds import SiteLink, to_records
+    from server.rounds import SiteLink
     from simulation.local_grid import LocalGrid
     from strategies import make_strategy
 
@@ -96,7 +98,7 @@ def one_round(sites: int, *, values: int) -> dict[str, object]:
         order = Order(kind="train", name=name, study_json="{}", modules={"m": module})
         orders = dict.fromkeys(grid.get_node_ids(), order)
         store = RoundStore(work / "round")
-        for answer, site in zip(SiteLink(grid).ask(orders, deadline_s=600), names, strict=True):
+        for answer, site in zip(ask(SiteLink(grid), orders, deadline_s=600), names, strict=True):
             if answer.reply is None:
                 raise RuntimeError(f"{site} gave no reply: {answer.code}")
             check_reply(answer.reply, order=order, site=site, layouts={"m": layout}, bounds=ReplyBounds())

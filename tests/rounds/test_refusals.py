@@ -21,7 +21,7 @@ from cardionets_core.models import build_module
 from cardionets_core.training.tensors import export_tensors
 from client.app import make_app
 from server.app import run_study
-from server.rounds import from_records, to_records
+from server.records import from_records, to_records
 from simulation.flower import hospital_of_partition
 from simulation.local_grid import LocalGrid
 

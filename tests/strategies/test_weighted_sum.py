@@ -35,7 +35,9 @@ def by_definition(arrays, samples):
     return sums / float(sum(samples))
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, PIECE_VALUES - 1, PIECE_VALUES, PIECE_VALUES + 1, 3 * PIECE_VALUES + 5])
+@pytest.mark.parametrize(
+    "size", [0, 1, 7, PIECE_VALUES - 1, PIECE_VALUES, PIECE_VALUES + 1, 3 * PIECE_VALUES + 5]
+)
 @pytest.mark.parametrize("sites", [1, 2, 9])
 def test_the_file_has_the_bits_of_the_definition(tmp_path, size, sites):
     arrays = [drawn(size, seed) for seed in range(sites)]

@@ -213,7 +213,9 @@ def _wait_for_link(made: Federation, port: int) -> None:
 
     def answers() -> bool:
         try:
-            with urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=2, context=context) as got:
+            with urllib.request.urlopen(
+                f"https://127.0.0.1:{port}/health", timeout=2, context=context
+            ) as got:
                 return int(got.status) == 200
         except OSError:
             return False

@@ -1,0 +1,52 @@
+"""A point from which a study can go on: the model, what a strategy remembers, the history (step 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardionets_core.exchange.tensors import Layout, model_digest, unpack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A point from which a study can go on.
+
+    Attributes:
+        folder: where its files lie.
+        study_digest: of the study that made it.
+        phase: index of the phase in which the next round is.
+        round: rounds of that phase that are done.
+        layouts: module to layout.
+        digests: module to SHA-256.
+        history: one entry a finished round, as in ``result.json``.
+    """
+
+    folder: Path
+    study_digest: str
+    phase: int
+    round: int
+    layouts: Mapping[str, Layout]
+    digests: Mapping[str, str]
+    history: list[dict[str, Any]]
+
+    @property
+    def model_digest(self) -> str:
+        """One digest over all modules."""
+        return model_digest(self.digests)
+
+    def path(self, module: str) -> Path:
+        """The file of a module: raw little-endian float32."""
+        return self.folder / f"{module}.f32"
+
+    def values(self, module: str) -> np.ndarray:
+        """A module's flat float32 values."""
+        return np.fromfile(self.path(module), dtype="<f4")
+
+    def tensors(self, module: str) -> dict[str, np.ndarray]:
+        """A module's named tensors."""
+        return unpack(self.layouts[module], self.values(module))

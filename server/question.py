@@ -1,0 +1,128 @@
+"""One question to many sites, asked once or several times (rows 0, 10 and 11 of the walk).
+
+Comes in: orders by node. Goes out: each answer as it arrives, with the order that it answers. What is asked
+and not answered yet stays outstanding: it is waited for, not asked again. Nothing here judges a reply.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cardionets_core.errors import UnreachableError
+from cardionets_core.exchange.messages import Order
+from server.rounds import LATE, Answer, SiteLink, Waiting, pauses
+
+COLLECT_BYTES = 4_000_000
+TTL_SPARE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    node: int
+    order: Order
+    start: float
+    since: float
+
+
+class Question:
+    """One kind of order, to as many sites as are asked.
+
+    Args:
+        link: the way to the sites.
+        ttl_s: for how long an answer is of use.
+    """
+
+    def __init__(self, link: SiteLink, *, ttl_s: float) -> None:
+        self._link = link
+        self._ttl_s = ttl_s
+        self._waiting: dict[str, _Sent] = {}
+
+    @property
+    def nodes(self) -> set[int]:
+        """Nodes that were asked and have not answered."""
+        return {sent.node for sent in self._waiting.values()}
+
+    def send(self, orders: Mapping[int, Order]) -> list[tuple[Answer, Order]]:
+        """Send orders; returns an answer for each node that could not be reached."""
+        start, since = time.monotonic(), time.time()
+        pushed = self._link.push(orders, ttl_s=self._ttl_s + TTL_SPARE_S)
+        for message_id, node in pushed.items():
+            self._waiting[message_id] = _Sent(node=node, order=orders[node], start=start, since=since)
+        return [
+            (_without_reply(node, UnreachableError.code, 0.0), orders[node])
+            for node in orders
+            if node not in set(pushed.values())
+        ]
+
+    def answers(self, *, until: float) -> Iterator[tuple[Answer, Order]]:
+        """Yield what arrives, until nothing is outstanding or the time has come.
+
+        More may be sent meanwhile. Each look comes before the clock: what has arrived is used.
+
+        Args:
+            until: on the monotonic clock.
+        """
+        rest = pauses(self._link)
+        while self._waiting:
+            arrived = False
+            for message_id, sent in list(self._waiting.items()):
+                answer = self._link.pull(
+                    message_id, node=sent.node, seconds=round(time.monotonic() - sent.start, 3)
+                )
+                if answer is None:
+                    continue
+                arrived = True
+                del self._waiting[message_id]
+                large = answer.nbytes > COLLECT_BYTES
+                yield answer, sent.order
+                del answer
+                if large:
+                    # Flower's records refer to themselves; without this, replies pile up in memory.
+                    gc.collect()
+            if time.monotonic() >= until or not self._waiting:
+                break
+            self._tell(until)
+            if arrived:
+                rest = pauses(self._link)
+            else:
+                time.sleep(next(rest))
+        self._link.on_wait(None)
+
+    def close(self) -> list[tuple[Answer, Order]]:
+        """Stop waiting; returns a ``late`` answer for each node that is still outstanding."""
+        late = [
+            (_without_reply(sent.node, LATE, round(time.monotonic() - sent.start, 3)), sent.order)
+            for sent in self._waiting.values()
+        ]
+        self._link.abandon(list(self._waiting))
+        self._waiting.clear()
+        return late
+
+    def _tell(self, until: float) -> None:
+        kinds = sorted({sent.order.kind for sent in self._waiting.values()})
+        self._link.on_wait(
+            Waiting(
+                reason=" and ".join(kinds),
+                since={sent.node: sent.since for sent in self._waiting.values()},
+                until=time.time() + until - time.monotonic(),
+            )
+        )
+
+
+def ask(link: SiteLink, orders: Mapping[int, Order], *, deadline_s: float) -> Iterator[Answer]:
+    """Send orders and yield each answer as it arrives; then one ``late`` answer a silent node."""
+    question = Question(link, ttl_s=deadline_s)
+    for answer, _ in question.send(orders):
+        yield answer
+    for answer, _ in question.answers(until=time.monotonic() + deadline_s):
+        yield answer
+        del answer
+    for answer, _ in question.close():
+        yield answer
+
+
+def _without_reply(node: int, code: str, seconds: float) -> Answer:
+    return Answer(node=node, reply=None, code=code, nbytes=0, seconds=seconds)

@@ -1,0 +1,90 @@
+"""All that one round keeps on disk until its checkpoint is safe: the replies, and what the server decided.
+
+A server that was killed opens the folder again and goes on where it stopped: the sites that were drawn stay
+drawn, what was asked and counted stays counted, and no site is asked for a reply that lies here. A round that
+starts from another model is another round: then what lies here is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from cardionets_core.audit.durable import on_disk, write_json
+from cardionets_core.exchange.messages import RoundName
+from server.round_store import RoundStore
+
+FACTS = "round.json"
+Part = Literal["statistics", "train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("statistics", "train", "validation", "test")
+
+
+class RoundFolder:
+    """One round on disk.
+
+    Args:
+        rounds: folder of all rounds.
+        name: of the round; its attempt does not matter.
+        start_digest: of the model that the round starts from.
+    """
+
+    def __init__(self, rounds: Path, name: RoundName, *, start_digest: str) -> None:
+        self.folder = rounds / f"{name.phase:02d}-{name.round:05d}"
+        self._start = {"study_digest": name.study_digest, "start_digest": start_digest}
+        self._facts = self._read()
+        if self._facts is None:
+            self.begin_anew()
+        self._stores: dict[Part, RoundStore] = {}
+
+    def store(self, part: Part) -> RoundStore:
+        """The replies to one question of the round; opened, and judged, once."""
+        if part not in self._stores:
+            self._stores[part] = RoundStore(self.folder / part)
+        return self._stores[part]
+
+    def get(self, key: str, default: Any) -> Any:
+        """What was noted."""
+        return (self._facts or {}).get(key, default)
+
+    def note(self, **facts: Any) -> None:
+        """Note what must not change when the round is taken up again; the disk has it when this returns."""
+        self._facts = {**(self._facts or {}), **facts}
+        with on_disk(self.folder, keeps="all finished rounds are whole"):
+            write_json(self.folder / FACTS, self._facts)
+
+    def add(self, counts: Mapping[str, float]) -> None:
+        """Add to counts that were noted, such as bytes."""
+        self.note(**{key: self.get(key, 0) + value for key, value in counts.items()})
+
+    def begin_anew(self) -> None:
+        """Remove all that was collected."""
+        with on_disk(self.folder, keeps="all finished rounds are whole"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._stores = {}
+        self._facts = None
+        self.note(**self._start)
+
+    def forget_replies(self) -> None:
+        """Remove what was collected, and keep what was noted: an attempt's number is never used twice."""
+        for part in PARTS:
+            shutil.rmtree(self.folder / part, ignore_errors=True)
+        self._stores = {}
+
+    def forget_arrays(self) -> None:
+        """Remove the arrays once the round's checkpoint is safe."""
+        for part in PARTS:
+            if (self.folder / part).is_dir():
+                self.store(part).forget_arrays()
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(facts, dict) or any(facts.get(key) != value for key, value in self._start.items()):
+            return None
+        return facts
