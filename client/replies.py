@@ -150,7 +150,8 @@ def order_digest(order: Order) -> str:
     del fields["attempt"]
     for name, module in order.modules.items():
         # What an order claims of its tensors is checked before anything is trained on them.
-        fields.setdefault(f"trained/{name}", module_digest(module.layout, module.values))
+        if f"trained/{name}" not in fields:
+            fields[f"trained/{name}"] = module_digest(module.layout, module.values)
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name, value in sorted(envelope.arrays.items()):
         if not name.startswith(("module/", "frozen/")):

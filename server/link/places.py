@@ -22,6 +22,9 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "PYTHONUNBUFFERED": "1",
+    # The C library would keep what held pieces of tensors; this way it goes back when it is free.
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_ARENA_MAX": "2",
 }
 
 
