@@ -160,7 +160,8 @@ def _ours(made: Federation) -> None:
     workspace, config = made.workspace, made.workspace.config()
     certificate, programs = server_certificate(workspace), Path(sys.executable).parent
     server = {**flower_environment(workspace), "PYTHONPATH": str(ROOT)}
-    link = [sys.executable, "-P", "-m", "simulation.benchmarks.exchange.open_superlink", workspace.root]
+    link = [sys.executable, "-P", "-m", "simulation.benchmarks.exchange.open_superlink"]
+    link.append(str(workspace.root))
     made.start("superlink", link, server, folder=workspace.root)
     _wait_for_link(made, config.inner_port)
     made.start(
