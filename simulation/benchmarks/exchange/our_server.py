@@ -70,7 +70,7 @@ class TimedGrid:
 
 
 @app.main()
-def _same(found: np.ndarray, module: str) -> np.ndarray:
+def _known(found: np.ndarray, module: str) -> np.ndarray:
     """The one module of this benchmark."""
     return found
 
@@ -122,7 +122,7 @@ def main(grid: Grid, context: Context) -> None:
             current = np.memmap(checkpoint.path(MODULE), dtype="<f4", mode="r")
             check_reply(
                 trained, order=orders[answer.node], site=site, layouts={MODULE: layout},
-                bounds=ReplyBounds(maximum_update_norm=1e9), current=functools.partial(_same, current),
+                bounds=ReplyBounds(maximum_update_norm=1e9), current=functools.partial(_known, current),
             )  # fmt: skip
             check_sums(trained, site=site, expected={})
             check_sums(measured, site=site, expected=SUMS)
