@@ -120,7 +120,7 @@ def test_no_exception_text_leaves_the_site(site, study, monkeypatch):
     def explode(*arguments, **options):
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr("client.round.train_locally", explode)
+    monkeypatch.setattr("client.training.train_locally", explode)
     records = to_records(order_to_envelope(train_order(study)))
     grid = LocalGrid([make_app(functools.partial(hospital_of_partition, (site,)))])
     (reply,) = grid.send_and_receive([Message(records, dst_node_id=1000, message_type="train")])
