@@ -49,7 +49,9 @@ def test_an_error_of_flower_becomes_a_code(number, code):
 
 def test_a_silent_site_is_late_at_the_deadline_and_its_reply_is_thrown_away_when_it_comes():
     quiet = [True]
-    grid = LocalGrid([app("alpha"), app("beta")], silent=lambda m: quiet[0] and m.metadata.dst_node_id == 1000)
+    grid = LocalGrid(
+        [app("alpha"), app("beta")], silent=lambda m: quiet[0] and m.metadata.dst_node_id == 1000
+    )
     start = time.monotonic()
     link = SiteLink(grid)
     answers = {a.node: a for a in ask(link, {1000: ORDER, 1001: ORDER}, deadline_s=0.3)}
@@ -143,5 +145,3 @@ def test_what_is_waited_for_is_told():
     assert waiting and told[-1] is None
     assert waiting[0].reason == "train" and set(waiting[0].since) == {1000}
     assert before <= waiting[0].since[1000] <= waiting[0].until < before + 5
-
-
