@@ -1,5 +1,6 @@
 """A small consortium on disk, made once a session: two paired hospitals and one with ECG only."""
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -94,6 +95,15 @@ def study() -> Study:
     return small_study()
 
 
+expected_sums = functools.lru_cache(ExpectedSums)
+
+
+@functools.lru_cache
+def task_of(study_json: str, phase: int):
+    content = Study.model_validate_json(study_json).phases[phase]
+    return make_task(content.task, content.options)
+
+
 class FakeSite:
     """A site without data: it answers any order at once, with tensors that follow from the order alone.
 
@@ -135,8 +145,8 @@ class FakeSite:
             facts = {"role": self.role, "holds": sorted(self.held), "patients": {"train": 30}}
             return Reply(site=self.name, name=order.name, facts=json.dumps(facts))
         study = study_from_json(order.study_json, digest=order.name.study_digest)
-        task = make_task(study.phases[order.name.phase].task, study.phases[order.name.phase].options)
-        expected = ExpectedSums(study.preset)
+        task = task_of(order.study_json, order.name.phase)
+        expected = expected_sums(study.preset)
         try:
             modules = self.modules(order)
         except KeyError:
@@ -180,7 +190,10 @@ class FakeSite:
     def sums(self, task, expected: ExpectedSums, modules: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Seven patients, with metrics that depend on the model and on the site."""
         value = float(np.mean([np.abs(values).mean() for values in modules.values()])) + len(self.name)
-        found = {name: np.full(shape, value / math.prod(shape)) for name, shape in expected.of_metrics(task).items()}
+        found = {
+            name: np.full(shape, value / math.prod(shape))
+            for name, shape in expected.of_metrics(task).items()
+        }
         return {**found, "n_rows": np.array([7.0]), "n_patients": np.array([7.0])}
 
 
