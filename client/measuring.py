@@ -1,8 +1,8 @@
 """A model measured on a site's held-out patients (steps 5 to 8 of the walk).
 
 Comes in: modules that are filled and a split. Goes out: metric sums and the rows behind them, not yet past
-the gate. A site that is asked to train may be asked to measure the model that came, first: ``measure_first`` does
-it on copies, so that the training begins from the same bytes either way.
+the gate. A site that is asked to train may be asked to measure the model that came, first: ``measure_first``
+does it on copies, so that the training begins from the same bytes either way.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Collector:
             made = orders(nodes, attempt)
             # On the disk before anything is sent: an attempt's number is never used twice.
             folder.note(
-                **{
+                {
                     f"attempt_{part}": attempt,
                     "bytes_sent": folder.get("bytes_sent", 0) + order_bytes(made),
                 }
@@ -153,9 +153,8 @@ class Collector:
         folder, name = asked.folder, asked.name
         if folder.get("draw", None) is None:
             names = [self._members.site(node) for node in serving(False, ())]
-            folder.note(
-                draw=draw_order(names, seed=self._study.seed, phase=name.phase, round_number=name.round)
-            )
+            drawn_names = draw_order(names, seed=self._study.seed, phase=name.phase, round_number=name.round)
+            folder.note({"draw": drawn_names})
 
         def drawn(afresh: bool, counted: Collection[str]) -> list[int]:
             nodes = {self._members.site(node): node for node in serving(afresh, counted)}
@@ -190,7 +189,7 @@ class Collector:
             ):
                 # Those who gave their statistics cannot make the round any more: it begins anew.
                 folder.forget_replies()
-                folder.note(shared_by=None)
+                folder.note({"shared_by": None})
                 given = None
         failed: dict[str, dict[str, Any]] = {}
         if given is None:
@@ -207,7 +206,7 @@ class Collector:
             failed = self.gather("statistics", asked, able, orders=orders, judge=judge).failed
             given = folder.store("statistics").sites()
             self._check_quorum(asked, len(given))
-            folder.note(shared_by=given)
+            folder.note({"shared_by": given})
         names = set(given)
         store = folder.store("statistics")
         shared = add_sums({site: store.sums(site) for site in given}) if given else None
@@ -223,7 +222,7 @@ class Collector:
             raise QuorumNotMetError(
                 f"{count} site(s) served, the study needs {minimum}",
                 where=f"phase {asked.name.phase + 1} ({asked.task.name}), round {asked.name.round}",
-                remedy="see each site's code; mend it, then resume: finished rounds and good replies are kept",
+                remedy="see each site's code; mend it, then resume: all rounds and good replies are kept",
             )
 
     def _orders(

@@ -150,7 +150,7 @@ class Measurer:
         external = {self._members.site(node) for node in asked if self._members.is_external(node)}
         known = set(opened.folder.get("external", []))
         if not external <= known:
-            opened.folder.note(external=sorted(known | external))
+            opened.folder.note({"external": sorted(known | external)})
         found = self._collector.gather(split, opened, serving, orders=orders, judge=judge, once=True)
         store = opened.folder.store(split)
         codes = {site: str(row["code"]) for site, row in found.failed.items()}

@@ -93,7 +93,7 @@ def write_whole(path: Path, content: bytes, *, wait: bool = True) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any], *, wait: bool = True) -> None:
-    """Write a JSON file in one step, so that a reader never sees half of it; ``wait`` as in ``write_whole``."""
+    """Write a JSON file in one step: a reader never sees half of it. ``wait`` as in ``write_whole``."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_whole(path, text.encode(), wait=wait)
 
