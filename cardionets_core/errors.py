@@ -37,45 +37,14 @@ walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its tex
     └── CheckpointError             exit 7   checkpoint
         └── StorageFailedError               storage-failed
 
-This module imports nothing of the project and does no input or output.
+This module imports nothing of the project but the reasons, and does no input or output.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-REFUSAL_REASONS: dict[str, str] = {
-    "ecg-unreadable": "the file could not be parsed in its declared format",
-    "ecg-file-missing": "the table or header names a file that is not there",
-    "ecg-truncated": "the file ends before the samples that its header promises",
-    "ecg-wrong-structure": "the file is of the format but not a resting 12-lead ECG",
-    "ecg-too-large": "the file is larger than any resting ECG can be",
-    "ecg-lead-missing": "a precordial lead, or more limb leads than the identities restore, is absent",
-    "ecg-rate-too-low": "the sampling rate is under 100 Hz",
-    "ecg-too-short": "the recording is shorter than 5 s",
-    "ecg-flat": "six or more leads are flat or missing",
-    "ecg-nan": "more than half of the leads are mostly missing samples",
-    "ecg-amplitude": "the amplitude is not that of an ECG in mV: the gain or unit is wrong",
-    "ecg-lead-swap": "the limb leads contradict Einthoven's identities",
-    "ecg-saturated": "a lead stands at its recorder's limit for too long",
-    "ecg-gain": "the amplitude is off by a factor that a known wrong gain or unit explains",
-    "ecg-undeclared": "the file names no rate, unit or lead order, and the site's document does not either",
-    "ecg-unsupported": "the file uses an option of its format that is not read",
-    "cine-unreadable": "the file could not be parsed in its declared format",
-    "cine-file-missing": "the table names a file that is not there",
-    "cine-too-large": "the file or archive is larger than any cine can be",
-    "cine-no-view": "the study holds no cine of a view that the site asks for",
-    "cine-frames": "the cine has too few or too many frames to be resampled",
-    "cine-spacing": "the pixel spacing is absent or implausible",
-    "cine-flat": "the cine has no contrast or no motion",
-    "cine-geometry": "the slices are not parallel, or their positions are absent",
-    "cine-unsupported": "the pixels are stored in a way that is not read",
-    "cine-mask": "the segmentation contradicts the declared label map",
-    "cine-synthetic": "the file says of itself that a model drew it",
-    "unrecognised": "no reader knows the file or folder by its content",
-    "withdrawn": "the participant has withdrawn",
-    "reader-failed": "a reader failed in a way that it should not have: please report it",
-}
+from cardionets_core.refusal_reasons import REFUSAL_REASONS
 
 
 class CardioNetsError(Exception):

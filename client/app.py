@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -25,7 +24,11 @@ from cardionets_core.exchange.messages import (
     order_from_envelope,
     reply_to_envelope,
 )
+from cardionets_core.exchange.npy import from_npy, to_npy
+from client.permission import require_guard, require_study
 
+NUMPY = "numpy.ndarray"
+"""Flower's word for the form in which an array's bytes are."""
 LOG = "client.log"
 
 
@@ -84,12 +87,17 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
     path: Path | None = None
     name = RoundName(study_digest="", phase=0, round=0, attempt=0)
     try:
-        # Imported here: a broken installation must also end as a code, not as a traceback on the wire.
+        path = locate(context)
+        # Flower's simulation and in-process grids number their nodes; only a SuperNode names a document.
+        store = require_guard(path) if "site-config" in context.node_config else None
+        order = read_order(message)
+        name = order.name
+        if store is not None:
+            require_study(order, store)
+        # Imported here: a broken installation must also end as a code, not as a traceback on the wire; and
+        # torch is loaded for permitted orders only.
         from client.round import answer
 
-        path = locate(context)
-        order = _order(message)
-        name = order.name
         reply = answer(order, site_path=path)
     except CardioNetsError as error:
         _log(path, str(error))
@@ -98,17 +106,36 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
         _log(path, traceback.format_exc())
         code = StorageFailedError.code if is_disk_fault(error) else CardioNetsError.code
         reply = Reply(site=_site_name(path), name=name, code=code)
+    return reply_message(reply, message)
+
+
+def reply_message(reply: Reply, message: Message) -> Message:
+    """A reply as Flower's answer to a message."""
     envelope = reply_to_envelope(reply)
-    arrays = ArrayRecord({key: Array(np.ascontiguousarray(value)) for key, value in envelope.arrays.items()})
+    arrays = ArrayRecord(
+        {
+            key: Array(str(value.dtype), tuple(value.shape), NUMPY, to_npy(value))
+            for key, value in envelope.arrays.items()
+        }
+    )
     content = RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
     return Message(content, reply_to=message)
 
 
-def _order(message: Message) -> Order:
+def read_order(message: Message) -> Order:
+    """The order in a message.
+
+    Raises:
+        OrderRefusedError: a record is missing, or an array or a field cannot be read.
+        FormatTooNewError: the coordinator speaks a newer format.
+    """
     try:
         records = message.content
         fields = dict(records.config_records["fields"])
-        arrays = {key: array.numpy() for key, array in records.array_records["arrays"].items()}
+        found = records.array_records["arrays"].items()
+        if strange := [key for key, array in found if array.stype != NUMPY]:
+            raise ValueError(f"{strange} came in another form")
+        arrays = {key: from_npy(array.data) for key, array in found}
     except Exception as error:  # the content is a stranger's; whatever is wrong with it, it is refused
         raise OrderRefusedError("the order's records cannot be read", where="order") from error
     return order_from_envelope(Envelope(fields=fields, arrays=arrays))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """What stands between a site and its first round, all of it at once (``check``).
 
-Comes in: the path of ``site.yaml``. Goes out: facts, problems with their remedies, notices. It works before
+Comes in: the path of ``site.yaml``; the way to the coordinator is looked at where ``connection.yaml`` lies
+beside it. Goes out: facts, problems with their remedies, notices. It works before
 ``prepare`` was ever run, goes on after a problem wherever something is left to look at, and changes nothing.
 """
 
@@ -11,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import SiteConfig, read_site
 from cardionets_core.data.records import Recording
 from cardionets_core.data.sources import Source, open_source
 from cardionets_core.errors import CacheStaleError, CardioNetsError, FolderMissingError
 from cardionets_core.tasks.shapes import shape_of
 from client.doctor.clock import check_clock
+from client.doctor.connection import check_connection
 from client.doctor.findings import Findings, Notice
 from client.doctor.folders import check_folders
 from client.doctor.machine import (
@@ -111,6 +114,9 @@ def check_site(
         progress: told (stage, done, total); the stages are ``list`` and ``sample``.
     """
     found = Checked()
+    folder = SiteFolder(path.expanduser().resolve().parent)
+    if folder.connection_yaml.exists():
+        found.take("connection", check_connection(folder))
     try:
         config = read_site(path)
     except CardioNetsError as error:

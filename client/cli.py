@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
+from client.commands import approve, membership, rehearse, service
+from client.commands.answer import SCHEMA_VERSION, Format, FormatOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
     from cardionets_core.config.site import SiteConfig
     from cardionets_core.data.sources.local_files import Part
-
-SCHEMA_VERSION = 1
-"""Of what stdout gets in the place of a result."""
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -30,13 +28,7 @@ cli = typer.Typer(
     help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what "
     "left the building.",
 )
-
-
-class Format(enum.StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    json = "json"
+membership.register(cli)
 
 
 class PredictionFormat(enum.StrEnum):
@@ -48,7 +40,6 @@ class PredictionFormat(enum.StrEnum):
 
 
 SiteOption = Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")]
-FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets")]
 
 
 @cli.command()
@@ -64,7 +55,7 @@ def prepare(
     """
     from client.wording import prepare_lines, preview_lines
 
-    with _answering(format, stopped="nothing was read yet; run the same command again to go on"):
+    with answering(format, stopped="nothing was read yet; run the same command again to go on"):
         from cardionets_core.config.site import read_site
 
         config = read_site(site)
@@ -124,7 +115,7 @@ def check(
     from client.screen import Screen
     from client.wording import check_lines
 
-    with _answering(format, stopped="nothing was changed"), Screen(sys.stderr) as screen:
+    with answering(format, stopped="nothing was changed"), Screen(sys.stderr) as screen:
         if picture is not None and picture.exists() and not replace:
             raise UsageError(f"{picture} is there already", remedy="name another file, or give --replace")
         found = check_site(site, sample=sample, progress=screen.tell)
@@ -158,7 +149,7 @@ def inspect(
     from client.wording import inspection_lines, tally_lines
 
     tally = Tally()
-    with _answering(format, stopped="the rest was not looked at, and nothing was changed"):
+    with answering(format, stopped="the rest was not looked at, and nothing was changed"):
         declared: Sequence[Part] = ()
         if site is not None:
             from cardionets_core.config.site import read_site
@@ -220,7 +211,7 @@ def predict(
     from client.screen import Screen
 
     answer = Format.json if format is PredictionFormat.json else Format.table
-    with _answering(answer, stopped="files that are there are whole"), Screen(sys.stderr) as screen:
+    with answering(answer, stopped="files that are there are whole"), Screen(sys.stderr) as screen:
         declared: Sequence[Part] = ()
         if site is not None:
             from cardionets_core.config.site import read_site
@@ -260,7 +251,7 @@ def journal(
     from cardionets_core.audit.journal import verify as verify_chain
     from client.gate import JOURNAL
 
-    with _answering(format):
+    with answering(format):
         from cardionets_core.config.site import read_site
 
         path = read_site(site).folders.state / JOURNAL
@@ -275,32 +266,17 @@ def journal(
             print(line.partition(" ")[2])
 
 
-@contextlib.contextmanager
-def _answering(format: Format, *, stopped: str = "") -> Iterator[None]:
-    """A known error in here is also the one JSON object on stdout where JSON was asked for.
-
-    Args:
-        format: what stdout gets.
-        stopped: what is true of a command that was stopped.
-    """
-    try:
-        yield
-    except CardioNetsError as error:
-        if format is Format.json:
-            print(json.dumps({"schema_version": SCHEMA_VERSION, "error": error_json(error)}))
-        raise
-    except Stopped as signal:
-        if stopped and not signal.told:
-            signal.told = f"stopped: {stopped}"
-        raise
-
-
 def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[str]], format: Format) -> None:
     """The result on stdout: one JSON object, or lines for people."""
     if format is Format.json:
         print(json.dumps(content, sort_keys=True, allow_nan=False))
     else:
         print("\n".join(lines(content)))
+
+
+approve.register(cli)
+rehearse.register(cli)
+service.register(cli)
 
 
 def main() -> None:

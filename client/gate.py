@@ -17,8 +17,11 @@ from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
 from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply, reply_to_envelope
+from cardionets_core.training.local_rule import LocalRule
+from client.local_tensors import check_none_leaves
 
 JOURNAL = "journal.jsonl"
+PLAIN = LocalRule()
 
 
 def release(
@@ -30,6 +33,7 @@ def release(
     trains: Iterable[str],
     measured: int | None = None,
     again: bool = False,
+    rule: LocalRule = PLAIN,
 ) -> Reply:
     """Let a reply out, or stop it.
 
@@ -41,6 +45,8 @@ def release(
         trains: modules that may leave in this phase.
         measured: people behind the sums that were measured before the training, or None if there are none.
         again: whether the reply left before, and is asked for once more.
+        rule: what the study's strategy adds: further tensors that travel beside these modules, and tensors of
+            them that may not leave.
 
     Returns:
         The same reply, after its journal line is on disk.
@@ -65,11 +71,13 @@ def release(
             f"the policy asks for {policy.minimum_cell}",
             where="gate",
         )
-    strangers = sorted(set(reply.modules) - set(trains))
+    trains = tuple(trains)
+    strangers = sorted(set(reply.modules) - {*trains, *rule.extra_names(trains)})
     if strangers or (reply.modules and order.kind != "train"):
         raise DisclosureRefusedError(f"modules {strangers} may not leave in this phase", where="gate")
     if reply.facts and order.kind != "census":
         raise DisclosureRefusedError("only a census may carry facts", where="gate")
+    check_none_leaves(reply.modules, order=order, rule=rule)
     envelope = reply_to_envelope(reply)
     for name, value in envelope.arrays.items():
         if not np.isfinite(value).all():

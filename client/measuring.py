@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import CardioNetsError, DisclosureRefusedError, TooFewPatientsError
-from cardionets_core.exchange.messages import MEASURED
-from cardionets_core.tasks import SiteView, Task
+from cardionets_core.exchange.messages import MEASURED, PERSONAL
+from cardionets_core.tasks import SiteView
 from cardionets_core.training.seeds import derive_seed
-from client.site import Site
+from client.work import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +38,20 @@ class Measurement:
 
 
 def measure(
-    site: Site,
-    study: Study,
-    task: Task,
-    modules: Mapping[str, torch.nn.Module],
-    view: SiteView,
-    *,
-    phase: int,
-    split: Split,
+    work: Work, modules: Mapping[str, torch.nn.Module], view: SiteView, *, split: Split
 ) -> Measurement:
-    """Metric sums over a split.
+    """Metric sums over a split; where the site has a model of its own, those of both.
+
+    Args:
+        work: the order.
+        modules: that are measured.
+        view: the site's data.
+        split: whose patients.
 
     Raises:
         TooFewPatientsError: fewer held-out patients than the policy asks for.
     """
+    task, site = work.task, work.site
     rows = view.rows(task.needs, split)
     patients, fewest = site.cohort.patients(rows), site.config.policy.minimum_cell
     if patients < fewest:
@@ -60,27 +59,23 @@ def measure(
             f"{patients} held-out patients in {split}; the policy asks for {fewest}",
             where="site.yaml: policy.minimum_cell",
         )
-    seed = derive_seed(study.seed, "evaluate", phase, site.name)
+    seed = derive_seed(work.study.seed, "evaluate", work.order.name.phase, site.name)
     task.prepare_modules(modules)
-    return Measurement(sums=task.metric_sums(modules, view, split=split, seed=seed), rows=rows)
+    sums = dict(task.metric_sums(modules, view, split=split, seed=seed))
+    if work.rule.measures_personal(task):
+        own, mine = dict(sums), work.personal.for_measuring(task, modules)
+        if mine is not None:
+            task.prepare_modules(mine)
+            own = task.metric_sums(mine, view, split=split, seed=seed)
+        sums |= {PERSONAL + name: value for name, value in own.items()}
+    return Measurement(sums=sums, rows=rows)
 
 
-def measure_first(
-    site: Site,
-    study: Study,
-    task: Task,
-    modules: Mapping[str, torch.nn.Module],
-    view: SiteView,
-    *,
-    phase: int,
-) -> Measurement:
+def measure_first(work: Work, view: SiteView) -> Measurement:
     """Metric sums of the model that came with an order to train, on the validation patients.
 
     Args:
-        site: that measures.
-        study: of the order.
-        task: of the phase.
-        modules: are left as they are.
+        work: the order; its modules are left as they are.
         view: must not be the one that is trained with: what it keeps is named by the modules' first values.
         phase: index of the phase.
 
@@ -88,9 +83,7 @@ def measure_first(
         The measurement; a refusal is its code, since the site can train all the same.
     """
     try:
-        found = measure(
-            site, study, task, copy.deepcopy(dict(modules)), view, phase=phase, split="validation"
-        )
+        found = measure(work, copy.deepcopy(dict(work.modules)), view, split="validation")
     except CardioNetsError as error:
         return Measurement(code=error.code)
     if not all(np.isfinite(value).all() for value in found.sums.values()):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,13 @@ def held_digests(state: Path) -> list[str]:
 
 
 def build_modules(
-    order: Order, task: Task, *, preset: str, state: Path, device: torch.device
+    order: Order,
+    task: Task,
+    *,
+    preset: str,
+    state: Path,
+    device: torch.device,
+    extras: Collection[str] = (),
 ) -> dict[str, torch.nn.Module]:
     """The modules of a phase, filled with the order's tensors or with what the site holds.
 
@@ -54,6 +61,8 @@ def build_modules(
         preset: the study's preset.
         state: the site's state folder, where modules are kept.
         device: where they go.
+        extras: names of the tensors that the study's strategy sends beside the trained modules, always by
+            value; they are checked like these, and left in the order.
 
     Raises:
         OrderRefusedError: names, shapes, dtype, digest or values are wrong.
@@ -61,11 +70,12 @@ def build_modules(
         StorageFailedError: the disk did not take a module that came.
     """
     named = {name: order.trained.get(name, "") for name in task.trains}
-    strangers = {*order.modules, *order.trained} - set(task.trains)
-    absent = [name for name in task.trains if not named[name] and name not in order.modules]
+    strangers = (set(order.modules) - {*task.trains, *extras}) | (set(order.trained) - set(task.trains))
+    absent = [name for name in (*task.trains, *extras) if not named.get(name) and name not in order.modules]
     if strangers or absent or set(order.frozen) != set(task.reads):
         raise OrderRefusedError("the order's modules are not those of its phase", where="order")
     modules: dict[str, torch.nn.Module] = {}
+    layouts: dict[str, Layout] = {}
     for name, digest in {**named, **{name: order.frozen[name] for name in task.reads}}.items():
         came = order.modules.get(name) if name in named else order.frozen_modules.get(name)
         if came is None:
@@ -77,7 +87,24 @@ def build_modules(
                 _keep(tensors, digest, folder)
                 _prune(folder, most_files=TRAINED_KEPT if name in named else None)
         modules[name] = _filled(name, preset, tensors, device)
+        layouts[name] = layout_of(tensors)
+    for name in extras:
+        _check_extra(name, order.modules[name], layouts[name.partition(".")[0]])
     return modules
+
+
+def with_held(order: Order, *, state: Path) -> Order:
+    """The order with the tensors of its trained modules that it only names: those that the site holds.
+
+    Raises:
+        FrozenModuleMissingError: the site holds one no more.
+    """
+    modules = dict(order.modules)
+    for name, digest in order.trained.items():
+        if name not in modules:
+            tensors = _held(digest, state)
+            modules[name] = PackedModule(layout=layout_of(tensors), values=pack(tensors))
+    return replace(order, modules=modules)
 
 
 def pack_module(module: torch.nn.Module) -> PackedModule:
@@ -103,6 +130,14 @@ def _checked(module: PackedModule, digest: str) -> dict[str, np.ndarray]:
     if digest and module_digest(module.layout, module.values) != digest:
         raise OrderRefusedError("a module does not have the digest that the order names", where="order")
     return tensors
+
+
+def _check_extra(name: str, extra: PackedModule, layout: Layout) -> None:
+    _checked(extra, "")
+    if extra.layout != layout or not np.isfinite(extra.values).all():
+        raise OrderRefusedError(
+            f"the order's {name} does not fit its module, or is not finite", where="order"
+        )
 
 
 def _keep(tensors: Mapping[str, np.ndarray], digest: str, folder: Path) -> None:

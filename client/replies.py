@@ -143,14 +143,16 @@ class ReplyStore:
 def order_digest(order: Order) -> str:
     """SHA-256 over all that an order's answer depends on but its attempt.
 
-    A module counts by its digest, so an order that names what the site holds equals one that brings it.
+    A module counts by its digest, so an order that names what the site holds equals one that brings it. So
+    do the tensors that a strategy sends beside the modules; what it shares counts by its bytes.
     """
     envelope = order_to_envelope(order)
     fields = {key: value for key, value in envelope.fields.items() if not key.startswith(BY_DIGEST)}
     del fields["attempt"]
     for name, module in order.modules.items():
         # What an order claims of its tensors is checked before anything is trained on them.
-        fields.setdefault(f"trained/{name}", module_digest(module.layout, module.values))
+        if f"trained/{name}" not in fields:
+            fields[f"trained/{name}"] = module_digest(module.layout, module.values)
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name, value in sorted(envelope.arrays.items()):
         if not name.startswith(("module/", "frozen/")):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,47 +17,21 @@ from cardionets_core.data.derived import derived_folder
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import Order, Reply
-from cardionets_core.tasks import (
-    ClosedFormTask,
-    GradientTask,
-    MeasureTask,
-    Role,
-    SiteView,
-    Task,
-    make_task,
-)
+from cardionets_core.tasks import GradientTask, SiteView, Task, make_task
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
-from cardionets_core.training.local import round_statistics, train_locally
-from cardionets_core.training.numerics import Numerics
-from cardionets_core.training.seeds import derive_seed
+from cardionets_core.training.controls import TAKEN
+from cardionets_core.training.local import round_statistics
+from cardionets_core.training.local_rule import local_rule
 from client.gate import release
+from client.local_tensors import LocalTensors
 from client.measuring import Measurement, measure, measure_first
-from client.memory import DiskMemory
-from client.modules import build_modules, held_digests, pack_module
+from client.modules import build_modules, held_digests, with_held
+from client.personal import Personal
 from client.replies import ReplyStore
 from client.site import Site, open_site, serving_role
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """All that one order is answered with."""
-
-    order: Order
-    site: Site
-    study: Study
-    task: Task
-    role: Role
-    modules: Mapping[str, torch.nn.Module]
-    view: SiteView
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answered:
-    """A reply that has not passed the gate yet, and the rows behind it."""
-
-    reply: Reply
-    rows: np.ndarray
+from client.training import train
+from client.work import Answered, Work
 
 
 def answer(order: Order, *, site_path: Path) -> Reply:
@@ -92,34 +65,51 @@ def answer(order: Order, *, site_path: Path) -> Reply:
         raise PhaseNotPermittedError(
             "this site measures models and trains none", where="site.yaml: policy.role"
         )
-    replies = ReplyStore(
-        site.config.folders.state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes
-    )
+    rule, state, trains = local_rule(study), site.config.folders.state, order.kind == "train"
+    # Control variates and local tensors are told from the modules as they were sent.
+    reads_sent = trains and bool(rule.extras or rule.local)
+    replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:
         return release(
             found.reply,
-            order=order,
+            order=with_held(order, state=state) if reads_sent else order,
             config=site.config,
             patients=found.patients,
             trains=role.trains,
             measured=found.measured,
             again=True,
+            rule=rule,
         )
-    modules = build_modules(
-        order, task, preset=study.preset, state=site.config.folders.state, device=site.device
+    extras = rule.extras_of(task) if trains else ()
+    modules = build_modules(order, task, preset=study.preset, state=state, device=site.device, extras=extras)
+    if reads_sent:
+        order = with_held(order, state=state)
+    local = LocalTensors(state, order=order, rule=rule)
+    digests = local.lay_over(modules)
+    shared = {name: value for name, value in order.shared.items() if name != TAKEN}
+    work = Work(
+        order=order,
+        site=site,
+        study=study,
+        task=task,
+        role=role,
+        modules=modules,
+        view=_view(site, shape, digests, shared=shared),
+        rule=rule,
+        local=local,
+        personal=Personal(state=state, order=order, rule=rule),
     )
-    view = _view(order, site, shape, shared=order.shared)
-    work = _Work(order=order, site=site, study=study, task=task, role=role, modules=modules, view=view)
     before = None
-    if order.measure and order.kind == "train":
-        apart = _view(order, site, shape, shared={})
-        before = measure_first(site, study, task, modules, apart, phase=order.name.phase)
+    if order.measure and trains:
+        before = measure_first(work, _view(site, shape, digests, shared={}))
     return _release(_WORKERS[order.kind](work), work, replies=replies, before=before)
 
 
-def _view(order: Order, site: Site, shape: InputShape, *, shared: Mapping[str, np.ndarray]) -> SiteView:
-    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=order.frozen)
+def _view(
+    site: Site, shape: InputShape, digests: Mapping[str, str], *, shared: Mapping[str, np.ndarray]
+) -> SiteView:
+    kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=digests)
     return SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=dict(shared))
 
 
@@ -148,51 +138,7 @@ def _census(order: Order, site: Site, task: Task) -> Reply:
     return release(reply, order=order, config=site.config, patients=0, trains=())
 
 
-def _train(work: _Work) -> _Answered:
-    start, order, task, site = time.monotonic(), work.order, work.task, work.site
-    rows = work.view.rows(work.role.needs, "train")
-    if isinstance(task, MeasureTask):
-        raise OrderRefusedError(f"task {task.name} measures and trains nothing", where="order")
-    if isinstance(task, ClosedFormTask):
-        sums = task.sums(work.modules, work.view)
-        reply = Reply(
-            site=site.name, name=order.name, sums=sums, values={"train_seconds": time.monotonic() - start}
-        )
-        return _Answered(reply=reply, rows=rows)
-    device = site.config.device
-    result = train_locally(
-        task,
-        work.modules,
-        work.view,
-        phase=work.study.phases[order.name.phase],
-        round_index=order.name.round,
-        seed=_seed(work),
-        role=work.role,
-        numerics=Numerics(precision=device.precision, compile=device.compile, prefetch=device.prefetch),
-        memory=DiskMemory(
-            site.config.folders.state / "optimiser",
-            study_digest=order.name.study_digest,
-            phase=order.name.phase,
-        ),
-    )
-    trained = {name: pack_module(work.modules[name]) for name in work.role.trains} if result.samples else {}
-    reply = Reply(
-        site=site.name,
-        name=order.name,
-        modules=trained,
-        samples=dict.fromkeys(trained, result.samples),
-        values={
-            "loss": result.loss_mean,
-            **{f"part/{name}": value for name, value in result.parts.items()},
-            "steps": float(result.steps),
-            "role": float(task.roles.index(work.role)),
-            "train_seconds": time.monotonic() - start,
-        },
-    )
-    return _Answered(reply=reply, rows=rows)
-
-
-def _statistics(work: _Work) -> _Answered:
+def _statistics(work: Work) -> Answered:
     order, task = work.order, work.task
     if not isinstance(task, GradientTask) or not task.shares:
         raise OrderRefusedError(f"task {task.name} shares no statistics", where="order")
@@ -200,9 +146,9 @@ def _statistics(work: _Work) -> _Answered:
         task,
         work.modules,
         work.view,
-        phase=work.study.phases[order.name.phase],
+        phase=work.phase,
         round_index=order.name.round,
-        seed=_seed(work),
+        seed=work.seed,
         role=work.role,
     )
     reply = Reply(
@@ -211,31 +157,24 @@ def _statistics(work: _Work) -> _Answered:
         sums=sums,
         values={"role": float(task.roles.index(work.role))},
     )
-    return _Answered(reply=reply, rows=work.view.rows(work.role.needs, "train"))
+    return Answered(reply=reply, rows=work.view.rows(work.role.needs, "train"))
 
 
-def _evaluate(work: _Work) -> _Answered:
+def _evaluate(work: Work) -> Answered:
     order, site = work.order, work.site
-    found = measure(
-        site, work.study, work.task, work.modules, work.view, phase=order.name.phase, split=order.split
-    )
+    found = measure(work, work.modules, work.view, split=order.split)
     reply = Reply(site=site.name, name=order.name, sums=found.sums)
-    return _Answered(reply=reply, rows=work.view.rows(work.task.needs, order.split))
+    return Answered(reply=reply, rows=work.view.rows(work.task.needs, order.split))
 
 
-_WORKERS: dict[str, Callable[[_Work], _Answered]] = {
-    "train": _train,
+_WORKERS: dict[str, Callable[[Work], Answered]] = {
+    "train": train,
     "statistics": _statistics,
     "evaluate": _evaluate,
 }
 
 
-def _seed(work: _Work) -> int:
-    name = work.order.name
-    return derive_seed(work.study.seed, "train", name.phase, name.round, work.site.name)
-
-
-def _release(answered: _Answered, work: _Work, *, replies: ReplyStore, before: Measurement | None) -> Reply:
+def _release(answered: Answered, work: Work, *, replies: ReplyStore, before: Measurement | None) -> Reply:
     """Through the gate, then into the store: from here on the same order gets the same reply."""
     reply, measured, site = answered.reply, None, work.site
     if before is not None:
@@ -249,6 +188,7 @@ def _release(answered: _Answered, work: _Work, *, replies: ReplyStore, before: M
         patients=patients,
         trains=work.role.trains,
         measured=measured,
+        rule=work.rule,
     )
     replies.keep(work.order, released, patients=patients, measured=measured)
     return released

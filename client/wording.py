@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from client.connection_wording import connection_lines
 from client.inspection import Tally
 
 FLAGS = {
@@ -182,6 +183,8 @@ def preview_lines(found: dict[str, Any]) -> Iterator[str]:
 def check_lines(found: dict[str, Any]) -> Iterator[str]:
     """The result of ``check``."""
     yield from _machine_lines(found)
+    if "connection" in found:
+        yield from connection_lines(found["connection"])
     if "listing" in found:
         listing = found["listing"]
         yield (

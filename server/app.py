@@ -17,14 +17,18 @@ from flwr.serverapp import Grid, ServerApp
 from cardionets_core.audit.durable import on_disk, write_json, write_whole
 from cardionets_core.config.study import Study, read_study
 from cardionets_core.errors import CardioNetsError, ConfigError
+from cardionets_core.service.state import only_one
 from server.checkpoints import export_model
+from server.link.pulling import look_often
+from server.link.wanted import RESULT, RUN_LOCK
 from server.progress import Progress, line, silent
 from server.report import result_of
 from server.rounds import SiteLink
 from server.study_files import find_study
 from server.study_run import StudyRun
 
-RESULT = "result.json"
+OTHER_RUN_S = 60.0
+"""How long a run waits for an earlier one of the same folder that has lost its SuperLink and is ending."""
 
 
 def run_study(
@@ -53,11 +57,25 @@ def run_study(
         The content of ``result.json``.
 
     Raises:
+        UsageError: another run of this folder goes on.
         CardioNetsError: the study could not go on; ``result.json`` then says ``paused`` and why.
     """
     with on_disk(folder, keeps="nothing was begun"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", (study.to_json() + "\n").encode())
+    with only_one(folder, name=RUN_LOCK, what="a run of this study", patience_s=OTHER_RUN_S):
+        return _run_alone(grid, study, folder, progress, track, initial, minimum_free_bytes)
+
+
+def _run_alone(
+    grid: Grid,
+    study: Study,
+    folder: Path,
+    progress: Progress,
+    track: bool,
+    initial: Path | None,
+    minimum_free_bytes: int,
+) -> dict[str, Any]:
     run = StudyRun(
         study,
         link=SiteLink(grid),
@@ -96,6 +114,7 @@ def main(grid: Grid, context: Context) -> None:
     """Flower's entry point; progress goes to the log as plain lines."""
     from flwr.common.logger import log
 
+    look_often()
     study = read_study(find_study(str(context.run_config.get("study", ""))))
     out = str(context.run_config.get("out", ""))
     if not out:
@@ -107,4 +126,5 @@ def main(grid: Grid, context: Context) -> None:
         progress=lambda event: log(20, line(event)),
         track=bool(context.run_config.get("track", True)),
         initial=Path(str(initial)) if (initial := context.run_config.get("initial", "")) else None,
+        minimum_free_bytes=int(context.run_config.get("minimum-free-bytes", 0)),
     )

@@ -11,50 +11,18 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from server.commands import package, service, sites, workspace
+from server.commands.answer import Format
 
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Write and check a study. The rounds themselves run on Flower (see the README).",
+    help="Make a consortium: its workspace, its study, its sites. The rounds run on Flower (see the README).",
 )
 
-
-class Format(enum.StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    json = "json"
-
-
-@cli.callback()
-def _program() -> None:
-    """Keep ``plan`` a command of its own while it is the only one."""
-
-
-@cli.command()
-def plan(
-    study: Annotated[str, typer.Argument(help="path of a study.yaml, or the name of a shipped study")],
-    format: Annotated[Format, typer.Option("--format", help="what stdout gets")] = Format.table,
-) -> None:
-    """Check a study and print what it will do: phases, rounds, modules and bytes a round and site."""
-    from cardionets_core.config.study import read_study
-    from server.plan import plan_of
-    from server.study_files import find_study
-
-    content = plan_of(read_study(find_study(study)))
-    if format is Format.json:
-        print(json.dumps(content, sort_keys=True))
-        return
-    print(f"study {content['study']} · preset {content['preset']} · digest {content['study_digest']}")
-    for phase in content["phases"]:
-        megabytes = phase["bytes_per_round_and_site"] / 1e6
-        trains = ", ".join(phase["trains"]) or "nothing"
-        print(
-            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {trains}"
-            f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
-            f" · {megabytes:.2f} MB out and back a round and site"
-        )
+for _commands in (workspace, sites, package, service):
+    _commands.register(cli)
 
 
 class Family(enum.StrEnum):

@@ -7,7 +7,7 @@ stored is taken up: a site is asked once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,9 @@ from cardionets_core.errors import QuorumNotMetError, ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.tasks import ClosedFormTask, GradientTask
-from server.expected_sums import ExpectedSums
+from cardionets_core.tasks.expected_sums import ExpectedSums
+from cardionets_core.training.local_rule import local_rule
+from server.aggregation import taken_marks
 from server.gather import Gather, Gathered, Judge, MakeOrders, Serving
 from server.members import Members
 from server.open_round import OpenRound, round_entry, trained_row
@@ -56,6 +58,7 @@ class Collector:
         self._journal = journal
         self._tell = tell
         self._sums = ExpectedSums(study.preset)
+        self._rule = local_rule(study)
 
     def train(self, asked: OpenRound, serving: Serving) -> dict[str, Any]:
         """Send a round's orders and store every good reply; returns the round's entry of the history.
@@ -73,9 +76,14 @@ class Collector:
         shared = None
         if isinstance(task, GradientTask) and task.shares:
             shared, rows, able = self._statistics(asked, able)
+        extras = self._rule.extras_of(task)
+        if extras:
+            shared = {**(shared or {}), **taken_marks(asked.checkpoint.history, phase=asked.name.phase)}
 
         def orders(nodes: list[int], attempt: int) -> dict[int, Order]:
-            return self._orders("train", asked, nodes, attempt, shared=shared, measure=asked.measure)
+            return self._orders(
+                "train", asked, nodes, attempt, shared=shared, measure=asked.measure, extras=extras
+            )
 
         def judge(reply: Reply, order: Order, node: int, site: str) -> tuple[Reply, float]:
             return self._judge_training(reply, order, site, asked)
@@ -222,7 +230,7 @@ class Collector:
             raise QuorumNotMetError(
                 f"{count} site(s) served, the study needs {minimum}",
                 where=f"phase {asked.name.phase + 1} ({asked.task.name}), round {asked.name.round}",
-                remedy="see each site's code; mend it, then resume: all rounds and good replies are kept",
+                remedy="see each site's code; mend it and resume: finished rounds and good replies are kept",
             )
 
     def _orders(
@@ -245,9 +253,6 @@ class Collector:
         role = role_of(reply, task, site=site)
         trains = () if isinstance(task, ClosedFormTask) else role.trains
         layouts = {module: checkpoint.layouts[module] for module in trains}
-        current: Mapping[str, np.ndarray] = {}
-        if self._study.reply_bounds.maximum_update_norm is not None:
-            current = {m: np.memmap(checkpoint.path(m), dtype="<f4", mode="r") for m in trains}
         rest, measured = measured_of(reply) if order.measure else (reply, None)
         check_reply(
             rest,
@@ -255,13 +260,15 @@ class Collector:
             site=site,
             layouts=layouts,
             bounds=self._study.reply_bounds,
-            current=lambda module: current[module],
+            current=lambda module: np.memmap(checkpoint.path(module), dtype="<f4", mode="r"),
+            rule=self._rule,
         )
         check_sums(rest, site=site, expected=self._sums.of_training(task))
         if measured is None or reply.measure_code:
             return rest, role.weight
         try:
-            check_sums(measured, site=site, expected=self._sums.of_metrics(task))
+            expected = self._rule.metric_shapes(task, self._sums.of_metrics(task))
+            check_sums(measured, site=site, expected=expected)
         except ReplyRefusedError as error:
             # What it trained is sound; what it measured is not, and does not count.
             self._journal.refused(order, site=site, node=0, code=error.code, reason=error.what)

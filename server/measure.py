@@ -16,10 +16,11 @@ import numpy as np
 from cardionets_core.config.study import Study
 from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
-from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.exchange.messages import PERSONAL, Order, Reply
 from cardionets_core.tasks import GradientTask, MeasureTask, Task
+from cardionets_core.tasks.expected_sums import ExpectedSums
+from cardionets_core.training.local_rule import local_rule
 from server.collect import Collector
-from server.expected_sums import ExpectedSums
 from server.members import Members
 from server.open_round import OpenRound, measured_before
 from server.orders import round_orders
@@ -39,12 +40,14 @@ class Measured:
         by_site: site to its metrics.
         pooled: metrics of all members' patients together, from added sums; empty if none could answer.
         external: site that never trains to its metrics; they are not part of ``pooled``.
+        personal: site to the metrics of its own model, and ``pooled``; empty where the study has none.
         codes: site to the code for which it did not measure.
     """
 
     by_site: dict[str, dict[str, float]] = field(default_factory=dict)
     pooled: dict[str, float] = field(default_factory=dict)
     external: dict[str, dict[str, float]] = field(default_factory=dict)
+    personal: dict[str, dict[str, float]] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, object]]:
@@ -108,6 +111,7 @@ class Measurer:
         self._collector = collector
         self._members = members
         self._sums = ExpectedSums(study.preset)
+        self._rule = local_rule(study)
 
     def measure(
         self, opened: OpenRound, split: Split, nodes: Sequence[int], *, files: Mapping[str, Path]
@@ -123,7 +127,7 @@ class Measurer:
             files: of the modules that are measured.
         """
         asked = [node for node in nodes if split == "test" or not self._members.is_external(node)]
-        expected = self._sums.of_metrics(opened.task)
+        expected = self._rule.metric_shapes(opened.task, self._sums.of_metrics(opened.task))
 
         def orders(missing: list[int], attempt: int) -> dict[int, Order]:
             return round_orders(
@@ -180,14 +184,23 @@ def _measured(
 ) -> Measured:
     measured = Measured(codes=codes)
     inside: dict[str, dict[str, np.ndarray]] = {}
+    own: dict[str, dict[str, np.ndarray]] = {}
     for site, values in sums.items():
+        sent = {name: value for name, value in values.items() if not name.startswith(PERSONAL)}
         if site in external:
-            measured.external[site] = task.metrics(values)
-        else:
-            inside[site] = values
-            measured.by_site[site] = task.metrics(values)
+            # It never trains: what it holds in the place of its own model is the one that was sent.
+            measured.external[site] = task.metrics(sent)
+            continue
+        inside[site] = sent
+        measured.by_site[site] = task.metrics(sent)
+        if len(sent) < len(values):
+            mine = {name: value for name, value in values.items() if name.startswith(PERSONAL)}
+            own[site] = {name.removeprefix(PERSONAL): value for name, value in mine.items()}
+            measured.personal[site] = task.metrics(own[site])
     if inside:
         measured.pooled = task.metrics(add_sums(inside))
+    if own:
+        measured.personal["pooled"] = task.metrics(add_sums(own))
     return measured
 
 
@@ -195,6 +208,8 @@ def fill_validation(entry: dict[str, Any], found: Measured) -> None:
     """Write what was measured on validation patients into a round's entry of the history."""
     entry.pop(PENDING, None)
     entry["pooled"] = found.pooled
+    if found.personal:
+        entry["personal"] = found.personal
     for row in entry["sites"]:
         if row["site"] in found.by_site:
             row["metrics"] = found.by_site[row["site"]]

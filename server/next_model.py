@@ -17,7 +17,8 @@ from cardionets_core.training.tensors import export_tensors, load_tensors
 from server.checkpoints import Checkpoint
 from server.given_model import given_modules
 from server.round_store import RoundStore
-from strategies import Strategy
+from strategies import RoundFacts, Strategy
+from strategies.strategy import FIRST_ROUND
 
 AVERAGE = ".average"
 
@@ -53,7 +54,13 @@ def first_model(
 
 
 def combine_replies(
-    task: Task, store: RoundStore, *, strategy: Strategy, checkpoint: Checkpoint, work: Path
+    task: Task,
+    store: RoundStore,
+    *,
+    strategy: Strategy,
+    checkpoint: Checkpoint,
+    work: Path,
+    facts: RoundFacts = FIRST_ROUND,
 ) -> dict[str, Path]:
     """Write the next tensors of each module that somebody trained; the others keep theirs.
 
@@ -63,6 +70,7 @@ def combine_replies(
         strategy: how replies of a trained task are combined; sums of a closed-form task are added.
         checkpoint: the model that the sites started from.
         work: where the new files go.
+        facts: of the round.
 
     Returns:
         Module to file, and ``MODULE.STATE`` to file for what the strategy remembers.
@@ -86,6 +94,7 @@ def combine_replies(
                 target=files[module],
                 before={s: checkpoint.path(n) for s, n in remembered.items() if n in checkpoint.digests},
                 after=after,
+                facts=facts,
             )
             files |= {remembered[state]: path for state, path in after.items()}
     return files

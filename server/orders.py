@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,7 @@ def round_orders(
     shared: Mapping[str, np.ndarray] | None = None,
     split: Literal["validation", "test"] = "validation",
     measure: bool = False,
+    extras: Sequence[str] = (),
 ) -> dict[int, Order]:
     """One order a node; nodes that lack the same modules share one order object.
 
@@ -40,6 +41,7 @@ def round_orders(
         shared: added statistics of the round.
         split: which held-out patients to measure.
         measure: whether to measure the model that is sent before training on it.
+        extras: names of the tensors that the strategy sends beside the modules; zero until it remembers them.
     """
     newer = {module: path for module, path in (files or {}).items() if path != checkpoint.path(module)}
     came: dict[str, PackedModule] = {}
@@ -57,8 +59,16 @@ def round_orders(
             return module_digest(packed(module).layout, packed(module).values)
         return checkpoint.digests[module]
 
+    def remembered(extra: str) -> PackedModule:
+        if extra in checkpoint.digests:
+            return packed(extra)
+        layout = checkpoint.layouts[extra.partition(".")[0]]
+        return PackedModule(layout=layout, values=np.zeros(layout.size, dtype=np.float32))
+
     trained = {module: digest(module) for module in task.trains}
     frozen = {module: digest(module) for module in task.reads}
+    # Always by value: they are new in each round, and no other order carries them.
+    beside = {extra: remembered(extra) for extra in extras}
     alike: dict[frozenset[str], Order] = {}
     orders: dict[int, Order] = {}
     for node, held in holds.items():
@@ -68,7 +78,7 @@ def round_orders(
                 kind=kind,
                 name=name,
                 study_json=study_json,
-                modules={module: packed(module) for module in task.trains if module in missing},
+                modules={m: packed(m) for m in task.trains if m in missing} | beside,
                 trained=trained,
                 frozen=frozen,
                 frozen_modules={module: packed(module) for module in task.reads if module in missing},

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from cardionets_core.config.study import Study
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask
+from cardionets_core.training.local_rule import local_rule
+from server.aggregation import strategy_of
 from server.phase_order import tasks_of
-from strategies import make_strategy
 
 SCHEMA_VERSION = 1
+WIRE_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+"""Of one parameter on the wire, but for the scales of int8."""
+PRIVACY = {"none": "none in this version: updates are neither masked nor noised"}
 
 
 def plan_of(study: Study) -> dict[str, Any]:
-    """The phases of a study with their modules and payload.
+    """The phases of a study with their modules and payload, what it starts from, and its sums.
 
     Raises:
         ConfigError: the study names a task, strategy, preset or option that does not exist.
     """
-    make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
-    phases = []
-    for task, phase in zip(tasks_of(study), study.phases, strict=True):
+    tasks = tasks_of(study)
+    strategy_of(study, tasks)
+    wire = WIRE_BYTES[study.exchange.precision]
+    # What a strategy sends beside each module is as large as the module, both ways.
+    times = 1 + len(local_rule(study).extras)
+    phases: list[dict[str, Any]] = []
+    for task, phase in zip(tasks, study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
-        trained = 4 * sum(sizes[name] for name in task.trains)
+        trained = wire * sum(sizes[name] for name in task.trains)
         phases.append(
             {
                 "task": task.name,
@@ -33,7 +42,9 @@ def plan_of(study: Study) -> dict[str, Any]:
                 "needs": sorted(task.needs),
                 "decomposes": task.decomposes,
                 # A closed-form task sends sums back instead of the module; they are not counted here.
-                "bytes_per_round_and_site": trained if isinstance(task, ClosedFormTask) else 2 * trained,
+                "bytes_per_round_and_site": trained
+                if isinstance(task, ClosedFormTask)
+                else 2 * times * trained,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),
             }
         )
@@ -43,7 +54,43 @@ def plan_of(study: Study) -> dict[str, Any]:
         "study_digest": study.digest,
         "preset": study.preset,
         "phases": phases,
+        "precision": study.exchange.precision,
+        "privacy": PRIVACY[study.privacy.mechanism],
+        "initial": dict(study.initial),
+        "totals": {
+            "rounds": sum(phase.rounds for phase in study.phases),
+            "bytes_per_site": sum(
+                each["rounds"] * each["bytes_per_round_and_site"] + each["frozen_bytes_once_per_site"]
+                for each in phases
+            ),
+        },
     }
+
+
+def plan_lines(content: dict[str, Any]) -> Iterator[str]:
+    """The plan for people."""
+    yield f"study {content['study']} · preset {content['preset']} · digest {content['study_digest']}"
+    for phase in content["phases"]:
+        megabytes = phase["bytes_per_round_and_site"] / 1e6
+        once = phase["frozen_bytes_once_per_site"] / 1e6
+        trains = ", ".join(phase["trains"]) or "nothing"
+        yield (
+            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {trains}"
+            f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
+            f" · {megabytes:.2f} MB out and back a round and site"
+            + (f" · {once:.2f} MB once a site" if once else "")
+        )
+    totals = content["totals"]
+    yield (
+        f"in all: {totals['rounds']} rounds · at most {totals['bytes_per_site'] / 1e6:.2f} MB a site, "
+        f"in {content['precision']}"
+    )
+    yield f"privacy: {content['privacy']}"
+    if content["initial"]:
+        yield "starts from given weights:"
+        yield from (f"  {name:16} {digest}" for name, digest in sorted(content["initial"].items()))
+    else:
+        yield "starts from random weights, drawn by the study's seed"
 
 
 def _parameters(name: str, preset: str) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.exchange.messages import Envelope
+from cardionets_core.exchange.npy import from_npy, to_npy
+
+NUMPY = "numpy.ndarray"
+"""Flower's word for the form in which an array's bytes are."""
 
 
 def to_records(envelope: Envelope) -> RecordDict:
     """Flower's records of an envelope."""
     arrays = ArrayRecord(
-        {name: Array(np.ascontiguousarray(value)) for name, value in envelope.arrays.items()}
+        {
+            name: Array(str(value.dtype), tuple(value.shape), NUMPY, to_npy(value))
+            for name, value in envelope.arrays.items()
+        }
     )
     return RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
 
@@ -25,7 +31,10 @@ def from_records(records: RecordDict) -> Envelope:
     """
     try:
         fields = dict(records.config_records["fields"])
-        arrays = {name: array.numpy() for name, array in records.array_records["arrays"].items()}
+        found = records.array_records["arrays"].items()
+        if strange := [name for name, array in found if array.stype != NUMPY]:
+            raise ValueError(f"{strange} came in another form")
+        arrays = {name: from_npy(array.data) for name, array in found}
     except Exception as error:  # the content is a stranger's; whatever is wrong with it, it is refused
         raise ReplyRefusedError("the reply's records cannot be read", where="reply") from error
     return Envelope(fields=fields, arrays=arrays)  # type: ignore[arg-type]

@@ -18,11 +18,13 @@ from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.exchange.messages import MEASURED, Order, Reply
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.tasks import Role, Task
+from cardionets_core.training.local_rule import NORMALISER, LocalRule
 
 CHUNK_VALUES = 1 << 20
 # FedAvg's products stay exact in float64 below this; no study has more samples in a round.
 COUNT_LIMIT = 2**29 - 1
 CODE = r"[a-z-]{0,40}"
+PLAIN = LocalRule()
 COUNT_NAMES = frozenset({"n", "nj", "n_rows", "n_patients"})
 
 
@@ -34,6 +36,7 @@ def check_reply(
     layouts: Mapping[str, Layout],
     bounds: ReplyBounds,
     current: Callable[[str], np.ndarray] | None = None,
+    rule: LocalRule = PLAIN,
 ) -> None:
     """Judge a reply to a training order.
 
@@ -43,35 +46,51 @@ def check_reply(
         site: the name under which the sender is known.
         layouts: the modules that the phase trains.
         bounds: the study's limits.
-        current: gives the flat values of a module that the order only names, for the bound on its change.
+        current: gives the flat values of a module that the order only names.
+        rule: what the study's strategy asks of a reply beside its modules.
 
     Raises:
         ReplyRefusedError: says what is wrong, with the module and tensor.
     """
     check_sender(reply, order=order, site=site)
-    unexpected = sorted(set(reply.modules) - set(layouts))
+    trained = set(reply.modules) & set(layouts)
+    beside = set(rule.extra_names(trained))
+    unexpected = sorted(set(reply.modules) - trained - beside)
     if unexpected:
         raise _refused(site, f"it sent modules that the phase does not train: {', '.join(unexpected)}")
-    if set(reply.samples) != set(reply.modules):
+    if not beside <= set(reply.modules):
+        raise _refused(site, "it sent a module without the tensors that the strategy asks for beside it")
+    if set(reply.samples) != trained:
         raise _refused(site, "its sample counts do not name the modules that it sent")
     for name, module in reply.modules.items():
-        _check_count(site, name, reply.samples[name], min(bounds.maximum_samples, COUNT_LIMIT))
-        _check_layout(site, name, module.layout, layouts[name])
-        if module.values.dtype != np.float32 or module.values.shape != (layouts[name].size,):
+        layout = layouts[name.partition(".")[0]]
+        _check_layout(site, name, module.layout, layout)
+        if module.values.dtype != np.float32 or module.values.shape != (layout.size,):
             raise _refused(
                 site,
                 f"module {name} came as {module.values.dtype} {module.values.shape}, "
-                f"not as {layouts[name].size} float32 values",
+                f"not as {layout.size} float32 values",
             )
-        before = module.values
-        if bounds.maximum_update_norm is not None:
+        if name in trained:
+            _check_count(site, name, reply.samples[name], min(bounds.maximum_samples, COUNT_LIMIT))
+        before, largest = module.values, None
+        kept = rule.kept_parts(name, layout) if name in trained else []
+        # The bound is one of a module's move; a control variate is a gradient.
+        if name in trained and (kept or bounds.maximum_update_norm is not None):
             before = order.modules[name].values if current is None else current(name)
-        _check_values(site, name, module.values, before, bounds.maximum_update_norm)
+            largest = bounds.maximum_update_norm
+        _check_values(site, name, module.values, before, largest)
+        if any(not np.array_equal(module.values[part], before[part]) for part in kept):
+            raise _refused(site, f"module {name} came with tensors that stay at the site")
     if re.fullmatch(CODE, reply.measure_code) is None:
         raise _refused(site, "its reason for not measuring is no code")
     for name, value in reply.values.items():
         if not math.isfinite(value):
             raise _refused(site, f"its value {name} is not finite")
+    for name in rule.reports if trained else ():
+        value = reply.values.get(name, -1.0)
+        if value < 0.0 or (name == NORMALISER and value == 0.0):
+            raise _refused(site, f"its value {name} is absent or too low")
 
 
 def role_of(reply: Reply, task: Task, *, site: str) -> Role:

@@ -18,6 +18,7 @@ from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.study import Study
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.tasks import MeasureTask, Task
+from server.aggregation import population_of
 from server.checkpoint import Checkpoint
 from server.collect import Collector
 from server.enrolment import Enrolment
@@ -26,7 +27,7 @@ from server.members import Members
 from server.next_model import average_files, combine_replies, digest_of, measured_files, settle
 from server.open_round import OpenRound, left_out_row, round_entry
 from server.round_folder import RoundFolder
-from strategies import Strategy
+from strategies import RoundFacts, Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +158,16 @@ class RoundRun:
     ) -> dict[str, Path]:
         task, checkpoint = opened.task, opened.checkpoint
         store = opened.folder.store("train")
+        # As noted when the round began: a server that takes it up again finds other sites connected.
+        names = {*opened.folder.get("draw", []), *store.sites()}
+        population = population_of(checkpoint.history, phase=opened.name.phase, names=names)
         files = files | combine_replies(
-            task, store, strategy=self._strategy, checkpoint=checkpoint, work=self._work
+            task,
+            store,
+            strategy=self._strategy,
+            checkpoint=checkpoint,
+            work=self._work,
+            facts=RoundFacts(number=opened.name.round, population=population),
         )
         decay = self._study.phases[opened.name.phase].ema_decay
         if decay is None:
@@ -193,5 +202,7 @@ class RoundRun:
             found = self._measurer.measure(opened, split, nodes, files=files)
             if split == "test":
                 entry["test"] = {"pooled": found.pooled, "sites": found.rows(), "external": found.external}
+                if found.personal:
+                    entry["test"]["personal"] = found.personal
             else:
                 fill_validation(entry, found)

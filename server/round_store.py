@@ -106,6 +106,7 @@ class RoundStore:
         found = []
         for site in self.sites():
             facts = self.facts(site)
+            beside = (other for other in facts["sizes"] if other.startswith(f"{name}."))
             if name in facts["samples"]:
                 found.append(
                     StoredModule(
@@ -113,6 +114,11 @@ class RoundStore:
                         samples=int(facts["weights"][name]),
                         path=self.folder / site / f"{name}.f32",
                         size=int(facts["sizes"][name]),
+                        values=facts["values"],
+                        extras={
+                            other.removeprefix(f"{name}."): self.folder / site / f"{other}.f32"
+                            for other in beside
+                        },
                     )
                 )
         return found

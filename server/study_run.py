@@ -17,6 +17,7 @@ import numpy as np
 from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError, QuorumNotMetError, StorageFailedError
+from server.aggregation import strategy_of
 from server.best_rounds import value_of
 from server.checkpoint import Checkpoint
 from server.checkpoints import CheckpointStore, folder_name
@@ -32,7 +33,6 @@ from server.reply_journal import ReplyJournal
 from server.round_run import FinishedRound, RoundRun
 from server.rounds import SiteLink, Waiting
 from server.status import StatusBoard
-from strategies import make_strategy
 
 
 class StudyRun:
@@ -65,7 +65,7 @@ class StudyRun:
         self.study = study
         self.members = Members()
         self._tasks = tasks_of(study)
-        strategy = make_strategy(study.aggregation.strategy, dict(study.aggregation.options))
+        strategy = strategy_of(study, self._tasks)
         self.checkpoints = CheckpointStore(folder / "checkpoints", study_digest=study.digest)
         self._folder = folder
         self._progress = progress

@@ -7,14 +7,14 @@ that very reply.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from strategies.strategy import NOTHING, StoredModule, Strategy, tiles
+from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy, tiles
+from strategies.weighted_sum import mean_of, write_weighted_mean
 
 
 class FedAvg(Strategy):
@@ -30,20 +30,14 @@ class FedAvg(Strategy):
         target: Path,
         before: Mapping[str, Path] = NOTHING,
         after: Mapping[str, Path] = NOTHING,
+        facts: RoundFacts = FIRST_ROUND,
     ) -> None:
         """See ``Strategy.combine``."""
-        with target.open("wb") as handle:
-            for mean in weighted_means(replies):
-                handle.write(mean.astype("<f4").tobytes())
-            handle.flush()
-            os.fsync(handle.fileno())
+        write_weighted_mean(replies, target)
 
 
 def weighted_means(replies: Sequence[StoredModule]) -> Iterator[np.ndarray]:
     """The sample-weighted mean of all replies, tile by tile, float64."""
-    total = float(sum(reply.samples for reply in replies))
+    samples = [reply.samples for reply in replies]
     for arrays in tiles(replies):
-        mean = np.zeros(arrays[0].size, dtype=np.float64)
-        for reply, values in zip(replies, arrays, strict=True):
-            mean += np.float64(reply.samples) * values
-        yield mean / total
+        yield mean_of(arrays, samples)

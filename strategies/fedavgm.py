@@ -7,16 +7,13 @@ but for the last bit. v begins at zero in each phase. The sums are in float64; v
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from cardionets_core.errors import ConfigError
 from strategies.fedavg import weighted_means
-from strategies.strategy import NOTHING, StoredModule, Strategy
+from strategies.options import Scalar
+from strategies.strategy import FIRST_ROUND, NOTHING, RoundFacts, StoredModule, Strategy, fsynced, stretch
 
 VELOCITY = "velocity"
 
@@ -31,19 +28,14 @@ class FedAvgM(Strategy):
     """
 
     name: ClassVar[str] = "fedavgm"
-    option_names: ClassVar[frozenset[str]] = frozenset({"momentum", "rate", "nesterov"})
+    defaults: ClassVar[Mapping[str, Scalar]] = {"momentum": 0.9, "rate": 1.0, "nesterov": True}
     state_names: ClassVar[tuple[str, ...]] = (VELOCITY,)
 
-    def __init__(self, options: Mapping[str, bool | int | float | str]) -> None:
+    def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
-        self._momentum = _number(self.options.get("momentum", 0.9))
-        self._rate = _number(self.options.get("rate", 1.0))
-        self._nesterov = self.options.get("nesterov", True)
-        if not 0.0 <= self._momentum < 1.0 or not self._rate > 0.0 or not isinstance(self._nesterov, bool):
-            raise ConfigError(
-                "momentum lies in 0 to below 1, rate above 0, nesterov is true or false",
-                where="study: aggregation.options",
-            )
+        self._momentum = self.options.number("momentum", at_least=0, below=1)
+        self._rate = self.options.number("rate", above=0)
+        self._nesterov = self.options.flag("nesterov")
 
     def combine(
         self,
@@ -53,28 +45,18 @@ class FedAvgM(Strategy):
         target: Path,
         before: Mapping[str, Path] = NOTHING,
         after: Mapping[str, Path] = NOTHING,
+        facts: RoundFacts = FIRST_ROUND,
     ) -> None:
         """See ``Strategy.combine``."""
         start = 0
-        with target.open("wb") as module, after[VELOCITY].open("wb") as memory:
+        with fsynced(target) as module, fsynced(after[VELOCITY]) as memory:
             for mean in weighted_means(replies):
-                weights = _stretch(current, start, mean.size)
+                weights = stretch(current, start, mean.size)
                 change = mean - weights
                 velocity = change
                 if VELOCITY in before:
-                    velocity = self._momentum * _stretch(before[VELOCITY], start, mean.size) + change
+                    velocity = self._momentum * stretch(before[VELOCITY], start, mean.size) + change
                 step = change + self._momentum * velocity if self._nesterov else velocity
                 module.write((weights + self._rate * step).astype("<f4").tobytes())
                 memory.write(velocity.astype("<f4").tobytes())
                 start += mean.size
-            for handle in (module, memory):
-                handle.flush()
-                os.fsync(handle.fileno())
-
-
-def _stretch(path: Path, start: int, count: int) -> np.ndarray:
-    return np.fromfile(path, dtype="<f4", count=count, offset=4 * start).astype(np.float64)
-
-
-def _number(value: bool | int | float | str) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")

@@ -84,6 +84,25 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", where=str(path)) from error
+    return _mapping(text, where=str(path))
+
+
+def read_text_mapping(content: bytes, *, where: str) -> dict[str, Any]:
+    """Read a mapping from the bytes of a document that is no file yet, as one in a startup kit.
+
+    Raises:
+        ConfigError: too large, not UTF-8, not YAML, or not a mapping.
+    """
+    if len(content) > MAXIMUM_BYTES:
+        raise ConfigError(f"the document has {len(content)} bytes; none is that large", where=where)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the document cannot be read: {error}", where=where) from error
+    return _mapping(text, where=where)
+
+
+def _mapping(text: str, *, where: str) -> dict[str, Any]:
     try:
         # _StrictLoader is a SafeLoader: it builds plain values only.
         content = yaml.load(text, Loader=_StrictLoader)
@@ -92,10 +111,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(
-            f"not valid YAML: {problem}", where=f"{path}{line}", remedy="mend that line"
+            f"not valid YAML: {problem}", where=f"{where}{line}", remedy="mend that line"
         ) from error
     if not isinstance(content, dict):
-        raise ConfigError("the document is not a mapping of keys to values", where=str(path))
+        raise ConfigError("the document is not a mapping of keys to values", where=where)
     return content
 
 

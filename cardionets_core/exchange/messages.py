@@ -22,6 +22,8 @@ Scalar = str | int | float
 Kind = Literal["census", "statistics", "train", "evaluate"]
 MEASURED = "measured/"
 """Begins the names of the metric sums in a reply to an order to train."""
+PERSONAL = "personal/"
+"""Begins the names of the metric sums of a site's own model, after ``MEASURED`` where both apply."""
 KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
 
 
@@ -72,7 +74,8 @@ class Order:
             ``evaluate``.
         name: the round.
         study_json: the whole study.
-        modules: global tensors of the modules that the phase trains, but for those that the site holds.
+        modules: global tensors of the modules that the phase trains, but for those that the site holds; and
+            what the study's strategy sends beside them, as ``MODULE.NAME``.
         trained: name to digest of those modules, sent or held; empty where all of them are sent.
         frozen: name to digest of the modules that the phase only reads.
         frozen_modules: tensors of those of them that the site does not hold yet.

@@ -22,6 +22,7 @@ from cardionets_core.training.memory import Memory, export_state, import_state
 from cardionets_core.training.numerics import Numerics, compile_blocks
 from cardionets_core.training.optimiser import build_optimiser
 from cardionets_core.training.plan import ahead, plan_steps
+from cardionets_core.training.pull import Distance, Pull, Pulled
 from cardionets_core.training.schedule import learning_rate, peak_rate, step_progress, units_per_round
 from cardionets_core.training.seeds import derive_seed
 
@@ -38,6 +39,8 @@ class LocalResult:
         steps: optimiser steps.
         loss_mean: mean loss over all rows of all steps; 0 without steps.
         parts: means of the task's named values, likewise.
+        way: how far a gradient of one at each step would have carried a weight; see ``pull.Distance``.
+        normaliser: the way over the mean rate.
     """
 
     samples: int
@@ -45,6 +48,8 @@ class LocalResult:
     steps: int
     loss_mean: float
     parts: dict[str, float] = field(default_factory=dict)
+    way: float = 0.0
+    normaliser: float = 0.0
 
 
 def train_locally(
@@ -58,6 +63,7 @@ def train_locally(
     role: Role | None = None,
     numerics: Numerics | None = None,
     memory: Memory | None = None,
+    pull: Pull | None = None,
     progress: Progress | None = None,
 ) -> LocalResult:
     """Train the role's modules for one round, in place.
@@ -76,6 +82,7 @@ def train_locally(
         role: how the site takes part; the fullest role by default.
         numerics: precision, compilation, prefetch; fp32 without either by default.
         memory: of the optimiser's state; used where the phase lets it persist, and needed there.
+        pull: what the study's strategy adds to each gradient; nothing by default.
         progress: told (step from 1, steps, loss) after each step.
 
     Returns:
@@ -109,6 +116,8 @@ def train_locally(
             raise ConfigError("an optimiser that persists needs a place for its state", where="training")
         if (state_before := memory.recall(round_index)) is not None:
             import_state(optimiser, modules, role.trains, state=state_before)
+    pull = pull or Pull()
+    pulled, distance = Pulled(pull, modules, role.trains), Distance(spec, mu=pull.mu)
     noise_seed = derive_seed(seed, round_index, "noise")
     noise = torch.Generator().manual_seed(noise_seed)
     used = np.zeros(len(site.cohort.row_patient), dtype=bool)
@@ -145,9 +154,12 @@ def train_locally(
                 (found.total * share).backward()
                 loss += share * value
                 parts = {name: parts.get(name, 0.0) + share * each for name, each in found.parts.items()}
+            pulled.add_proximal()
             if spec.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained, spec.clip_norm)
+            pulled.add_shift()
             optimiser.step()
+            distance.step(rate)
             used[chosen.rows] = True
             meter.add(loss, parts, rows=batch.size)
             if progress is not None:
@@ -164,6 +176,8 @@ def train_locally(
         steps=steps,
         loss_mean=meter.mean("loss"),
         parts={name: meter.mean(name) for name in meter.totals if name != "loss"},
+        way=distance.way,
+        normaliser=distance.normaliser,
     )
 
 

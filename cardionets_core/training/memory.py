@@ -36,10 +36,9 @@ class InProcess:
         return self._states[max(earlier)] if earlier else None
 
     def keep(self, round_index: int, state: State) -> None:
-        """See ``Memory``; older states are dropped."""
-        self._states = {
-            number: kept for number, kept in self._states.items() if number == round_index - 1
-        } | {round_index: state}
+        """See ``Memory``; the newest state before this one stays: a round may be asked for again."""
+        earlier = [number for number in self._states if number < round_index]
+        self._states = {n: self._states[n] for n in earlier if n == max(earlier)} | {round_index: state}
 
 
 def export_state(

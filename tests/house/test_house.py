@@ -16,6 +16,7 @@ from cardionets_core.config.study import read_study
 from cardionets_core.data.readers.registry import READERS
 from cardionets_core.errors import REFUSAL_REASONS, CardioNetsError, RecordRefused, error_codes
 from server.plan import plan_of
+from server.provision.kits import TEMPLATES as KIT_TEMPLATES
 from server.study_files import SHIPPED
 from simulation.local_grid import FLWR_MINOR
 from simulation.scenario import load_scenario, shipped_scenarios
@@ -114,6 +115,11 @@ def test_an_error_tells_what_where_and_what_to_do():
 @pytest.mark.parametrize("path", sorted((ROOT / "site_configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_site_templates_are_valid(path):
     assert read_site(path).policy.phases
+
+
+def test_the_template_in_the_kits_is_that_of_the_site_documents():
+    ours = ROOT / "site_configs" / "template.yaml"
+    assert (KIT_TEMPLATES / "site.yaml").read_bytes() == ours.read_bytes()
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)

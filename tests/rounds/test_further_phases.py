@@ -214,7 +214,7 @@ def test_a_site_whose_statistics_are_lost_sits_the_round_out(consortium, tmp_pat
         lost=lambda m: m.metadata.dst_node_id == 1000 and "statistics" in m.metadata.message_type,
     )  # fmt: skip
     row = next(row for row in lost["rounds"][0]["sites"] if row["site"] == "alpha")
-    assert (row["status"], row["code"]) == ("left-out", "crashed")
+    assert (row["status"], row["code"]) == ("left-out", "unreachable")
     without = [consortium.paths["beta"], consortium.paths["gamma"]]
     assert lost["model_digest"] == run(study, without, tmp_path / "without")["model_digest"]
 

@@ -1,0 +1,1 @@
+"""Keeps processes running on either side: start, watch, restart, logs, health, a clean end."""

@@ -1,0 +1,79 @@
+"""The health page: ``GET /health`` on loopback says as JSON how the service is, 200 if well, else 503."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cardionets_core.errors import UsageError
+
+LOOPBACK = "127.0.0.1"
+
+
+class HealthPage:
+    """Serves the page from a thread.
+
+    Args:
+        port: on loopback; 0 takes any that is free.
+        describe: gives what the page says; ``status`` is ``ok`` if all is well.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+
+    def __init__(self, port: int, describe: Callable[[], dict[str, Any]]) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                content = describe() if self.path == "/health" else {"status": "not-found"}
+                body = (json.dumps(content, sort_keys=True) + "\n").encode()
+                self.send_response({"ok": 200, "not-found": 404}.get(str(content["status"]), 503))
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                """Nothing: a look at the health is no event."""
+
+        try:
+            self._server = http.server.ThreadingHTTPServer((LOOPBACK, port), Handler)
+        except OSError as error:
+            raise UsageError(
+                f"the health port {port} cannot be used: {error.strerror}",
+                where="health_port",
+                remedy="end what uses it, or choose another health_port",
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is served."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no longer."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+
+def ask_health(port: int, *, timeout_s: float = 3.0) -> dict[str, Any] | None:
+    """What the health page on this machine says, or None where nobody answers."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/health")
+        content = json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,47 @@
+"""Log files of supervised processes: each process appends to its own, and they are cut when they grow.
+
+A process writes straight into its file, so its words survive whatever happens to the supervisor. To rotate,
+the file is copied and then emptied: with appending writes the process goes on at the new end.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+TAIL_BYTES = 16_384
+
+
+def rotate(path: Path, *, maximum_bytes: int, keep: int) -> bool:
+    """Move a log that has grown too large to ``NAME.1``, older ones up to ``NAME.keep``.
+
+    Args:
+        path: the log; may be absent.
+        maximum_bytes: size above which it is moved.
+        keep: number of older files.
+
+    Returns:
+        Whether it was moved.
+    """
+    if not path.exists() or path.stat().st_size <= maximum_bytes:
+        return False
+    for number in range(keep, 1, -1):
+        older = path.with_name(f"{path.name}.{number - 1}")
+        if older.exists():
+            older.replace(path.with_name(f"{path.name}.{number}"))
+    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+    with path.open("r+b") as handle:
+        handle.truncate(0)
+    return True
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log; none where there is no log."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(0, 2)
+            handle.seek(max(0, handle.tell() - TAIL_BYTES))
+            text = handle.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-lines:]

@@ -1,0 +1,187 @@
+"""Keeps a set of processes running until it is told to end, and says how they are.
+
+Comes in: the processes in the order of their start, and jobs that are done now and then. Goes out:
+``service.json`` after every change, a health page on loopback, and an orderly end in reverse order. It does
+not print; events go to a function.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cardionets_core.service.health import HealthPage
+from cardionets_core.service.logs import rotate
+from cardionets_core.service.process import ProcessSpec, Watched
+from cardionets_core.service.state import SCHEMA_VERSION, STATE, end_leftovers, identity, only_one, write_json
+
+LOOK_S = 0.25
+ROTATE_S = 5.0
+REFRESH_S = 5.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Something that is done again and again beside the processes, in a thread of its own.
+
+    Attributes:
+        name: for the log.
+        every_s: pause between two times.
+        work: does it; an exception is told, and it is tried again.
+    """
+
+    name: str
+    every_s: float
+    work: Callable[[], None]
+
+
+class Supervisor:
+    """Runs processes.
+
+    Args:
+        processes: in the order of their start; ended in reverse.
+        folder: of ``service.json`` and the lock.
+        health_port: on loopback.
+        facts: what the health page and ``service.json`` also say.
+        jobs: done beside the processes once all of them are ready.
+        maximum_log_bytes: of one log.
+        keep_logs: older logs of each.
+        tell: told in plain lines what happens.
+    """
+
+    def __init__(
+        self,
+        processes: Sequence[ProcessSpec],
+        *,
+        folder: Path,
+        health_port: int,
+        facts: dict[str, Any],
+        jobs: Sequence[Job] = (),
+        maximum_log_bytes: int = 10_000_000,
+        keep_logs: int = 5,
+        tell: Tell = lambda text: None,
+    ) -> None:
+        self._watched = {spec.name: Watched(spec=spec) for spec in processes}
+        self._folder = folder
+        self._health_port = health_port
+        self._facts = facts
+        self._jobs = jobs
+        self._maximum_log_bytes = maximum_log_bytes
+        self._keep_logs = keep_logs
+        self._tell = tell
+        self._ending = threading.Event()
+        self._told: dict[str, tuple[str, int]] = {}
+
+    def run(self) -> None:
+        """Run until SIGTERM, SIGINT or ``end``.
+
+        Raises:
+            UsageError: another service runs in this folder, or the health port is taken.
+        """
+        with only_one(self._folder):
+            for name in end_leftovers(self._folder):
+                self._tell(f"{name} of an earlier, killed service was ended")
+            page = HealthPage(self._health_port, self.describe)
+            earlier = self._take_signals()
+            workers = [threading.Thread(target=self._repeat, args=(job,), daemon=True) for job in self._jobs]
+            try:
+                page.start()
+                for worker in workers:
+                    worker.start()
+                self._watch()
+            finally:
+                self._end_all()
+                for worker in workers:
+                    worker.join(timeout=10.0)
+                page.stop()
+                (self._folder / STATE).unlink(missing_ok=True)
+                for number, handler in earlier.items():
+                    signal.signal(number, handler)
+
+    def end(self) -> None:
+        """Ask for the end; returns at once."""
+        self._ending.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every process does its work."""
+        return all(watched.is_ready for watched in self._watched.values())
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready: what ``service.json`` and the health page say."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "status": "ending" if self._ending.is_set() else "ok" if self.ready else "degraded",
+            "supervisor": identity(os.getpid()),
+            "health_port": self._health_port,
+            "processes": {name: watched.describe() for name, watched in self._watched.items()},
+            **self._facts,
+        }
+
+    def _watch(self) -> None:
+        rotated = refreshed = 0.0
+        while not self._ending.is_set():
+            changed = False
+            for watched in self._watched.values():
+                may_start = all(self._watched[name].is_ready for name in watched.spec.needs)
+                changed |= watched.step(may_start=may_start)
+            now = time.monotonic()
+            if changed or now - refreshed > REFRESH_S:
+                write_json(self._folder / STATE, self.describe())
+                refreshed = now
+            if changed:
+                self._tell_changes()
+            if now - rotated > ROTATE_S:
+                for watched in self._watched.values():
+                    rotate(watched.spec.log, maximum_bytes=self._maximum_log_bytes, keep=self._keep_logs)
+                rotated = now
+            self._ending.wait(LOOK_S)
+
+    def _tell_changes(self) -> None:
+        for name, watched in self._watched.items():
+            now = (watched.state, watched.restarts)
+            if self._told.get(name) == now:
+                continue
+            self._told[name] = now
+            if watched.state == "waiting" and watched.last_exit is not None:
+                self._tell(
+                    f"{name} ended with {watched.last_exit}; again in {watched.pause_s:.0f} s"
+                    f" · log {watched.spec.log}"
+                )
+            elif watched.state != "waiting":
+                self._tell(f"{name}: {watched.state}")
+
+    def _repeat(self, job: Job) -> None:
+        while not self._ending.is_set():
+            if self.ready:
+                try:
+                    job.work()
+                except Exception as error:  # whatever it is, the service goes on and says so
+                    self._tell(f"{job.name}: {type(error).__name__}: {error}")
+            self._ending.wait(job.every_s)
+
+    def _end_all(self) -> None:
+        self._ending.set()
+        for watched in reversed(list(self._watched.values())):
+            if watched.alive:
+                self._tell(f"{watched.spec.name} is being ended")
+            watched.end()
+
+    def _take_signals(self) -> dict[signal.Signals, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._ending.set()
+
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        return {number: signal.signal(number, stop) for number in numbers}

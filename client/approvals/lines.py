@@ -1,0 +1,99 @@
+"""What IT reads before it says yes: facts of code and study as plain lines.
+
+Comes in: JSON-ready facts. Goes out: text. Nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+MOST_CHANGES = 40
+"""Changed files that are listed; the option for JSON lists all of them."""
+
+
+def code_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of one bundle."""
+    yield f"CODE {facts['name']} {facts['version']}"
+    yield f"  SHA-256 {facts['sha256']}"
+    yield f"  {facts['files']} files · {facts['lines']:,} lines · {facts['bytes']:,} bytes"
+    yield f"  a site runs {facts['client_app']}"
+    if facts["dependencies"]:
+        asked = ", ".join(facts["dependencies"])
+        yield f"  asks to install {asked}: a site never installs anything for a bundle"
+    if facts["further_files"]:
+        yield f"  beside its packages: {', '.join(facts['further_files'][:MOST_CHANGES])}"
+    if facts["identical_to_installed"]:
+        yield "  identical, file by file, to the CardioNets that is installed here"
+    else:
+        yield "  differs from the CardioNets that is installed here:"
+        yield from _changes(facts["differs_from_installed"])
+    if not facts["last_approved"]:
+        yield "  no other code is approved here"
+    elif facts["since_last_approved"]:
+        yield f"  since the last approved code ({facts['last_approved'][:16]}):"
+        yield from _changes(facts["since_last_approved"])
+    else:
+        yield f"  the same files as the last approved code ({facts['last_approved'][:16]})"
+
+
+def study_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of one study."""
+    yield f"STUDY {facts['name']} · preset {facts['preset']} · seed {facts['seed']}"
+    yield f"  digest {facts['digest']}"
+    if "problem" in facts:
+        yield f"  cannot be approved here [{facts['problem']['code']}]: {facts['problem']['what']}"
+        return
+    options = ", ".join(f"{key} {value}" for key, value in facts["strategy_options"].items())
+    yield f"  replies become the next model by {facts['strategy']}{f' ({options})' if options else ''}"
+    yield f"  at least {facts['minimum_sites']} sites · updates travel as {facts['wire_precision']}"
+    yield f"  privacy: {_settings(facts['privacy'])}"
+    every = facts["evaluated_every_rounds"]
+    yield f"  measured on held-out patients every {every} round(s), and on test patients at each phase's end"
+    yield "  leaves before each phase: counts of patients, recordings, refusals; digests of models"
+    for number, phase in enumerate(facts["phases"], start=1):
+        yield from _phase_lines(number, phase)
+    if not facts["last_approved"]:
+        yield "  no other study is approved here"
+    else:
+        yield f"  since the last approved study ({facts['last_approved'][:16]}):"
+        for change in facts["since_last_approved"]:
+            yield f"    {change['key']}: {_value(change['old'])} -> {_value(change['new'])}"
+
+
+def record_lines(decisions: list[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines of what is approved."""
+    if not decisions:
+        yield "nothing is approved on this site"
+    for said in decisions:
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(said["time_s"]))
+        note = f" · {said['note']}" if said["note"] else ""
+        yield f"approved {said['kind']:5} {said['digest']} · {day} by {said['who']}{note}"
+
+
+def _phase_lines(number: int, phase: Mapping[str, Any]) -> Iterator[str]:
+    trains, reads = (", ".join(phase[key]) or "nothing" for key in ("trains", "reads"))
+    permitted = f"permitted here: {phase['permitted']}"
+    yield f"  phase {number} {phase['task']} · {phase['rounds']} round(s) · {permitted}"
+    yield f"    {phase['kind']} · trains {trains} · reads {reads} · needs {' + '.join(phase['needs'])}"
+    parts = {"of updates": phase["update_bytes"], "of sums": phase["sum_bytes"]}
+    leaves = " + ".join(f"{count:,} bytes {what}" for what, count in parts.items() if count) or "nothing"
+    yield f"    leaves a round: {leaves}; when measured {phase['metric_sum_bytes']:,} bytes of sums"
+
+
+def _changes(changes: list[Mapping[str, Any]]) -> Iterator[str]:
+    for change in changes[:MOST_CHANGES]:
+        yield f"    {SIGNS[change['kind']]} {change['path']} (+{change['plus']} -{change['minus']} lines)"
+    if len(changes) > MOST_CHANGES:
+        yield f"    and {len(changes) - MOST_CHANGES} more; --format json lists them, --diff shows them"
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_value(value)}" for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,144 @@
+"""What IT is shown of a study before it says yes: what is trained, what leaves, what changed, what is let.
+
+Comes in: a study and, where it can be read, the site's own document. Goes out: JSON-ready facts. Sizes follow
+from the study's preset and its tasks, not from data, so they are the same on every site.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from cardionets_core.config.site import SiteConfig
+from cardionets_core.config.study import Phase, Study, study_from_json
+from cardionets_core.models import build_module
+from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
+from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.training.local_rule import local_rule
+from client.approvals.differences import key_changes
+from client.approvals.store import STUDY, ApprovalStore
+
+WIRE_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+"""Bytes of one value of an update; scales of int8 are few and not counted."""
+SUM_BYTES = 8
+
+
+def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None) -> dict[str, Any]:
+    """What a study asks of a site.
+
+    Args:
+        study: that waits.
+        store: knows what was approved last.
+        config: what the hospital permits; None where its document cannot be read.
+
+    Raises:
+        ConfigError: the study names a task, option or preset that this CardioNets does not have.
+    """
+    last = last_study(store, but=study.digest)
+    sums = ExpectedSums(study.preset)
+    now = json.loads(study.to_json())
+    return {
+        "digest": study.digest,
+        "name": study.name,
+        "preset": study.preset,
+        "seed": study.seed,
+        "strategy": study.aggregation.strategy,
+        "strategy_options": dict(study.aggregation.options),
+        "privacy": study.privacy.model_dump(mode="json"),
+        "wire_precision": study.exchange.precision,
+        "evaluated_every_rounds": study.evaluation.every_rounds,
+        "minimum_sites": study.sites.minimum,
+        "phases": [
+            _phase_facts(phase, make_task(phase.task, phase.options), study, sums, config)
+            for phase in study.phases
+        ],
+        "last_approved": last.digest if last else "",
+        "since_last_approved": [
+            {"key": key, "old": old, "new": new}
+            for key, old, new in key_changes(json.loads(last.to_json()), now)
+        ]
+        if last
+        else [],
+    }
+
+
+def last_study(store: ApprovalStore, *, but: str = "") -> Study | None:
+    """The study that was approved last and still stands.
+
+    Args:
+        store: of the site.
+        but: a digest that does not count.
+    """
+    for said in reversed(store.standing().approved(STUDY)):
+        text = store.approved_study(said.digest)
+        if text is not None and said.digest != but:
+            return study_from_json(text, digest=said.digest)
+    return None
+
+
+def _phase_facts(
+    phase: Phase, task: Task, study: Study, sums: ExpectedSums, config: SiteConfig | None
+) -> dict[str, Any]:
+    update, rule = 0, local_rule(study)
+    if isinstance(task, GradientTask):
+        # What the strategy sends beside a module is as large as the module.
+        values = (1 + len(rule.extras)) * sum(_size(name, study.preset) for name in task.trains)
+        update = WIRE_BYTES[study.exchange.precision] * values
+    training, shared = sums.of_training(task), _shared(task, sums)
+    measured = rule.metric_shapes(task, sums.of_metrics(task))
+    return {
+        "task": task.name,
+        "rounds": phase.rounds,
+        "trains": list(task.trains),
+        "reads": list(task.reads),
+        "needs": sorted(task.needs),
+        "kind": _kind(task),
+        "update_bytes": update,
+        "sum_bytes": _bytes(training) + _bytes(shared),
+        "metric_sum_bytes": _bytes(measured),
+        "metric_sums": sorted(measured),
+        "permitted": permission(task, phase, config, largest_bytes=update + _bytes(training)),
+    }
+
+
+def permission(task: Task, phase: Phase, config: SiteConfig | None, *, largest_bytes: int) -> str:
+    """What the site's own policy says of a phase: ``yes``, ``measured only``, or why not.
+
+    Args:
+        task: of the phase.
+        phase: of the study.
+        config: what the hospital permits.
+        largest_bytes: of a training reply.
+    """
+    if config is None:
+        return "unknown: site.yaml cannot be read"
+    policy = config.policy
+    if task.name not in policy.phases:
+        return "no: policy.phases"
+    if phase.rounds > policy.maximum_rounds:
+        return "no: policy.maximum_rounds"
+    if policy.role == "external":
+        return "measured only: policy.role"
+    if largest_bytes > policy.maximum_reply_bytes:
+        return "no: policy.maximum_reply_bytes"
+    return "yes"
+
+
+def _kind(task: Task) -> str:
+    if isinstance(task, MeasureTask):
+        return "measures"
+    return "adds sums" if isinstance(task, ClosedFormTask) else "trains by steps"
+
+
+def _shared(task: Task, sums: ExpectedSums) -> Shapes:
+    return sums.of_statistics(task) if isinstance(task, GradientTask) and task.shares else {}
+
+
+def _size(name: str, preset: str) -> int:
+    module = build_module(name, preset, seed=0, device="meta")
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _bytes(shapes: Shapes) -> int:
+    return SUM_BYTES * sum(math.prod(shape) for shape in shapes.values())

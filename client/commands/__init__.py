@@ -1,0 +1,1 @@
+"""Commands of ``cardionets-client``, a module a group."""

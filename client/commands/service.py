@@ -1,0 +1,73 @@
+"""Hospital IT's daily words: start, stop, status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands.answer import Format, FormatOption, answer, answering
+
+FolderArgument = Annotated[Path, typer.Argument(help="the site's folder, made by init")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (start, stop, status):
+        cli.command()(command)
+
+
+def start(
+    folder: FolderArgument = Path(),
+    background: Annotated[
+        bool, typer.Option("--background", help="return once it is up; else it runs until Ctrl-C")
+    ] = False,
+) -> None:
+    """Run this site's service: connect to the coordinator, answer approved orders, restart after failures.
+
+    It opens connections outwards only; nothing needs to be opened inwards.
+    """
+    from cardionets_core.config.connection import open_site_folder
+
+    place = open_site_folder(folder)
+    if background:
+        from cardionets_core.service.background import start_in_background
+        from client.service import check_folder
+
+        check_folder(place)
+        command = [sys.executable, "-P", "-m", "client.cli", "start", str(place.root)]
+        content = start_in_background(
+            command, folder=place.service, log=place.logs / "service.log", cwd=place.root
+        )
+        _say(f"the service runs (process {content['supervisor']['pid']:.0f}); log {place.logs}")
+        return
+    from client.service import run_service
+
+    run_service(place, tell=_say)
+
+
+def stop(folder: FolderArgument = Path()) -> None:
+    """End this site's service; work in hand is lost, finished replies are kept."""
+    from cardionets_core.config.connection import open_site_folder
+    from cardionets_core.service.background import stop_service
+
+    _say("the service has ended" if stop_service(open_site_folder(folder).service) else "none was running")
+
+
+def status(
+    folder: FolderArgument = Path(),
+    format: FormatOption = Format.table,
+) -> None:
+    """Say whether the service runs, whether it reaches the coordinator, and what left last."""
+    from cardionets_core.config.connection import open_site_folder
+    from client.standing import standing, standing_lines
+
+    with answering(format):
+        content = standing(open_site_folder(folder))
+    answer(content, standing_lines, format)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

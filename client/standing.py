@@ -1,0 +1,103 @@
+"""How this site stands: its service, whether it reaches the coordinator, what it did last.
+
+Comes in: a site's folder. Goes out: facts from the service's own words, its logs and the journal. It asks
+nobody over the network.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from cardionets_core.config.connection import SiteFolder
+from cardionets_core.config.site import read_site
+from cardionets_core.errors import CardioNetsError
+from cardionets_core.service.logs import tail
+from cardionets_core.service.state import running_service
+from client.gate import JOURNAL
+
+SCHEMA_VERSION = 1
+# What Flower's SuperNode writes, and what it means; the last one in the log counts.
+TELLING = (
+    ("SuperNode ID:", "connected"),
+    ("Receiving:", "working"),
+    ("Sent successfully", "connected"),
+    ("Failed to initialize the connection", "not connected"),
+    ("not-admitted", "not admitted"),
+    ("certificate-invalid", "certificate refused"),
+    ("could not be verified", "waits for approval of code"),
+    ("could not verify the FAB", "waits for approval of code"),
+)
+
+
+def standing(folder: SiteFolder) -> dict[str, Any]:
+    """How the site stands.
+
+    Returns:
+        JSON-ready: service, link (what the SuperNode's log says last), last reply that left, last refusal.
+    """
+    config = folder.config()
+    service = running_service(folder.service)
+    lines = tail(folder.logs / "supernode.log", 200)
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "site": config.site,
+        "server": config.server,
+        "service": "running" if service else "not running",
+        "processes": (service or {}).get("processes", {}),
+        "link": _link(lines) if service else "not connected",
+        "last_reply": None,
+        "last_refusal": _last_refusal(folder.root / "client.log"),
+    }
+    try:
+        content["last_reply"] = _last_line(read_site(folder.site_yaml).folders.state / JOURNAL)
+    except CardioNetsError as error:
+        content["site_yaml"] = error.what
+    return content
+
+
+def standing_lines(content: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    lines = [f"site {content['site']} · coordinator {content['server']} · service {content['service']}"]
+    for name, entry in content["processes"].items():
+        again = f", again in {entry['again_in_s']:.0f} s" if "again_in_s" in entry else ""
+        lines.append(f"  {name}: {entry['state']}, {entry['restarts']} restarts{again} · log {entry['log']}")
+    lines.append(f"  link: {content['link']}")
+    reply = content["last_reply"]
+    if reply:
+        ago = time.time() - reply["time_s"]
+        lines.append(
+            f"  last left: {reply.get('kind', '')} of phase {reply.get('phase', 0) + 1},"
+            f" round {reply.get('round', 0)}, {reply.get('bytes', 0) / 1e6:.2f} MB, {ago:.0f} s ago"
+        )
+    if content["last_refusal"]:
+        lines.append(f"  last refusal: {content['last_refusal']} · see client.log")
+    if "site_yaml" in content:
+        lines.append(f"  site.yaml: {content['site_yaml']}")
+    return lines
+
+
+def _link(lines: list[str]) -> str:
+    for line in reversed(lines):
+        for mark, meaning in TELLING:
+            if mark in line:
+                return meaning
+    return "not connected yet"
+
+
+def _last_line(journal: Path) -> dict[str, Any] | None:
+    for line in reversed(tail(journal, 20)):
+        try:
+            content = json.loads(line.partition(" ")[2])
+        except ValueError:
+            continue
+        if isinstance(content, dict) and content.get("event") == "reply-left":
+            return content
+    return None
+
+
+def _last_refusal(log: Path) -> str:
+    lines = [line for line in tail(log, 50) if line[:2] == "20"]
+    return lines[-1] if lines else ""

@@ -1,0 +1,1 @@
+"""Commands of ``cardionets-server``, a module a group."""

@@ -1,0 +1,143 @@
+"""The coordinator's daily words: start, stop, run, pause, resume, status, watch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from server.commands.answer import Format, FormatOption, answer, answering
+
+WorkspaceArgument = Annotated[Path, typer.Argument(help="the coordinator's folder, made by init")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (start, stop, run, pause, resume, status, watch):
+        cli.command()(command)
+
+
+def start(
+    folder: WorkspaceArgument = Path(),
+    background: Annotated[
+        bool, typer.Option("--background", help="return once it is up; else it runs until Ctrl-C")
+    ] = False,
+) -> None:
+    """Run the service: SuperLink and SuperExec, watched, restarted, with a health page on loopback."""
+    from cardionets_core.config.workspace import open_workspace
+
+    workspace = open_workspace(folder)
+    if background:
+        from cardionets_core.service.background import start_in_background
+
+        command = [sys.executable, "-P", "-m", "server.cli", "start", str(workspace.root)]
+        content = start_in_background(
+            command, folder=workspace.state, log=workspace.logs / "service.log", cwd=workspace.root
+        )
+        _say(f"the service runs (process {content['supervisor']['pid']:.0f}); log {workspace.logs}")
+        return
+    from server.service import run_service
+
+    run_service(workspace, tell=_say)
+
+
+def stop(folder: WorkspaceArgument = Path()) -> None:
+    """End the service in order; a study that runs goes on at the next start."""
+    from cardionets_core.config.workspace import open_workspace
+    from cardionets_core.service.background import stop_service
+
+    _say("the service has ended" if stop_service(open_workspace(folder).state) else "no service was running")
+
+
+def run(
+    folder: WorkspaceArgument = Path(),
+    initial: Annotated[
+        Path | None, typer.Option("--initial", help="folder of the weights that the study names as initial")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="follow it to its end; the exit code says how")
+    ] = False,
+    no_track: Annotated[bool, typer.Option("--no-track", help="write no MLflow store")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Begin the workspace's study, or go on with it; it goes on through crashes until it ends or pauses."""
+    from cardionets_core.config.workspace import open_workspace
+    from server.studying import begin
+
+    with answering(format):
+        workspace = open_workspace(folder)
+        wanted = begin(workspace, initial=initial, track=not no_track)
+    content = {"study": wanted.study, "study_digest": wanted.study_digest,
+               "run_id": wanted.run_id, "folder": str(wanted.out)}  # fmt: skip
+    if not wait:
+        answer(content, lambda told: [f"study {told['study']} runs; results in {told['folder']}"], format)
+        return
+    _follow(workspace, format)
+
+
+def resume(
+    folder: WorkspaceArgument = Path(),
+    wait: Annotated[
+        bool, typer.Option("--wait", help="follow it to its end; the exit code says how")
+    ] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Go on with a paused study where it stopped."""
+    from cardionets_core.config.workspace import open_workspace
+    from server.studying import go_on
+
+    with answering(format):
+        workspace = open_workspace(folder)
+        wanted = go_on(workspace)
+    if wait:
+        _follow(workspace, format)
+        return
+    content = {"study": wanted.study, "run_id": wanted.run_id}
+    answer(content, lambda told: [f"study {told['study']} goes on as run {told['run_id']}"], format)
+
+
+def pause(
+    folder: WorkspaceArgument = Path(),
+    now: Annotated[bool, typer.Option("--now", help="do not wait for the end of the round")] = False,
+) -> None:
+    """Pause the study after the round that runs; finished rounds and replies are kept."""
+    from cardionets_core.config.workspace import open_workspace
+    from server.studying import ask_to_pause
+
+    ask_to_pause(open_workspace(folder), now=now)
+    _say("the study is ended at once" if now else "the study pauses after the round that runs")
+
+
+def status(folder: WorkspaceArgument = Path(), format: FormatOption = Format.table) -> None:
+    """Say how service, sites and study are, and the cause of every failure."""
+    from cardionets_core.config.workspace import open_workspace
+    from server.overview import overview, overview_lines
+
+    with answering(format):
+        content = overview(open_workspace(folder))
+    answer(content, overview_lines, format)
+
+
+def watch(folder: WorkspaceArgument = Path()) -> None:
+    """The live view of ``status``; ends with the study, or with Ctrl-C (which leaves the study alone)."""
+    from cardionets_core.config.workspace import open_workspace
+    from server.live import live
+
+    live(open_workspace(folder))
+
+
+def _follow(workspace: Any, format: Format) -> None:
+    from server.live import follow
+
+    content = follow(workspace, tell=_say)
+    if format is Format.json:
+        print(json.dumps(content, sort_keys=True))
+    if content["exit_code"]:
+        raise SystemExit(content["exit_code"])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,191 @@
+"""``cardionets-server status``: service, sites, study, and the cause of every failure, from files alone.
+
+Comes in: a workspace. Goes out: JSON-ready facts, and lines for people. A site is healthy while its last
+heartbeat that the outer listener accepted is young; registered, connected, configured and trained are told
+apart. Flower's own exit codes are not trusted: what the study says of itself counts.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from cardionets_core.config.workspace import Workspace
+from cardionets_core.service.logs import tail
+from cardionets_core.service.state import read_json, running_service
+from server.link.admission import last_heard
+from server.link.wanted import RUN, Wanted, read_wanted
+from server.provision.registry import read_registry
+
+SCHEMA_VERSION = 1
+STATUS = "status.json"
+HEALTHY_S = 65.0
+"""Flower's nodes are heard every 30 s; two missed ones and a bit."""
+DAY_S = 86_400.0
+
+
+def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, Any]:
+    """Everything that the coordinator asks for in the morning.
+
+    Raises:
+        ConfigError: ``server.yaml`` is wrong.
+    """
+    now = time.time() if now_s is None else now_s
+    service = running_service(workspace.state)
+    wanted = read_wanted(workspace)
+    study = _study(wanted)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "address": workspace.config().address,
+        "service": _service(service),
+        "sites": _sites(workspace, study, now_s=now),
+        "study": study,
+        "failures": _failures(service, study),
+    }
+
+
+def overview_lines(content: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    service = content["service"]
+    lines = [f"service {service['status']} at {content['address']}"]
+    for name, entry in service["processes"].items():
+        lines.append(f"  {name}: {entry['state']}, {entry['restarts']} restarts")
+    lines += _study_lines(content["study"])
+    lines.append("sites" if content["sites"] else "sites: none admitted yet")
+    for site in content["sites"]:
+        lines.append("  " + _site_line(site))
+    for failure in content["failures"]:
+        lines.append(f"! {failure['where']}: {failure['what']}")
+        if failure.get("remedy"):
+            lines.append(f"    to do: {failure['remedy']}")
+    return lines
+
+
+def _service(service: dict[str, Any] | None) -> dict[str, Any]:
+    if service is None:
+        return {"status": "not running", "processes": {}}
+    return {"status": service["status"], "processes": service["processes"]}
+
+
+def _study(wanted: Wanted | None) -> dict[str, Any]:
+    """What the run says of itself, and what is wanted of it."""
+    if wanted is None:
+        return {"state": "not begun"}
+    told = read_json(wanted.out / STATUS) or {}
+    state = str(told.get("state", "starting")) if wanted.wanted == RUN else wanted.outcome
+    return {
+        **told,
+        "state": state,
+        "name": wanted.study,
+        "study_digest": wanted.study_digest,
+        "folder": str(wanted.out),
+        "run_id": wanted.run_id,
+        "submissions_without_progress": wanted.tries,
+        "why": wanted.why,
+    }
+
+
+def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list[dict[str, Any]]:
+    heard = last_heard(workspace)
+    told = {row["site"]: row for row in study.get("sites", [])}
+    rows = []
+    for entry in read_registry(workspace).newest():
+        last = heard.get(entry.site, {}).get("heartbeat_s")
+        said = told.get(entry.site, {})
+        connected = last is not None and now_s - last < HEALTHY_S and entry.status == "admitted"
+        rows.append(
+            {
+                "site": entry.site,
+                "status": entry.status,
+                "certificate_days_left": round((entry.ends.timestamp() - now_s) / DAY_S, 1),
+                "heartbeat_s_ago": None if last is None else round(now_s - last, 1),
+                "connected": connected,
+                "configured": said.get("phases", {}).get(study.get("task")) == "serves",
+                "trained": _place(said),
+                "code": said.get("code", ""),
+                "patients": said.get("patients"),
+                "role": said.get("role", ""),
+            }
+        )
+    return rows
+
+
+def _place(said: dict[str, Any]) -> str:
+    """The last round that a site trained, in words."""
+    if not said.get("last_round"):
+        return ""
+    return f"round {said['last_round']} of phase {said['last_phase']}"
+
+
+def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for name, entry in ({} if service is None else service["processes"]).items():
+        if entry["state"] == "waiting" and entry["last_exit"] is not None:
+            told = tail_of(entry["log"])
+            found.append({"where": name, "what": f"ended with {entry['last_exit']}: {told}",
+                          "remedy": f"see {entry['log']}"})  # fmt: skip
+    failure = study.get("failure")
+    if failure and study["state"] != "running":
+        found.append({"where": str(failure.get("where") or "study"), "what": failure.get("what", ""),
+                      "remedy": failure.get("remedy", "")})  # fmt: skip
+    elif study.get("why"):
+        found.append({"where": "study", "what": study["why"], "remedy": "cardionets-server resume"})
+    return found
+
+
+def tail_of(log: str) -> str:
+    """The last line of a log that is not one of the supervisor's own."""
+    from pathlib import Path
+
+    lines = [line for line in tail(Path(log), 20) if line.strip() and not line.startswith("--- ")]
+    return lines[-1].strip() if lines else "it wrote nothing"
+
+
+def _site_line(site: dict[str, Any]) -> str:
+    if site["status"] != "admitted":
+        return f"{site['site']}: {site['status']}"
+    words = ["admitted"]
+    if site["heartbeat_s_ago"] is None:
+        words.append("never heard")
+    else:
+        health = "connected" if site["connected"] else "NOT connected"
+        words.append(f"{health}, heard {site['heartbeat_s_ago']:.0f} s ago")
+    words.append("configured" if site["configured"] else "not configured for this phase yet")
+    if site["trained"]:
+        words.append(f"trained {site['trained']}")
+    if site["patients"]:
+        words.append(f"{sum(site['patients'].values())} patients")
+    if site["code"]:
+        words.append(f"last code {site['code']}")
+    if site["certificate_days_left"] < 45:
+        words.append(f"certificate ends in {site['certificate_days_left']:.0f} days")
+    return f"{site['site']}: " + " · ".join(words)
+
+
+def _clock(moment_s: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment_s))
+
+
+def _study_lines(study: dict[str, Any]) -> list[str]:
+    if study["state"] == "not begun":
+        return ["study: not begun; cardionets-server run"]
+    lines = [f"study {study['name']} · {study['state']}"]
+    if "phase" in study:
+        text = f"  phase {study['phase']}/{study.get('phases', '?')} {study.get('task', '')}"
+        lines.append(f"{text} · round {study.get('round', 0)}/{study.get('rounds', '?')}")
+    waiting = study.get("waiting_for")
+    if waiting and waiting["sites"]:
+        names = ", ".join(site["site"] for site in waiting["sites"])
+        lines.append(f"  waits for {names} until {_clock(waiting['until_s'])}")
+    elif waiting:
+        lines.append(f"  waits for {waiting['reason']} until {_clock(waiting['until_s'])}")
+    primary = study.get("primary") or {}
+    if primary.get("values"):
+        way = "higher is better" if primary.get("higher_is_better") else "lower is better"
+        known = [entry["value"] for entry in primary["values"] if entry["value"] is not None]
+        if known:
+            lines.append(f"  held-out {primary.get('name')}: {known[-1]:.4f} ({way})")
+    if study.get("left_s") is not None:
+        lines.append(f"  about {study['left_s']:.0f} s left")
+    lines.append(f"  {study['folder']}")
+    return lines

@@ -1,0 +1,67 @@
+"""Seconds a round of real processes: CardioNets' exchange beside bare Flower's FedAvg on the same machine.
+
+Both run on loopback with TLS, node authentication and a database on disk, and train nothing. The baseline of
+each line is Flower 1.41 by its own programs and defaults with the same model, sites and rounds.
+``python -m simulation.benchmarks.deployment`` prints one JSON line a case; the two sides take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from simulation.benchmarks.exchange.case import run_case
+
+MB = 1_000_000
+QUICK = ((100 * MB, 100, 2),)
+FULL = (
+    (MB, 100, 2), (MB, 100, 4), (100 * MB, 100, 2), (100 * MB, 100, 4), (100 * MB, 4, 2), (100 * MB, 100, 8),
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the cases, or a single one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="the whole table; about an hour")
+    parser.add_argument("--repeat", type=int, default=1, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--reply", choices=("same", "changed"), default="same")
+    parser.add_argument("--side", choices=("flower", "cardionets"), help="one side only")
+    parser.add_argument("--model-bytes", type=int)
+    parser.add_argument("--arrays", type=int, default=100)
+    parser.add_argument("--sites", type=int, default=2)
+    options = parser.parse_args(arguments)
+    cases = FULL if options.full else QUICK
+    if options.model_bytes:
+        cases = ((options.model_bytes, options.arrays, options.sites),)
+    for model_bytes, arrays, sites in cases:
+        seconds: dict[str, list[float]] = {}
+        for _ in range(options.repeat):
+            for side in (options.side,) if options.side else ("flower", "cardionets"):
+                found = run_case(
+                    side, model_bytes=model_bytes, arrays=arrays, sites=sites, rounds=options.rounds,
+                    reply=options.reply,
+                )  # fmt: skip
+                seconds.setdefault(side, []).append(found["round_s"])
+                _write(found)
+        if len(seconds) == 2:
+            medians = {side: statistics.median(times) for side, times in seconds.items()}
+            _write({
+                "model_bytes": model_bytes, "arrays": arrays, "sites": sites, "reply": options.reply,
+                "median_round_s": medians,
+                "ratio_to_flower": round(medians["cardionets"] / medians["flower"], 3),
+            })  # fmt: skip
+
+
+def _write(content: dict[str, Any]) -> None:
+    """One JSON line on stdout."""
+    sys.stdout.write(json.dumps({"schema_version": 1, "benchmark": "deployment", **content}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A workspace from nothing, its plan, and what changed since the last approval."""
+
+import json
+import stat
+
+import pytest
+
+from cardionets_core.config.study import Study, read_study
+from cardionets_core.config.workspace import ServerConfig, Workspace
+from cardionets_core.errors import DataError
+from server.approved_plans import changes, last_approved
+
+
+@pytest.fixture
+def home(run, tmp_path):
+    done = run("cardionets-server", "init", tmp_path / "home", "--address", "hub.example:9092",
+               "--consortium", "heart", "--format", "json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "home"
+
+
+def answer(run, *arguments, code=0):
+    done = run("cardionets-server", *arguments, "--format", "json")
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_templates_hold_every_key_with_its_default(home):
+    config = Workspace(home).config()
+    assert config == ServerConfig(consortium="heart", address="hub.example:9092")
+    server, study = (home / "server.yaml").read_text(), (home / "study.yaml").read_text()
+    assert [name for name in ServerConfig.model_fields if f"\n{name}:" not in server] == []
+    assert [name for name in Study.model_fields if f"\n{name}:" not in study] == []
+    plain = read_study(home / "study.yaml")
+    for name in ("privacy", "evaluation", "exchange", "checkpoints", "reply_bounds", "aggregation"):
+        assert getattr(plain, name) == Study.model_fields[name].default
+
+
+def test_init_overwrites_nothing_and_says_what_is_there(run, home):
+    (home / "study.yaml").write_text("mine: true\n")
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    again = answer(run, "init", home)
+    assert again["made"] == [] and {"server.yaml", "study.yaml", "README.md", ".gitignore"} <= set(
+        again["kept"]
+    )
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+    assert answer(run, "init", home, "--address", "other:1", code=2)["error"]["code"] == "usage"
+    (home / "README.md").unlink()
+    assert answer(run, "init", home)["made"] == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    "options", [["--address", "nowhere"], ["--address", "a:99999"], ["--consortium", "A b"]]
+)
+def test_a_wrong_address_or_name_makes_nothing(run, tmp_path, options):
+    answer(run, "init", tmp_path / "home", *options, code=3)
+    assert not (tmp_path / "home").exists()
+
+
+def test_secret_folders_are_closed_and_ignored(home):
+    ignored = (home / ".gitignore").read_text()
+    for name in ("trust", "kits", "link"):
+        assert stat.S_IMODE((home / name).stat().st_mode) == 0o700 and f"/{name}/\n" in ignored
+    assert all(f"/{name}/\n" in ignored for name in ("runs", "logs", "state"))
+
+
+def test_the_plan_of_a_workspace_tells_what_changed_since_it_was_approved(run, home):
+    first = answer(run, "plan", home)
+    assert first["approved"] == {"changes": [], "digest": None, "is_this": False, "recorded": False}
+    rounds = sum(phase["rounds"] for phase in first["phases"])
+    bytes_ = sum(p["rounds"] * p["bytes_per_round_and_site"] + p["frozen_bytes_once_per_site"]
+                 for p in first["phases"])  # fmt: skip
+    assert first["totals"] == {"rounds": rounds, "bytes_per_site": bytes_}
+    assert first["privacy"].startswith("none in this version") and first["initial"] == {}
+    assert answer(run, "plan", home, "--approve")["approved"]["recorded"]
+    assert not answer(run, "plan", home, "--approve")["approved"]["recorded"]
+    assert answer(run, "plan", home)["approved"]["is_this"]
+    study = home / "study.yaml"
+    study.write_text(
+        study.read_text().replace("seed: 1\n", "seed: 2\n").replace("rounds: 1\n", "rounds: 4\n")
+    )
+    since = answer(run, "plan", home)["approved"]
+    assert since["digest"] == first["study_digest"] and not since["is_this"]
+    assert since["changes"] == [
+        {"key": "phases.3.rounds", "was": 1, "is": 4}, {"key": "seed", "was": 1, "is": 2}
+    ]  # fmt: skip
+    told = run("cardionets-server", "plan", home).stdout
+    assert "seed: 1 -> 2" in told and "phases.3.rounds: 1 -> 4" in told
+
+
+def test_half_the_bytes_travel_in_bf16(run, home):
+    full = [phase["bytes_per_round_and_site"] for phase in answer(run, "plan", home)["phases"]]
+    study = home / "study.yaml"
+    study.write_text(study.read_text().replace("precision: fp32", "precision: bf16"))
+    half = [phase["bytes_per_round_and_site"] for phase in answer(run, "plan", home)["phases"]]
+    assert [2 * each for each in half] == full
+
+
+def test_changes_are_none_for_equals_and_mirror_when_swapped(home):
+    one = read_study(home / "study.yaml")
+    other = one.model_copy(update={"phases": one.phases[:1], "seed": 9})
+    assert changes(one, one) == []
+    forth, back = changes(one, other), changes(other, one)
+    assert [(c["key"], c["was"], c["is"]) for c in forth] == [(c["key"], c["is"], c["was"]) for c in back]
+    assert {"key": "phases.1.task", "was": "cmr_mae", "is": "(absent)"} in forth
+
+
+def test_an_approval_that_was_touched_is_told(run, home):
+    answer(run, "plan", home, "--approve")
+    place = Workspace(home)
+    (kept,) = (place.state / "plans").iterdir()
+    kept.write_text(kept.read_text().replace('"seed":1', '"seed":3'))
+    with pytest.raises(DataError, match="approved last"):
+        last_approved(place)
+    answer(run, "plan", home, code=4)
+
+
+def test_a_study_alone_cannot_be_approved_and_a_bare_folder_is_no_workspace(run, home, tmp_path):
+    assert answer(run, "plan", "demo", "--approve", code=2)["error"]["where"] == "--approve"
+    assert "init" in answer(run, "plan", tmp_path, code=3)["error"]["remedy"]

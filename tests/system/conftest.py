@@ -1,0 +1,240 @@
+"""A real deployment for a whole test session: a coordinator and three hospitals, on loopback, over TLS.
+
+Hospitals are made and indexed once. Each study is told apart by its seed; what an undisturbed run of it gives
+is found in this process, on a copy of the hospitals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from cardionets_core.config.site import read_site
+from cardionets_core.config.study import Study
+from cardionets_core.data.prepare import prepare
+from cardionets_core.service.state import living, running_service
+from client.approvals import ApprovalStore
+from server.progress import silent
+from simulation.deployment import Deployment
+from simulation.flower import run_locally
+from simulation.make import make_hospitals
+from simulation.scenario import Scenario
+
+SCANNER = {"spacing_mm": 2.2, "pixels": 80, "frames": 20}
+SMALL = {"repeat_share": 0.2, "split": {"validation": 0.2, "test": 0.3}}
+POLICY = {"minimum_patients": 5, "minimum_cell": 1}
+HOSPITALS = (
+    {"site": "alpha", "layout": "uk_biobank", "patients": 20, "scanner": SCANNER},
+    {"site": "beta", "layout": "mimic_iv_ecg", "patients": 20},
+    {"site": "gamma", "layout": "local_csv", "patients": 20, "scanner": SCANNER},
+)
+SITES = tuple(str(hospital["site"]) for hospital in HOSPITALS)
+ROUND_S = 240.0
+"""A round of three sites on a busy two-core machine, with every process start; a bound, not a measurement."""
+
+
+def small_study(seed: int, **changes: Any) -> dict[str, Any]:
+    """Three rounds of a cheap phase; all three sites must serve, so what survives gives the same model."""
+    phase = {
+        "task": "ecg_mae", "rounds": 3, "local_steps": 4, "batch_size": 8, "optimiser": {"lr": 1e-3}
+    }  # fmt: skip
+    study = {
+        "name": "system",
+        "seed": seed,
+        "sites": {"minimum": 3, "deadline_s": 300, "attempts": 6},
+        "phases": [phase],
+        **changes,
+    }
+    return Study.model_validate(study).model_dump(mode="json")
+
+
+class Field(Deployment):
+    """The deployment, with what tests do to it."""
+
+    sites_in_order = SITES
+
+    @staticmethod
+    def small_study(seed: int, **changes: Any) -> dict[str, Any]:
+        """See above."""
+        return small_study(seed, **changes)
+
+    @staticmethod
+    def kill(process: psutil.Process | int) -> None:
+        """kill -9."""
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            os.kill(process if isinstance(process, int) else process.pid, signal.SIGKILL)
+
+    @staticmethod
+    def until(true: Callable[[], Any], *, seconds: float = ROUND_S) -> Any:
+        """Look often until something is true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(psutil.Error):
+                if found := true():
+                    return found
+            time.sleep(0.05)
+        raise AssertionError("waited in vain")
+
+    def set_study(self, study: dict[str, Any], *, approve: bool = True) -> Study:
+        """Put a study into the workspace, and approve it at every site."""
+        (self.server / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+        model = Study.model_validate(study)
+        if approve:
+            for folder in self.sites.values():
+                ApprovalStore(folder / "approvals").approve_study(model.to_json())
+        return model
+
+    def begin(self, study: dict[str, Any], *, approve: bool = True) -> Path:
+        """Begin a study; returns its run folder."""
+        model = self.set_study(study, approve=approve)
+        self.run("cardionets-server", "run", self.server, "--no-track")
+        return self.workspace.runs / f"{model.name}-{model.digest[:12]}"
+
+    def outcome(self, *, seconds: float) -> dict[str, Any]:
+        """Wait for the end of the study; returns its part of the status."""
+
+        def ended() -> dict[str, Any] | None:
+            study = self.status()["study"]
+            return study if study["state"] in ("completed", "paused", "failed") else None
+
+        found = self.wait(ended, seconds=seconds, what="the study ends")
+        return dict(found)
+
+    def children(self, owner: str, word: str) -> list[psutil.Process]:
+        """Processes of a service whose command line holds a word."""
+        folder = self.workspace.state if owner == "server" else self.site(owner).service
+        content = running_service(folder)
+        supervisor = living(content["supervisor"]) if content else None
+        found = []
+        for process in supervisor.children(recursive=True) if supervisor else []:
+            with contextlib.suppress(psutil.Error):
+                if any(word in part for part in process.cmdline()):
+                    found.append(process)
+        return found
+
+    def orders_in_work(self, site: str) -> list[psutil.Process]:
+        """The processes that answer orders at a site: forks of the warm one."""
+        return [
+            process for process in self.children(site, "client.warm")
+            if process.pid != self.process(site, "warm")
+        ]  # fmt: skip
+
+    def add_site(self, name: str, folder: Path, *, like: str) -> None:
+        """A further hospital, as yet unknown to the coordinator, with a copy of another's data."""
+        ignored = shutil.ignore_patterns(
+            "trust",
+            "connection.yaml",
+            "approvals",
+            "node",
+            "logs",
+            "service",
+            "package",
+            "state",
+            "*.request",
+        )
+        shutil.copytree(self.sites[like], folder, ignore=ignored, copy_function=shutil.copy2)
+        document = yaml.safe_load((folder / "site.yaml").read_text()) | {"site": name}
+        (folder / "site.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        prepare(read_site(folder / "site.yaml"))
+        self.sites = {**self.sites, name: folder}
+
+    def remove_site(self, name: str) -> None:
+        """End a hospital's service and forget the hospital."""
+        self.run("cardionets-client", "stop", self.sites[name])
+        self.sites = {key: path for key, path in self.sites.items() if key != name}
+
+    def row(self, name: str) -> dict[str, Any]:
+        """A site's row of the status."""
+        return dict(next(site for site in self.status()["sites"] if site["site"] == name))
+
+    def kill_everything(self) -> None:
+        """A power cut: nobody gets to say anything."""
+        doomed = []
+        for folder in (self.workspace.state, *(self.site(name).service for name in self.sites)):
+            content = running_service(folder)
+            supervisor = living(content["supervisor"]) if content else None
+            if supervisor is not None:
+                doomed += [supervisor, *supervisor.children(recursive=True)]
+        for process in doomed:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGSTOP)
+        for process in doomed:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(doomed, timeout=10)
+
+
+@pytest.fixture(scope="session")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of three indexed hospitals."""
+    folder = tmp_path_factory.mktemp("hospitals")
+    content = {
+        "name": "system",
+        "seed": 3,
+        "hospitals": [{**hospital, **SMALL, "policy": POLICY} for hospital in HOSPITALS],
+        "study": small_study(1),
+    }
+    made = make_hospitals(Scenario.model_validate(content), folder, workers=2)
+    for path in made:
+        prepare(read_site(path))
+    return {path.parent.name: path.parent for path in made}
+
+
+@pytest.fixture(scope="session")
+def copies(hospitals: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Documents of a copy of the hospitals, for runs in this process."""
+    folder = tmp_path_factory.mktemp("copies")
+    for name, path in hospitals.items():
+        shutil.copytree(path, folder / name, copy_function=shutil.copy2)
+    return [folder / name / "site.yaml" for name in SITES]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    copies: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], str]:
+    """The model digest of a study without any disturbance."""
+
+    def digest(study: dict[str, Any]) -> str:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        result = run_locally(Study.model_validate(study), copies, folder=folder, progress=silent, track=False)
+        return str(result["model_digest"])
+
+    return digest
+
+
+@pytest.fixture(scope="session")
+def made_field(
+    hospitals: dict[str, Path], copies: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Field:
+    """The deployment, set up and not started."""
+    field = Field(server=tmp_path_factory.mktemp("coordinator") / "study", sites=hospitals)
+    field.set_up(small_study(1))
+    return field
+
+
+@pytest.fixture
+def field(made_field: Field) -> Iterator[Field]:
+    """The deployment, up and idle; ended afterwards, whatever the test left."""
+    for log in (made_field.workspace.logs, *(made_field.site(name).logs for name in SITES)):
+        shutil.rmtree(log, ignore_errors=True)
+    try:
+        made_field.start()
+        made_field.wait(
+            lambda: all(made_field.row(name)["connected"] for name in SITES),
+            seconds=120,
+            what="all sites are connected",
+        )
+        yield made_field
+    finally:
+        made_field.stop()

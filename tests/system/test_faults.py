@@ -1,0 +1,132 @@
+"""Whatever dies in a round: nothing finished is lost, and the model is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import threading
+import time
+
+import pytest
+
+pytestmark = pytest.mark.system
+SEEDS = itertools.count(100)
+STUDY_S = 1200.0
+
+
+@pytest.fixture
+def study(field):
+    return field.small_study(next(SEEDS))
+
+
+def in_second_round(out):
+    return (out / "checkpoints" / "00-00001" / "state.json").exists()
+
+
+def check_whole(field, out, study, undisturbed):
+    """The study completed, every round once, with the model of an undisturbed run."""
+    assert field.outcome(seconds=STUDY_S)["state"] == "completed"
+    result = json.loads((out / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert [entry["round"] for entry in result["rounds"]] == [1, 2, 3]
+    for entry in result["rounds"]:
+        trained = [row["site"] for row in entry["sites"] if row["status"] == "trained"]
+        assert sorted(trained) == sorted(field.sites_in_order)
+    assert result["model_digest"] == undisturbed(study)
+    return result
+
+
+def test_the_same_digest_in_simulation_and_on_the_deployment(field, study, undisturbed):
+    out = field.begin(study)
+    check_whole(field, out, study, undisturbed)
+
+
+def test_a_client_killed_in_training(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    field.kill(field.until(lambda: field.orders_in_work("beta"))[0])
+    check_whole(field, out, study, undisturbed)
+
+
+def test_a_supernode_killed_and_back_while_the_link_thinks_it_online(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    first = field.process("gamma", "supernode")
+    field.kill(first)
+    field.until(lambda: field.process("gamma", "supernode") != first, seconds=120)
+    check_whole(field, out, study, undisturbed)
+
+
+def test_a_serverapp_killed(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    field.kill(field.until(lambda: field.children("server", "flwr-serverapp"))[0])
+    check_whole(field, out, study, undisturbed)
+
+
+def test_the_superlink_killed_within_the_lease(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    run_id = field.status()["study"]["run_id"]
+    field.kill(field.process("server", "superlink"))
+    check_whole(field, out, study, undisturbed)
+    assert field.status()["study"]["run_id"] == run_id, "the run did not outlive the SuperLink"
+
+
+def test_the_superlink_lost_with_its_database(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    run_id = field.status()["study"]["run_id"]
+    field.run("cardionets-server", "stop", field.server)
+    for file in field.workspace.link.glob("link.db*"):
+        file.unlink()
+    field.start_server()
+    check_whole(field, out, study, undisturbed)
+    assert field.status()["study"]["run_id"] != run_id
+
+
+def test_a_power_cut(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.orders_in_work("alpha"))
+    field.kill_everything()
+    field.start()
+    check_whole(field, out, study, undisturbed)
+
+
+def test_a_locked_database_is_waited_for(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    done = threading.Event()
+
+    def hold():
+        with sqlite3.connect(field.workspace.link / "link.db", timeout=60) as link:
+            link.execute("BEGIN EXCLUSIVE")
+            time.sleep(20)
+            link.rollback()
+        done.set()
+
+    threading.Thread(target=hold).start()
+    check_whole(field, out, study, undisturbed)
+    assert done.is_set()
+
+
+def test_a_paused_study_resumes_to_the_same_model(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    field.run("cardionets-server", "pause", field.server)
+    assert field.outcome(seconds=STUDY_S)["state"] == "paused"
+    result = json.loads((out / "result.json").read_text())
+    assert (result["status"], result["paused"]["code"]) == ("paused", "study-paused")
+    field.run("cardionets-server", "resume", field.server)
+    check_whole(field, out, study, undisturbed)
+
+
+def test_a_study_paused_at_once_resumes_to_the_same_model(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    field.run("cardionets-server", "pause", field.server, "--now")
+    assert field.outcome(seconds=120)["state"] == "paused"
+    field.run("cardionets-server", "resume", field.server)
+    check_whole(field, out, study, undisturbed)
