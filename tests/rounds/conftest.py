@@ -3,6 +3,8 @@
 import functools
 import json
 import math
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,8 +28,8 @@ from cardionets_core.exchange.messages import (
 )
 from cardionets_core.exchange.tensors import Layout, module_digest
 from cardionets_core.tasks import make_task
+from cardionets_core.tasks.expected_sums import ExpectedSums
 from cardionets_core.training.seeds import derive_seed
-from server.expected_sums import ExpectedSums
 from server.records import from_records, to_records
 from simulation.make import make_hospitals
 from simulation.scenario import Scenario
@@ -43,6 +45,27 @@ class Consortium:
 
     paths: dict[str, Path]
     cohorts: dict[str, Cohort]
+
+
+def forget_orders(paths: Iterable[Path]) -> None:
+    """Let sites forget what they answered and hold: the next order is worked on, not looked up."""
+    for path in paths:
+        for name in ("replies", "trained", "frozen"):
+            shutil.rmtree(path.parent / "state" / name, ignore_errors=True)
+
+
+SHARED: list[Path] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_module() -> None:
+    forget_orders(SHARED)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_sites() -> None:
+    """No test is answered with what another one asked for."""
+    forget_orders(SHARED)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +89,7 @@ def consortium(tmp_path_factory) -> Consortium:
     }
     folder = tmp_path_factory.mktemp("consortium")
     made = make_hospitals(Scenario.model_validate(content), folder, workers=1)
+    SHARED.extend(made)
     return Consortium(
         paths={path.parent.name: path for path in made},
         cohorts={path.parent.name: prepare(read_site(path)) for path in made},

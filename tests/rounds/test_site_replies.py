@@ -71,6 +71,7 @@ def train_order(number=1, attempt=1, seed=1, *, sent=("ecg_encoder", "ecg_decode
 def site(consortium, tmp_path):
     folder = tmp_path / "alpha"
     shutil.copytree(consortium.paths["alpha"].parent, folder, copy_function=shutil.copy2)
+    shutil.rmtree(folder / "state", ignore_errors=True)
     return folder / "site.yaml"
 
 
@@ -90,7 +91,7 @@ def events(site):
 
 
 def no_training(monkeypatch):
-    monkeypatch.setattr("client.round.train_locally", lambda *a, **k: pytest.fail("it was trained again"))
+    monkeypatch.setattr("client.personal.train_locally", lambda *a, **k: pytest.fail("it was trained again"))
 
 
 def test_the_same_order_gets_the_same_bytes_and_no_second_training(site, monkeypatch):
