@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 FLOWER_IDLE_S = 3
 """What Flower sleeps after it was told that there is no message."""
-SHORTEST_S = 0.1
+SHORTEST_S = 0.2
 SHARE = 0.1
 REPLY_S = 0.05
 

@@ -19,7 +19,7 @@ from cardionets_core.config.study import Study, read_study
 from cardionets_core.errors import CardioNetsError, ConfigError
 from cardionets_core.service.state import only_one
 from server.checkpoints import export_model
-from server.link.pulling import look_often
+from server.link.transfer import move_bytes_sparingly
 from server.link.wanted import RESULT, RUN_LOCK
 from server.progress import Progress, line, silent
 from server.report import result_of
@@ -114,7 +114,7 @@ def main(grid: Grid, context: Context) -> None:
     """Flower's entry point; progress goes to the log as plain lines."""
     from flwr.common.logger import log
 
-    look_often()
+    move_bytes_sparingly()
     study = read_study(find_study(str(context.run_config.get("study", ""))))
     out = str(context.run_config.get("out", ""))
     if not out:

@@ -7,6 +7,7 @@ moment is asked again for a bounded time.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ class SiteLink:
                 return {number: named[number] for number in numbers if number in named}
             return {number: node for number, node in zip(numbers, orders, strict=True) if number is not None}
 
-        return self._patiently(send, "sending orders")
+        pushed = self._patiently(send, "sending orders")
+        content.clear()
+        gc.collect()  # Flower's records refer to themselves
+        return pushed
 
     def pull(self, message_id: str, *, node: int, seconds: float) -> Answer | None:
         """The answer to a message, or None if there is none yet."""

@@ -16,11 +16,15 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+    # It begins runs only, and each look costs the SuperLink some 20 ms.
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "PYTHONUNBUFFERED": "1",
+    # The C library would keep what held pieces of tensors; this way it goes back when it is free.
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_ARENA_MAX": "2",
 }
 
 

@@ -22,7 +22,9 @@ import uvicorn
 
 from cardionets_core.config.workspace import Workspace, open_workspace
 from server.link.admission import AdmittedSites, Heartbeats
+from server.link.bodies import WholeBodies
 from server.link.guard import Guard
+from server.link.objects import keep_bytes_in_files
 from server.link.places import SECRET, database, server_certificate
 
 FLWR_MINOR = "1.41"
@@ -81,7 +83,8 @@ def inner_application(workspace: Workspace) -> tuple[Any, Any]:
 def servers(workspace: Workspace) -> tuple[uvicorn.Server, uvicorn.Server]:
     """The inner and the outer server of a workspace."""
     config, certificate = workspace.config(), server_certificate(workspace)
-    app, settings = inner_application(workspace)
+    flower, settings = inner_application(workspace)
+    app = WholeBodies(flower)
     tls: dict[str, Any] = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
     heartbeats = Heartbeats(workspace)
     guard = Guard(
@@ -119,7 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workspace = open_workspace(Path(folder))
     patient_database()
     tolerant_clock()
-    asyncio.run(serve(*servers(workspace)))
+    keep_bytes_in_files()
+    inner, outer = servers(workspace)
+    # As Flower's own program runs: TLS is much faster on uvicorn's choice of a loop than on Python's.
+    with asyncio.Runner(loop_factory=inner.config.get_loop_factory()) as runner:
+        runner.run(serve(inner, outer))
 
 
 if __name__ == "__main__":

@@ -52,9 +52,12 @@ def run_case(
             },
         )  # fmt: skip
         end = time.monotonic() + LIMIT_S
-        asked = time.monotonic()
+        asked, spent = time.monotonic(), made.processor_s()
+        counting = False
         while not (found := read_marks(marks)) or found[-1]["what"] != "end":
             made.check()
+            if not counting and any(line["what"] == "round" and line["round"] == 1 for line in found):
+                counting, spent = True, made.processor_s()
             if time.monotonic() - asked > 20.0:
                 asked = time.monotonic()
                 if made.control.run_status(run).startswith("finished"):
@@ -65,13 +68,16 @@ def run_case(
             if time.monotonic() > end:
                 raise ServiceDownError(f"not done within {LIMIT_S:.0f} s:\n{made.log('superexec')}")
             time.sleep(0.2)
-        after = memory(link)
+        after, processor = memory(link), made.processor_s()
         found = read_marks(marks)
     facts = {"side": side, "model_bytes": model_bytes, "arrays": arrays, "sites": sites, "rounds": rounds,
              "reply": reply}  # fmt: skip
     return {
         **facts,
         **figures(found, model_bytes=model_bytes),
+        "processor_s": {
+            name: round((processor[name] - spent[name]) / max(1, rounds - 1), 2) for name in processor
+        },
         "superlink_models": round((after["peak_bytes"] - before["now_bytes"]) / model_bytes, 2),
         "case_s": round(time.monotonic() - begun, 1),
     }

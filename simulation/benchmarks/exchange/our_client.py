@@ -11,10 +11,11 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from cardionets_core.exchange.messages import PackedModule, Reply
+from cardionets_core.exchange.messages import MEASURED, PackedModule, Reply
 from cardionets_core.exchange.tensors import unpack
 from client.app import read_order, reply_message
 from client.gate import release
+from client.replies import ReplyStore
 from simulation.benchmarks.exchange.synthetic import mark
 
 app = ClientApp()
@@ -38,13 +39,17 @@ def train(message: Message, context: Context) -> Message:
         name=order.name,
         modules={name: PackedModule(layout=module.layout, values=values)},
         samples={name: 100},
-        sums={"n": np.array([60.0, 40.0]), "loss": np.array([30.0, 20.0])},
+        sums={MEASURED + "n": np.array([60.0, 40.0]), MEASURED + "loss": np.array([30.0, 20.0])},
         values={"loss": 1.0},
     )
     policy = SimpleNamespace(minimum_cell=10, minimum_patients=10, maximum_reply_bytes=1 << 40)
     folders = SimpleNamespace(state=Path(str(context.node_config["state"])))
     config: Any = SimpleNamespace(policy=policy, folders=folders)
-    reply = release(reply, order=order, config=config, patients=100, trains=(name,))
+    replies = ReplyStore(folders.state / "replies", maximum_bytes=1 << 40)
+    if replies.find(order) is not None:
+        raise ValueError("a round that was never asked for has a reply")
+    reply = release(reply, order=order, config=config, patients=100, trains=(name,), measured=100)
+    replies.keep(order, reply, patients=100, measured=100)
     answer = reply_message(reply, message)
     mark(marks, "answered", seconds=time.monotonic() - start)
     return answer

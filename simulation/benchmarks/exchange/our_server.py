@@ -6,12 +6,14 @@ trained module and the sums of its measurement.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
@@ -19,10 +21,11 @@ from cardionets_core.config.study import ReplyBounds
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.exchange.tensors import layout_of, pack
 from server.checkpoints import CheckpointStore
-from server.link.pulling import look_often
+from server.link.transfer import move_bytes_sparingly
 from server.next_model import combine_replies, digest_of, layouts_of
 from server.orders import round_orders
-from server.reply_checks import check_reply, check_sums
+from server.question import ask
+from server.reply_checks import check_reply, check_sums, measured_of
 from server.round_store import RoundStore
 from server.rounds import SiteLink
 from simulation.benchmarks.exchange.synthetic import forget_peak, mark, memory, tensors
@@ -66,16 +69,22 @@ class TimedGrid:
         return found
 
 
+def _known(found: np.ndarray, module: str) -> np.ndarray:
+    """The one module of this benchmark."""
+    return found
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds."""
     config = context.run_config
+    rounds = int(config["rounds"])
     marks, sites, folder = Path(str(config["marks"])), int(config["sites"]), Path(str(config["out"]))
 
     def tell(what: str, **facts: Any) -> None:
         mark(marks, what, **facts)
 
-    look_often()
+    move_bytes_sparingly()
     forget_peak()
     mark(marks, "begin", **memory())
     work = folder / "work"
@@ -91,32 +100,37 @@ def main(grid: Grid, context: Context) -> None:
     )  # fmt: skip
     link, strategy = SiteLink(TimedGrid(grid, tell)), make_strategy("fedavg", {})  # type: ignore[arg-type]
     task: Any = SimpleNamespace(trains=(MODULE,), reads=())
-    nodes = link.nodes(minimum=sites, deadline_s=120.0)
-    names = {node.node_id: node.name for node in grid.get_nodes()}  # type: ignore[attr-defined]
+    while len(names := link.nodes()) < sites:
+        time.sleep(0.5)
+    forget_peak()
     mark(marks, "round", round=0, **memory())
-    for number in range(1, int(config["rounds"]) + 1):
+    for number in range(1, rounds + 1):
         start = time.monotonic()
         name = RoundName(study_digest=STUDY, phase=0, round=number, attempt=1)
         orders = round_orders(
-            "train", name, study_json="{}", task=task, checkpoint=checkpoint, holds={n: set() for n in nodes}
-        )
+            "train", name, study_json="{}", task=task, checkpoint=checkpoint,
+            holds={node: set() for node in names}, measure=True,
+        )  # fmt: skip
         tell("orders", seconds=time.monotonic() - start)
         replies = RoundStore(folder / "rounds" / f"{number:05d}")
-        for answer in link.ask(orders, deadline_s=DEADLINE_S):
+        for answer in ask(link, orders, deadline_s=DEADLINE_S):
             if answer.reply is None or answer.reply.code:
                 raise RuntimeError(f"{names[answer.node]}: {answer.code} {answer.reply}")
             start = time.monotonic()
             site = names[answer.node]
+            trained, measured = measured_of(answer.reply)
+            current = np.memmap(checkpoint.path(MODULE), dtype="<f4", mode="r")
             check_reply(
-                answer.reply, order=orders[answer.node], site=site, layouts={MODULE: layout},
-                bounds=ReplyBounds(maximum_update_norm=1e9),
+                trained, order=orders[answer.node], site=site, layouts={MODULE: layout},
+                bounds=ReplyBounds(maximum_update_norm=1e9), current=functools.partial(_known, current),
             )  # fmt: skip
-            check_sums(answer.reply, site=site, expected=SUMS)
+            check_sums(trained, site=site, expected={})
+            check_sums(measured, site=site, expected=SUMS)
             tell("checked", seconds=time.monotonic() - start)
             start = time.monotonic()
-            replies.accept(answer.reply)
+            replies.accept(answer.reply, nbytes=answer.nbytes, seconds=answer.seconds)
             tell("stored", seconds=time.monotonic() - start)
-            del answer
+            del answer, trained, measured, current
         del orders
         start = time.monotonic()
         files = combine_replies(task, replies, strategy=strategy, checkpoint=checkpoint, work=work)
@@ -128,7 +142,7 @@ def main(grid: Grid, context: Context) -> None:
             history=[*checkpoint.history, entry], previous=checkpoint,
         )  # fmt: skip
         replies.forget_arrays()
-        store.prune(keep=checkpoint, phase_ends=set())
+        store.prune(keep=checkpoint, rounds=[rounds], keep_last=1, keep_best=False)
         tell("kept", seconds=time.monotonic() - start)
         mark(marks, "round", round=number, **memory())
     mark(marks, "end", **memory())

@@ -73,6 +73,18 @@ class Federation:
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
+    def processor_s(self) -> dict[str, float]:
+        """Processor seconds so far, of the link, of the ServerApp with its SuperExec, and of all sites."""
+        found = {"superlink": 0.0, "serverapp": 0.0, "sites": 0.0}
+        for name, process in self.running.items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                head = psutil.Process(process.pid)
+                for member in (head, *head.children(recursive=True)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        role = {"superexec": "serverapp"}.get(name, name)
+                        found[role if role in found else "sites"] += sum(member.cpu_times()[:4])
+        return found
+
     def log(self, name: str, lines: int = 20) -> str:
         """The end of a process's output."""
         text = (self.workspace.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")
@@ -148,7 +160,8 @@ def _ours(made: Federation) -> None:
     workspace, config = made.workspace, made.workspace.config()
     certificate, programs = server_certificate(workspace), Path(sys.executable).parent
     server = {**flower_environment(workspace), "PYTHONPATH": str(ROOT)}
-    link = [sys.executable, "-P", "-m", "simulation.benchmarks.exchange.open_superlink", workspace.root]
+    link = [sys.executable, "-P", "-m", "simulation.benchmarks.exchange.open_superlink"]
+    link.append(str(workspace.root))
     made.start("superlink", link, server, folder=workspace.root)
     _wait_for_link(made, config.inner_port)
     made.start(

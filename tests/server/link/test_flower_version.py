@@ -5,10 +5,10 @@ import importlib.metadata
 
 import pytest
 
-from server.link import pulling, superlink
+from server.link import objects, superlink, transfer
 
 
-@pytest.mark.parametrize("module", [pulling, superlink], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [objects, superlink, transfer], ids=lambda module: module.__name__)
 def test_it_was_written_for_this_flower(module):
     assert importlib.metadata.version("flwr").startswith(module.FLWR_MINOR + "."), (
         f"read {module.__name__} again: it uses names that are not public"
