@@ -73,7 +73,7 @@ class ReplyStore:
             if path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
                 return None
             arrays: dict[str, np.ndarray] = load_file(path)
-            # The order of the arrays is part of the message's bytes.
+            # The order of the arrays, as of the fields, is part of the message's bytes.
             ordered = {name: arrays[name] for name in facts["arrays"]}
             reply = reply_from_envelope(Envelope(fields=facts["fields"], arrays=ordered))
             kept = KeptReply(
@@ -109,7 +109,7 @@ class ReplyStore:
                     "patients": patients,
                     "measured": measured,
                 }
-                write_whole(part / FACTS, json.dumps(facts, sort_keys=True).encode())
+                write_whole(part / FACTS, json.dumps(facts).encode())
                 place_folder(part, target)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)

@@ -133,7 +133,7 @@ class Collector:
             made = orders(nodes, attempt)
             # On the disk before anything is sent: an attempt's number is never used twice.
             folder.note(
-                **{
+                {
                     f"attempt_{part}": attempt,
                     "bytes_sent": folder.get("bytes_sent", 0) + order_bytes(made),
                 }
@@ -161,9 +161,8 @@ class Collector:
         folder, name = asked.folder, asked.name
         if folder.get("draw", None) is None:
             names = [self._members.site(node) for node in serving(False, ())]
-            folder.note(
-                draw=draw_order(names, seed=self._study.seed, phase=name.phase, round_number=name.round)
-            )
+            drawn_names = draw_order(names, seed=self._study.seed, phase=name.phase, round_number=name.round)
+            folder.note({"draw": drawn_names})
 
         def drawn(afresh: bool, counted: Collection[str]) -> list[int]:
             nodes = {self._members.site(node): node for node in serving(afresh, counted)}
@@ -198,7 +197,7 @@ class Collector:
             ):
                 # Those who gave their statistics cannot make the round any more: it begins anew.
                 folder.forget_replies()
-                folder.note(shared_by=None)
+                folder.note({"shared_by": None})
                 given = None
         failed: dict[str, dict[str, Any]] = {}
         if given is None:
@@ -215,7 +214,7 @@ class Collector:
             failed = self.gather("statistics", asked, able, orders=orders, judge=judge).failed
             given = folder.store("statistics").sites()
             self._check_quorum(asked, len(given))
-            folder.note(shared_by=given)
+            folder.note({"shared_by": given})
         names = set(given)
         store = folder.store("statistics")
         shared = add_sums({site: store.sums(site) for site in given}) if given else None

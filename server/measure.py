@@ -152,7 +152,9 @@ class Measurer:
 
         # A server that takes the round up again must know it before it has met the site.
         external = {self._members.site(node) for node in asked if self._members.is_external(node)}
-        opened.folder.note(external=sorted({*opened.folder.get("external", []), *external}))
+        known = set(opened.folder.get("external", []))
+        if not external <= known:
+            opened.folder.note({"external": sorted(known | external)})
         found = self._collector.gather(split, opened, serving, orders=orders, judge=judge, once=True)
         store = opened.folder.store(split)
         codes = {site: str(row["code"]) for site, row in found.failed.items()}

@@ -49,15 +49,20 @@ class RoundFolder:
         """What was noted."""
         return (self._facts or {}).get(key, default)
 
-    def note(self, **facts: Any) -> None:
-        """Note what must not change when the round is taken up again; the disk has it when this returns."""
+    def note(self, facts: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Note what must not change when the round is taken up again; the disk has it when this returns.
+
+        Args:
+            facts: by name.
+            wait: for the disk; mere counts need not.
+        """
         self._facts = {**(self._facts or {}), **facts}
         with on_disk(self.folder, keeps="all finished rounds are whole"):
-            write_json(self.folder / FACTS, self._facts)
+            write_json(self.folder / FACTS, self._facts, wait=wait)
 
     def add(self, counts: Mapping[str, float]) -> None:
         """Add to counts that were noted, such as bytes."""
-        self.note(**{key: self.get(key, 0) + value for key, value in counts.items()})
+        self.note({key: self.get(key, 0) + value for key, value in counts.items()}, wait=False)
 
     def begin_anew(self) -> None:
         """Remove all that was collected."""
@@ -66,7 +71,7 @@ class RoundFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._stores = {}
         self._facts = None
-        self.note(**self._start)
+        self.note(self._start)
 
     def forget_replies(self) -> None:
         """Remove what was collected, and keep what was noted: an attempt's number is never used twice."""

@@ -121,7 +121,7 @@ class RoundRun:
             with on_disk(self._work, keeps="all finished rounds and the replies of this one are whole"):
                 files = self._next_files(opened, files, entry)
         history = self._filled(opened, entry)
-        folder.note(seconds=folder.get("seconds", 0.0) + time.monotonic() - start)
+        folder.add({"seconds": time.monotonic() - start})
         start = time.monotonic()
         self._measure(opened, entry, nodes, files=measured_files(task, files))
         if number == self._study.phases[index].rounds and not isinstance(task, MeasureTask):

@@ -159,7 +159,7 @@ class StatusBoard:
         content = {**self._content, "sites": [self._site(name) for name in names]}
         # A disk that cannot take the status cannot take a checkpoint either: that error pauses the study.
         with contextlib.suppress(OSError):
-            write_json(self._path, content)
+            write_json(self._path, content, wait=False)
 
     def _site(self, name: str) -> dict[str, Any]:
         facts: Mapping[str, Any] = self._members.facts.get(name, {})

@@ -13,6 +13,7 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -31,6 +32,8 @@ class LocalGrid(Grid):
         shuffle: order in which replies come; None keeps the order of sending.
         lost: called with each message; True loses it, as if the node had gone.
         tamper: may replace a reply's content, as a hostile site would.
+        names: under which the nodes are registered, where they are; simulation knows none.
+        silent: called with each message whenever its reply is looked for; while True, there is none yet.
     """
 
     def __init__(
@@ -42,20 +45,18 @@ class LocalGrid(Grid):
         shuffle: random.Random | None = None,
         lost: Callable[[Message], bool] = lambda message: False,
         tamper: Callable[[int, RecordDict], RecordDict] = lambda node, content: content,
+        names: Sequence[str] = (),
+        silent: Callable[[Message], bool] = lambda message: False,
     ) -> None:
+        self._run_config = dict(run_config or {})
+        self._names: dict[int, str] = {}
+        self._gone: set[int] = set()
+        self._silent = silent
         self._apps: dict[int, ClientApp] = {}
         self._contexts: dict[int, Context] = {}
         configs = node_configs or [{"partition-id": i, "num-partitions": len(apps)} for i in range(len(apps))]
         for index, (app, config) in enumerate(zip(apps, configs, strict=True)):
-            node = 1000 + index
-            self._apps[node] = app
-            self._contexts[node] = Context(
-                run_id=1,
-                node_id=node,
-                node_config=dict(config),
-                state=RecordDict(),
-                run_config=dict(run_config or {}),
-            )
+            self.join(app, config, name=names[index] if names else "")
         self._shuffle = shuffle
         self._lost = lost
         self._tamper = tamper
@@ -64,6 +65,28 @@ class LocalGrid(Grid):
         self._run: Any = None
         # Flower refuses to build a Message outside a task.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+
+    def join(self, app: ClientApp, config: dict[str, Any], *, name: str = "") -> int:
+        """Connect one more node; returns its number."""
+        node = 1000 + len(self._apps)
+        self._apps[node] = app
+        self._names[node] = name
+        self._contexts[node] = Context(
+            run_id=1,
+            node_id=node,
+            node_config=dict(config),
+            state=RecordDict(),
+            run_config=dict(self._run_config),
+        )
+        return node
+
+    def leave(self, node: int) -> None:
+        """Disconnect a node; its messages end as errors."""
+        self._gone.add(node)
+
+    def come_back(self, node: int) -> None:
+        """Connect a node that left, under its number."""
+        self._gone.discard(node)
 
     def set_run(self, run: Any) -> None:
         """Part of Flower's contract; nothing here needs it."""
@@ -89,7 +112,11 @@ class LocalGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The virtual nodes."""
-        return list(self._apps)
+        return [node for node in self._apps if node not in self._gone]
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """The virtual nodes with the names of their registration."""
+        return [NodeInfo(node_id=node, name=self._names[node]) for node in self.get_node_ids()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages; each gets a number."""
@@ -109,10 +136,15 @@ class LocalGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Run a client and give its reply, if it is its turn."""
         wanted = set(message_ids)
-        if not self._turn or self._turn[0] not in wanted:
-            return []
-        number = self._turn.pop(0)
-        return [self._answer(self._waiting.pop(number))]
+        for number in list(self._turn):
+            if self._silent(self._waiting[number]):
+                # It keeps its place, and holds nobody up.
+                continue
+            if number not in wanted:
+                break
+            self._turn.remove(number)
+            return [self._answer(self._waiting.pop(number))]
+        return []
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -130,7 +162,7 @@ class LocalGrid(Grid):
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
-        if self._lost(message):
+        if node in self._gone or self._lost(message):
             return Message(Error(NODE_UNAVAILABLE, "node unavailable"), reply_to=message)
         try:
             reply = self._apps[node](message, self._contexts[node])

@@ -229,3 +229,6 @@ def _clear(request: RunRequest) -> None:
     for name in earlier:
         path = request.out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # The sites answer an order once and keep their replies: a run that begins anew is to be worked on anew.
+    for path in (request.out / "hospitals").glob("*/state/replies"):
+        shutil.rmtree(path)

@@ -67,26 +67,35 @@ def is_disk_fault(error: BaseException) -> bool:
     )
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in the place of the one before it, in one step; when this returns, the disk has it."""
+def write_whole(path: Path, content: bytes, *, wait: bool = True) -> None:
+    """Put a file in the place of the one before it, in one step; when this returns, the disk has it.
+
+    Args:
+        path: of the file.
+        content: of it.
+        wait: for the disk; without it a power cut, but no crash of the program, may bring the old file back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as handle:
             handle.write(content)
             handle.flush()
-            os.fsync(handle.fileno())
+            if wait:
+                os.fsync(handle.fileno())
         part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if wait:
+        sync_folder(path.parent)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file in one step, so that a reader never sees half of it."""
-    write_whole(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+def write_json(path: Path, content: dict[str, Any], *, wait: bool = True) -> None:
+    """Write a JSON file in one step: a reader never sees half of it. ``wait`` as in ``write_whole``."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_whole(path, text.encode(), wait=wait)
 
 
 def sync_file(path: Path) -> None:

@@ -5,6 +5,8 @@ A task's sums do not depend on the data, so what an empty site would send tells 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -27,6 +29,8 @@ class ExpectedSums:
 
     def __init__(self, preset: str) -> None:
         self._preset = preset
+        # Each reply of a round asks for the same.
+        self._known: dict[tuple[str, Task], Shapes] = {}
         self._nobody = SiteView(
             cohort=empty_cohort(site="nobody", phenotypes=PHENOTYPES),
             shape=shape_of(preset),
@@ -37,15 +41,24 @@ class ExpectedSums:
         """Sums in a reply to a training order; none for a task that is trained by steps."""
         if not isinstance(task, ClosedFormTask):
             return {}
-        return _shapes(task.sums(self._modules(task), self._nobody))
+        return self._once("training", task, lambda: task.sums(self._modules(task), self._nobody))
 
     def of_statistics(self, task: GradientTask) -> Shapes:
         """Sums in a reply to an order for statistics."""
-        return _shapes(task.statistics(self._modules(task), ()))
+        return self._once("statistics", task, lambda: task.statistics(self._modules(task), ()))
 
     def of_metrics(self, task: Task) -> Shapes:
         """Sums in a reply to an order to measure."""
-        return _shapes(task.metric_sums(self._modules(task), self._nobody, split="validation", seed=0))
+        return self._once(
+            "metrics",
+            task,
+            lambda: task.metric_sums(self._modules(task), self._nobody, split="validation", seed=0),
+        )
+
+    def _once(self, kind: str, task: Task, make: Callable[[], dict[str, np.ndarray]]) -> Shapes:
+        if (kind, task) not in self._known:
+            self._known[kind, task] = {name: value.shape for name, value in make().items()}
+        return self._known[kind, task]
 
     def _modules(self, task: Task) -> dict[str, torch.nn.Module]:
         # Nobody's features are never computed, so large modules need no memory; small ones may be read.
@@ -56,7 +69,3 @@ class ExpectedSums:
                 module = build_module(name, self._preset, seed=0)
             found[name] = module
         return found
-
-
-def _shapes(sums: dict[str, np.ndarray]) -> Shapes:
-    return {name: value.shape for name, value in sums.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ STEPS = {"rounds": 2, "local_steps": 2, "batch_size": 8, "optimiser": {"lr": 1e-
 
 def run(study, paths, folder, initial=None, **options):
     paths = tuple(paths)
+    for path in paths:
+        shutil.rmtree(path.parent / "state" / "replies", ignore_errors=True)
     grid = LocalGrid([make_app(functools.partial(hospital_of_partition, paths)) for _ in paths], **options)
     return run_study(grid, study, folder=folder, track=False, initial=initial)
 

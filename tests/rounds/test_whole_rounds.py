@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ def grid_of(paths, **options):
 
 
 def run(study, paths, folder, **options):
+    # A site that has answered an order answers it from its store: here every run is to be worked on.
+    for path in paths:
+        shutil.rmtree(path.parent / "state" / "replies", ignore_errors=True)
     return run_study(grid_of(paths, **options), study, folder=folder, track=False)
 
 
@@ -128,12 +132,15 @@ def test_a_folder_of_another_study_is_refused(finished, consortium, study):
         run(study.model_copy(update={"seed": 99}), consortium.paths.values(), folder)
 
 
-def test_frozen_modules_do_not_change_a_byte_and_travel_once(finished):
+def test_frozen_modules_do_not_change_a_byte_and_are_not_sent_where_they_lie(finished):
     result, folder = finished
     digests = {e["task"]: e for e in result["rounds"]}
     assert digests["align"]["round"] == 2
-    first, second = (e for e in result["rounds"] if e["task"] == "align")
-    assert second["bytes_sent"] < first["bytes_sent"]
+    first = next(e for e in result["rounds"] if e["task"] == "align")
+    # All sites hold the encoder that ecg_mae left; only beta, without cines, lacks the frozen one.
+    folder_of = folder / "checkpoints" / "03-00001"
+    size = {path.stem: path.stat().st_size for path in folder_of.glob("*.f32")}
+    assert first["bytes_sent"] == 3 * (size["ecg_projection"] + size["cmr_projection"]) + size["cmr_encoder"]
     checkpoints = folder / "checkpoints"
     before = (checkpoints / "00-00002" / "cmr_encoder.f32").read_bytes()
     assert (checkpoints / "03-00001" / "cmr_encoder.f32").read_bytes() == before
@@ -218,7 +225,7 @@ def test_a_site_that_vanishes_is_named_and_the_others_go_on(consortium, study, w
 
     result = run(one_round(study), consortium.paths.values(), tmp_path, lost=gone)
     row = next(row for row in result["rounds"][0]["sites"] if row["site"] == "alpha")
-    assert (row["status"], row["code"]) == ("left-out", "crashed")
+    assert (row["status"], row["code"]) == ("left-out", "unreachable")
     assert result["model_digest"] == without_alpha
 
 
