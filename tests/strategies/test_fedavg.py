@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cardionets_core.errors import ConfigError, UnknownNameError
@@ -32,12 +32,14 @@ def values(size, seed=0, scale=1.0):
     )
 
 
+@settings(deadline=None)  # the first example compiles
 @given(count=st.integers(1, 2**29 - 1), seed=st.integers(0, 50))
 def test_one_site_gets_its_bytes_back(tmp_path_factory, count, seed):
     mine = values(97, seed)
     assert combined(tmp_path_factory.mktemp("f"), [mine], [count]).tobytes() == mine.tobytes()
 
 
+@settings(deadline=None)  # the first example compiles
 @given(counts=st.lists(st.integers(1, 2**24), min_size=2, max_size=9))
 def test_equal_replies_are_the_reply(tmp_path_factory, counts):
     mine = values(53, 3)
