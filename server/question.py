@@ -1,7 +1,8 @@
 """One question to many sites, asked once or several times (rows 0, 10 and 11 of the walk).
 
-Comes in: orders by node. Goes out: each answer as it arrives, with the order that it answers. What is asked
-and not answered yet stays outstanding: it is waited for, not asked again. Nothing here judges a reply.
+Comes in: orders by node. Goes out: each answer as it arrives, with the order that it answers, without its
+tensors. What is asked and not answered yet stays outstanding: it is waited for, not asked again. Nothing here
+judges a reply.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cardionets_core.errors import UnreachableError
 from cardionets_core.exchange.messages import Order
@@ -50,7 +51,9 @@ class Question:
         start, since = time.monotonic(), time.time()
         pushed = self._link.push(orders, ttl_s=self._ttl_s + TTL_SPARE_S)
         for message_id, node in pushed.items():
-            self._waiting[message_id] = _Sent(node=node, order=orders[node], start=start, since=since)
+            self._waiting[message_id] = _Sent(
+                node=node, order=without_tensors(orders[node]), start=start, since=since
+            )
         return [
             (_without_reply(node, UnreachableError.code, 0.0), orders[node])
             for node in orders
@@ -110,6 +113,11 @@ class Question:
                 until=time.time() + until - time.monotonic(),
             )
         )
+
+
+def without_tensors(order: Order) -> Order:
+    """What remains of an order while its answer is waited for; its tensors are on the SuperLink."""
+    return replace(order, modules={}, frozen_modules={}, shared={})
 
 
 def ask(link: SiteLink, orders: Mapping[int, Order], *, deadline_s: float) -> Iterator[Answer]:

@@ -8,6 +8,7 @@ core's cache, so the replies pass the memory once. It does not check values: the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ import numpy as np
 from cardionets_core.errors import CheckpointError
 from strategies.strategy import StoredModule
 
-PIECE_VALUES = 1 << 15
-"""Its sums and one reply's values fit a core's second cache of half a megabyte."""
+PIECE_VALUES = 1 << 16
+"""Small enough for the caches, large enough that Python between two pieces is not felt."""
 MOST_THREADS = 8
 
 
@@ -60,31 +61,33 @@ def write_sum(
     parts = [(float(factor), reply.path) for factor, reply in zip(factors, replies, strict=True)]
     if current is not None and rest != 0.0:
         parts.insert(0, (float(rest), current))
-    sources = [os.open(path, os.O_RDONLY) for _, path in parts]
-    goal = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     local = threading.local()
+    with contextlib.ExitStack() as opened, target.open("wb", buffering=0) as goal:
+        reading = [
+            (factor, path, opened.enter_context(path.open("rb", buffering=0)).fileno())
+            for factor, path in parts
+        ]
 
-    def piece(start: int) -> None:
-        if not hasattr(local, "sums"):
-            local.sums = np.empty(PIECE_VALUES, dtype=np.float64)
-            local.values = np.empty(PIECE_VALUES, dtype="<f4")
-        count = min(PIECE_VALUES, size - start)
-        sums, values = local.sums[:count], local.values[:count]
-        sums[:] = 0.0
-        for (factor, path), source in zip(parts, sources, strict=True):
-            _fill(values, source, start, path)
-            _add(sums, factor, values)
-        _divide(sums, float(total), values)
-        _put(values, goal, start)
+        def piece(start: int) -> None:
+            count = min(PIECE_VALUES, size - start)
+            if getattr(local, "count", 0) != count:
+                local.count, local.values = count, np.empty(count, dtype="<f4")
+                local.sums = np.empty(count, dtype=np.float64)
+                local.view = memoryview(local.values.data).cast("B")
+            sums, values, view = local.sums, local.values, local.view
+            add = _first
+            for factor, path, source in reading:
+                if os.preadv(source, [view], 4 * start) != len(view):
+                    _read_on(view, source, 4 * start, path)
+                add(sums, factor, values)
+                add = _add
+            _divide(sums, float(total), values)
+            _write(view, goal.fileno(), 4 * start)
 
-    try:
         with ThreadPoolExecutor(max_workers=_threads()) as pool:
             for _ in pool.map(piece, range(0, size, PIECE_VALUES)):
                 pass
-        os.fsync(goal)
-    finally:
-        for descriptor in (*sources, goal):
-            os.close(descriptor)
+        os.fsync(goal.fileno())
 
 
 def mean_of(arrays: Sequence[np.ndarray], samples: Sequence[int]) -> np.ndarray:
@@ -96,28 +99,34 @@ def mean_of(arrays: Sequence[np.ndarray], samples: Sequence[int]) -> np.ndarray:
     return sums
 
 
-def _fill(values: np.ndarray, source: int, start: int, path: Path) -> None:
-    view, place = memoryview(values.data).cast("B"), 4 * start
-    while view:
-        got = os.preadv(source, [view], place)
+def _read_on(view: memoryview, source: int, start: int, path: Path) -> None:
+    """Read a piece of which the machine gave a part only."""
+    done = 0
+    while done < len(view):
+        got = os.preadv(source, [view[done:]], start + done)
         if not got:
             raise CheckpointError(
                 f"the stored file {path.name} is shorter than it was",
                 where=str(path),
                 remedy="resume the study: the round is asked again",
             )
-        view, place = view[got:], place + got
+        done += got
 
 
-def _put(values: np.ndarray, goal: int, start: int) -> None:
-    view, place = memoryview(values.data).cast("B"), 4 * start
-    while view:
-        done = os.pwrite(goal, view, place)
-        view, place = view[done:], place + done
+def _write(view: memoryview, goal: int, start: int) -> None:
+    done = 0
+    while done < len(view):
+        done += os.pwrite(goal, view[done:], start + done)
 
 
 def _threads() -> int:
     return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator,unused-ignore]
+def _first(sums: np.ndarray, weight: float, values: np.ndarray) -> None:
+    for i in range(sums.size):
+        sums[i] = 0.0 + weight * np.float64(values[i])
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator,unused-ignore]

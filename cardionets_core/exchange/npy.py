@@ -35,13 +35,13 @@ def to_npy(array: np.ndarray) -> bytes:
     return b"".join((header.getvalue(), array.reshape(-1).view(np.uint8).data))
 
 
-def from_npy(content: bytes) -> np.ndarray:
+def from_npy(content: bytes | bytearray | memoryview) -> np.ndarray:
     """The array in the content of a ``.npy`` file: a read-only view of these bytes.
 
     Raises:
         PeerError: these are not the bytes of one array of numbers.
     """
-    handle = io.BytesIO(content)  # shares the bytes until somebody writes
+    handle = io.BytesIO(bytes(content[: MAGIC_BYTES + 2 + LONGEST_HEADER]))
     try:
         version = np.lib.format.read_magic(handle)
         if version != (1, 0):
@@ -53,4 +53,6 @@ def from_npy(content: bytes) -> np.ndarray:
     fits = not fortran and not dtype.hasobject and dtype.itemsize > 0
     if not fits or any(side < 0 for side in shape) or len(content) != place + size * dtype.itemsize:
         raise PeerError("an array's bytes are not those that its header names", where="exchange")
-    return np.frombuffer(content, dtype=dtype, count=size, offset=place).reshape(shape)
+    found = np.frombuffer(content, dtype=dtype, count=size, offset=place).reshape(shape)
+    found.flags.writeable = False
+    return found

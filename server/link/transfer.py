@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+import numpy as np
+
 FLWR_MINOR = "1.41"
 FIRST_S = 0.05
 LONGEST_S = 1.0
@@ -97,10 +99,12 @@ def put_together(inflate: Callable[..., Any], object_id: str, contents: dict[str
     return inflate(object_id, contents, objects=objects)
 
 
-def _joined(contents: dict[str, bytes], pieces: list[str], uses: Counter[str]) -> bytearray:
+def _joined(contents: dict[str, bytes], pieces: list[str], uses: Counter[str]) -> memoryview:
     """The pieces in their order, in one place; a piece goes when it was copied for the last time."""
     starts = {name: contents[name].index(b"\0") + 1 for name in set(pieces)}
-    joined = bytearray(sum(len(contents[name]) - starts[name] for name in pieces))
+    # numpy's memory comes into being where it is written; a bytearray is filled with zeros first.
+    size = sum(len(contents[name]) - starts[name] for name in pieces)
+    joined = memoryview(np.empty(size, dtype=np.uint8).data)
     place = 0
     for name in pieces:
         with memoryview(contents[name]) as whole, whole[starts[name] :] as piece:

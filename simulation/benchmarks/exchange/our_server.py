@@ -24,7 +24,7 @@ from server.checkpoints import CheckpointStore
 from server.link.transfer import move_bytes_sparingly
 from server.next_model import combine_replies, digest_of, layouts_of
 from server.orders import round_orders
-from server.question import ask
+from server.question import Question
 from server.reply_checks import check_reply, check_sums, measured_of
 from server.round_store import RoundStore
 from server.rounds import SiteLink
@@ -113,7 +113,11 @@ def main(grid: Grid, context: Context) -> None:
         )  # fmt: skip
         tell("orders", seconds=time.monotonic() - start)
         replies = RoundStore(folder / "rounds" / f"{number:05d}")
-        for answer in ask(link, orders, deadline_s=DEADLINE_S):
+        question = Question(link, ttl_s=DEADLINE_S)
+        if lost := question.send(orders):
+            raise RuntimeError(f"not reached: {[names[answer.node] for answer, _ in lost]}")
+        del orders
+        for answer, order in question.answers(until=time.monotonic() + DEADLINE_S):
             if answer.reply is None or answer.reply.code:
                 raise RuntimeError(f"{names[answer.node]}: {answer.code} {answer.reply}")
             start = time.monotonic()
@@ -121,7 +125,7 @@ def main(grid: Grid, context: Context) -> None:
             trained, measured = measured_of(answer.reply)
             current = np.memmap(checkpoint.path(MODULE), dtype="<f4", mode="r")
             check_reply(
-                trained, order=orders[answer.node], site=site, layouts={MODULE: layout},
+                trained, order=order, site=site, layouts={MODULE: layout},
                 bounds=ReplyBounds(maximum_update_norm=1e9), current=functools.partial(_known, current),
             )  # fmt: skip
             check_sums(trained, site=site, expected={})
@@ -131,7 +135,6 @@ def main(grid: Grid, context: Context) -> None:
             replies.accept(answer.reply, nbytes=answer.nbytes, seconds=answer.seconds)
             tell("stored", seconds=time.monotonic() - start)
             del answer, trained, measured, current
-        del orders
         start = time.monotonic()
         files = combine_replies(task, replies, strategy=strategy, checkpoint=checkpoint, work=work)
         tell("combined", seconds=time.monotonic() - start)
