@@ -132,7 +132,7 @@ def test_a_folder_of_another_study_is_refused(finished, consortium, study):
         run(study.model_copy(update={"seed": 99}), consortium.paths.values(), folder)
 
 
-def test_frozen_modules_do_not_change_a_byte_and_are_not_sent_where_they_lie(finished):
+def test_frozen_modules_do_not_change_a_byte_and_travel_once(finished):
     result, folder = finished
     digests = {e["task"]: e for e in result["rounds"]}
     assert digests["align"]["round"] == 2
