@@ -31,7 +31,7 @@ from simulation.benchmarks.exchange.bundle import ROOT, Side
 from simulation.benchmarks.exchange.keys import make_site_key, make_trust
 from simulation.deployment import free_ports
 
-READY_S = 90.0
+READY_S = 240.0
 PLAIN = {
     name: SITE_QUIET[name]
     for name in (
