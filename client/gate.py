@@ -19,6 +19,7 @@ from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
 from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply, reply_to_envelope
 from cardionets_core.training.local_rule import LocalRule
 from client.local_tensors import check_none_leaves
+from client.updates import check_codes
 
 JOURNAL = "journal.jsonl"
 PLAIN = LocalRule()
@@ -78,6 +79,7 @@ def release(
     if reply.facts and order.kind != "census":
         raise DisclosureRefusedError("only a census may carry facts", where="gate")
     check_none_leaves(reply.modules, order=order, rule=rule)
+    check_codes(reply.modules, rule=rule)
     envelope = reply_to_envelope(reply)
     for name, value in envelope.arrays.items():
         if not np.isfinite(value).all():

@@ -103,10 +103,14 @@ class LocalTensors:
 def check_none_leaves(modules: Mapping[str, PackedModule], *, order: Order, rule: LocalRule) -> None:
     """The gate's check: what a reply holds in the place of a local tensor is what was sent, byte for byte.
 
+    Of a module that travels as its change, nothing but zeros may stand there.
+
     Raises:
         DisclosureRefusedError: names the module.
     """
     for name, packed in modules.items():
         for part in rule.kept_parts(name, packed.layout):
-            if not np.array_equal(packed.values[part], order.modules[name].values[part]):
+            held = packed.values[part]
+            sent = order.modules[name].values[part] if packed.form == "fp32" else np.zeros_like(held)
+            if not np.array_equal(held, sent):
                 raise DisclosureRefusedError(f"local tensors of {name} may not leave", where="gate")

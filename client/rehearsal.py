@@ -22,6 +22,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError, UsageError
 from cardionets_core.exchange.messages import Kind, Order, PackedModule, Reply, RoundName, reply_to_envelope
 from cardionets_core.exchange.tensors import layout_of, module_digest, pack
+from cardionets_core.exchange.updates import from_update
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
 from cardionets_core.training.controls import TAKEN, taken
@@ -140,6 +141,7 @@ class Rehearsal:
         if extras:
             # What a strategy sends beside the modules is zero before it remembers anything.
             modules |= {extra: _zero(modules[extra.partition(".")[0]]) for extra in extras}
+        if kind == "train" and self.rule.hears_of_taken(self.task):
             shared = {**shared, TAKEN: taken()}
         return Order(
             kind=kind,
@@ -156,7 +158,10 @@ class Rehearsal:
         """The next model of a consortium of this one site, for it to be measured."""
         if reply is None:
             return
-        self.modules |= {module: reply.modules[module] for module in reply.samples}
+        for module in reply.samples:
+            came = reply.modules[module]
+            coded = came.form != "fp32"
+            self.modules[module] = from_update(came, self.modules[module].values) if coded else came
         if isinstance(self.task, ClosedFormTask):
             (module,) = self.task.trains
             names = self.modules[module].layout.names

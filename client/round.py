@@ -66,8 +66,8 @@ def answer(order: Order, *, site_path: Path) -> Reply:
             "this site measures models and trains none", where="site.yaml: policy.role"
         )
     rule, state, trains = local_rule(study), site.config.folders.state, order.kind == "train"
-    # Control variates and local tensors are told from the modules as they were sent.
-    reads_sent = trains and bool(rule.extras or rule.local)
+    # Control variates, local tensors and coded updates are told from the modules as they were sent.
+    reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32")
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:

@@ -19,6 +19,7 @@ from cardionets_core.training.pull import Pull
 from client.controls import Controls
 from client.memory import DiskMemory
 from client.modules import pack_module
+from client.updates import Updates
 from client.work import Answered, Work
 
 
@@ -64,6 +65,7 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
         )
     # Before the global steps: the personal model is drawn to what was sent.
     work.personal.train(task, work.modules, work.view, phase=phase, seed=seed, role=role, numerics=numerics)
+    updates = Updates(state, site=site.name, order=order, rule=rule)
     controls = Controls(state, site=site.name, order=order, trains=role.trains) if rule.extras else None
     result = train_locally(
         task,
@@ -81,15 +83,14 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
         values[NORMALISER] = result.normaliser
     trained = {name: pack_module(work.modules[name]) for name in role.trains} if result.samples else {}
     samples = dict.fromkeys(trained, result.samples)
-    if controls:
-        trained |= controls.close(trained, way=result.way)
+    beside = controls.close(trained, way=result.way) if controls else {}
     if rule.local and trained:
         work.local.keep(work.modules, role.trains)
         trained = {name: work.local.take_out(name, packed) for name, packed in trained.items()}
     return Reply(
         site=site.name,
         name=order.name,
-        modules=trained,
+        modules=updates.code(trained) | beside,
         samples=samples,
         values={
             "loss": result.loss_mean,

@@ -30,6 +30,7 @@ from server.reply_journal import ReplyJournal
 from server.round_folder import Part
 from server.rounds import SiteLink
 from server.selection import chosen, draw_order
+from server.updates import with_tensors
 
 
 class Collector:
@@ -77,7 +78,7 @@ class Collector:
         if isinstance(task, GradientTask) and task.shares:
             shared, rows, able = self._statistics(asked, able)
         extras = self._rule.extras_of(task)
-        if extras:
+        if self._rule.hears_of_taken(task):
             shared = {**(shared or {}), **taken_marks(asked.checkpoint.history, phase=asked.name.phase)}
 
         def orders(nodes: list[int], attempt: int) -> dict[int, Order]:
@@ -253,6 +254,12 @@ class Collector:
         role = role_of(reply, task, site=site)
         trains = () if isinstance(task, ClosedFormTask) else role.trains
         layouts = {module: checkpoint.layouts[module] for module in trains}
+
+        def current(module: str) -> np.ndarray:
+            return np.memmap(checkpoint.path(module), dtype="<f4", mode="r")
+
+        # From here on a module is what it was trained to, however it came.
+        reply = with_tensors(reply, site=site, layouts=layouts, rule=self._rule, current=current)
         rest, measured = measured_of(reply) if order.measure else (reply, None)
         check_reply(
             rest,
@@ -260,7 +267,7 @@ class Collector:
             site=site,
             layouts=layouts,
             bounds=self._study.reply_bounds,
-            current=lambda module: np.memmap(checkpoint.path(module), dtype="<f4", mode="r"),
+            current=current,
             rule=self._rule,
         )
         check_sums(rest, site=site, expected=self._sums.of_training(task))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cardionets_core.config.study import Study
+from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask
 from cardionets_core.training.local_rule import local_rule
@@ -13,8 +14,6 @@ from server.aggregation import strategy_of
 from server.phase_order import tasks_of
 
 SCHEMA_VERSION = 1
-WIRE_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
-"""Of one parameter on the wire, but for the scales of int8."""
 PRIVACY = {"none": "none in this version: updates are neither masked nor noised"}
 
 
@@ -26,13 +25,15 @@ def plan_of(study: Study) -> dict[str, Any]:
     """
     tasks = tasks_of(study)
     strategy_of(study, tasks)
-    wire = WIRE_BYTES[study.exchange.precision]
-    # What a strategy sends beside each module is as large as the module, both ways.
-    times = 1 + len(local_rule(study).extras)
+    rule = local_rule(study)
     phases: list[dict[str, Any]] = []
     for task, phase in zip(tasks, study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
-        trained = wire * sum(sizes[name] for name in task.trains)
+        ordered = 4 * sum(sizes[name] for name in task.trains)
+        # Only what a site trained comes back in the study's precision.
+        update = sum(wire_bytes(rule.form, sizes[name]) for name in task.trains)
+        # What a strategy sends beside each module is as large as the module, both ways.
+        beside = 2 * len(rule.extras) * ordered
         phases.append(
             {
                 "task": task.name,
@@ -42,9 +43,9 @@ def plan_of(study: Study) -> dict[str, Any]:
                 "needs": sorted(task.needs),
                 "decomposes": task.decomposes,
                 # A closed-form task sends sums back instead of the module; they are not counted here.
-                "bytes_per_round_and_site": trained
+                "bytes_per_round_and_site": ordered
                 if isinstance(task, ClosedFormTask)
-                else 2 * times * trained,
+                else ordered + update + beside,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),
             }
         )
@@ -83,7 +84,7 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
     totals = content["totals"]
     yield (
         f"in all: {totals['rounds']} rounds · at most {totals['bytes_per_site'] / 1e6:.2f} MB a site, "
-        f"in {content['precision']}"
+        f"updates in {content['precision']}"
     )
     yield f"privacy: {content['privacy']}"
     if content["initial"]:

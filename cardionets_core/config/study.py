@@ -119,7 +119,7 @@ class Exchange(Document):
 
     precision: Literal["fp32", "bf16", "int8"] = Field(
         default="fp32",
-        description="of orders and updates; bf16 and int8 lose bits, int8 carries its error into the next",
+        description="of updates; bf16 and int8 lose bits, int8 carries its error into the next",
     )
 
 

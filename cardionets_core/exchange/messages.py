@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 
 from cardionets_core.errors import FormatTooNewError, OrderRefusedError, PeerError, ReplyRefusedError
+from cardionets_core.exchange.fields import Scalar, number, text, texts, whole
+from cardionets_core.exchange.precision import FORMS, NO_SCALES, Form
 from cardionets_core.exchange.tensors import Layout
 
 FORMAT_VERSION = 3
 
-Scalar = str | int | float
 Kind = Literal["census", "statistics", "train", "evaluate"]
 MEASURED = "measured/"
 """Begins the names of the metric sums in a reply to an order to train."""
@@ -59,10 +60,19 @@ class RoundName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedModule:
-    """A module's tensors on the wire: ``values`` is flat float32, laid out as ``layout`` says."""
+    """A module's tensors on the wire.
+
+    Attributes:
+        layout: names and shapes of the tensors.
+        values: flat float32, laid out so; of another form, the codes of the module's change.
+        form: ``fp32`` for the tensors themselves. Only a trained module of a reply may come in another one.
+        scales: of the form int8, a float32 a block of codes; else empty.
+    """
 
     layout: Layout
     values: np.ndarray
+    form: Form = "fp32"
+    scales: np.ndarray = field(default_factory=lambda: NO_SCALES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,21 +157,24 @@ def order_from_envelope(envelope: Envelope) -> Order:
     """
     try:
         name = _read_name(envelope.fields)
-        kind = _text(envelope.fields, "kind")
-        split = _text(envelope.fields, "split")
+        kind = text(envelope.fields, "kind")
+        split = text(envelope.fields, "split")
         if kind not in KINDS or split not in ("validation", "test"):
             raise OrderRefusedError("the order is of an unknown kind or split", where="order")
+        modules, frozen = _take_modules(envelope, "module"), _take_modules(envelope, "frozen")
+        if any(module.form != "fp32" for module in (*modules.values(), *frozen.values())):
+            raise OrderRefusedError("the order's modules are not in fp32", where="order")
         return Order(
             kind=kind,
             name=name,
-            study_json=_text(envelope.fields, "study"),
-            modules=_take_modules(envelope, "module"),
-            trained=_take_texts(envelope.fields, "trained"),
-            frozen=_take_texts(envelope.fields, "digest"),
-            frozen_modules=_take_modules(envelope, "frozen"),
+            study_json=text(envelope.fields, "study"),
+            modules=modules,
+            trained=texts(envelope.fields, "trained"),
+            frozen=texts(envelope.fields, "digest"),
+            frozen_modules=frozen,
             shared=_take_sums(envelope, "shared"),
             split=split,  # type: ignore[arg-type]
-            measure=_whole(envelope.fields, "measure") == 1,
+            measure=whole(envelope.fields, "measure") == 1,
         )
     except FormatTooNewError:
         raise
@@ -191,21 +204,21 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
     try:
         fields = envelope.fields
         return Reply(
-            site=_text(fields, "site"),
+            site=text(fields, "site"),
             name=_read_name(fields),
-            code=_text(fields, "code"),
+            code=text(fields, "code"),
             modules=_take_modules(envelope, "module"),
             samples={
-                key.removeprefix("samples/"): _whole(fields, key)
+                key.removeprefix("samples/"): whole(fields, key)
                 for key in fields
                 if key.startswith("samples/")
             },
             sums=_take_sums(envelope, "sum"),
             values={
-                key.removeprefix("value/"): _number(fields, key) for key in fields if key.startswith("value/")
+                key.removeprefix("value/"): number(fields, key) for key in fields if key.startswith("value/")
             },
-            facts=_text(fields, "facts"),
-            measure_code=_text(fields, "measure-code"),
+            facts=text(fields, "facts"),
+            measure_code=text(fields, "measure-code"),
         )
     except PeerError as error:
         raise ReplyRefusedError(error.what, where="reply") from error
@@ -222,7 +235,7 @@ def _name_fields(name: RoundName) -> dict[str, Scalar]:
 
 
 def _read_name(fields: Mapping[str, Scalar]) -> RoundName:
-    version = _whole(fields, "format")
+    version = whole(fields, "format")
     if version > FORMAT_VERSION:
         raise FormatTooNewError(
             f"the other side speaks format {version}, this side reads up to {FORMAT_VERSION}",
@@ -230,10 +243,10 @@ def _read_name(fields: Mapping[str, Scalar]) -> RoundName:
             remedy="upgrade CardioNets on this side",
         )
     return RoundName(
-        study_digest=_text(fields, "study-digest"),
-        phase=_whole(fields, "phase"),
-        round=_whole(fields, "round"),
-        attempt=_whole(fields, "attempt"),
+        study_digest=text(fields, "study-digest"),
+        phase=whole(fields, "phase"),
+        round=whole(fields, "round"),
+        attempt=whole(fields, "attempt"),
     )
 
 
@@ -243,15 +256,35 @@ def _put_modules(
     for name, module in modules.items():
         fields[f"layout/{prefix}/{name}"] = module.layout.to_json()
         arrays[f"{prefix}/{name}"] = module.values
+        # A module in fp32 travels as it always did: an array that is all, and no word on its form.
+        if module.form != "fp32":
+            fields[f"form/{prefix}/{name}"] = module.form
+        if module.scales.size:
+            arrays[f"scale/{prefix}/{name}"] = module.scales
 
 
 def _take_modules(envelope: Envelope, prefix: str) -> dict[str, PackedModule]:
     found: dict[str, PackedModule] = {}
     for key, values in envelope.arrays.items():
         if key.startswith(f"{prefix}/"):
-            layout = Layout.from_json(_text(envelope.fields, f"layout/{key}"))
-            found[key.removeprefix(f"{prefix}/")] = PackedModule(layout=layout, values=values)
+            layout = Layout.from_json(text(envelope.fields, f"layout/{key}"))
+            form = _form(envelope.fields, f"form/{key}")
+            scales = envelope.arrays.get(f"scale/{key}", NO_SCALES)
+            if scales.size and form != "int8":
+                raise PeerError(f"a module in {form} came with scales", where="exchange")
+            found[key.removeprefix(f"{prefix}/")] = PackedModule(
+                layout=layout, values=values, form=form, scales=scales
+            )
     return found
+
+
+def _form(fields: Mapping[str, Scalar], key: str) -> Form:
+    if key not in fields:
+        return "fp32"
+    named: list[Form] = [form for form in FORMS if form == text(fields, key)]
+    if not named:
+        raise PeerError("a module came in an unknown form", where="exchange")
+    return named[0]
 
 
 def _put_sums(arrays: dict[str, np.ndarray], prefix: str, sums: Mapping[str, np.ndarray]) -> None:
@@ -264,30 +297,3 @@ def _take_sums(envelope: Envelope, prefix: str) -> dict[str, np.ndarray]:
         for key, value in envelope.arrays.items()
         if key.startswith(f"{prefix}/")
     }
-
-
-def _take_texts(fields: Mapping[str, Scalar], prefix: str) -> dict[str, str]:
-    return {
-        key.removeprefix(f"{prefix}/"): _text(fields, key) for key in fields if key.startswith(f"{prefix}/")
-    }
-
-
-def _text(fields: Mapping[str, Scalar], key: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str):
-        raise PeerError(f"the field {key} is missing or not text", where="exchange")
-    return value
-
-
-def _whole(fields: Mapping[str, Scalar], key: str) -> int:
-    value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise PeerError(f"the field {key} is missing or not a whole number", where="exchange")
-    return value
-
-
-def _number(fields: Mapping[str, Scalar], key: str) -> float:
-    value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PeerError(f"the field {key} is missing or not a number", where="exchange")
-    return float(value)

@@ -1,4 +1,4 @@
-"""What a study's strategy asks of the sites' own training, known from the study's document alone (step 7).
+"""What a study's strategy and wire precision ask of the sites' training, known from the study alone (step 7).
 
 Comes in: a study. Goes out: a ``LocalRule``, the same at the coordinator and at every site. How replies are
 combined is the strategies' business and is not known here.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from cardionets_core.config.study import Phase, Scalar, Study
 from cardionets_core.errors import ConfigError
 from cardionets_core.exchange.messages import PERSONAL
+from cardionets_core.exchange.precision import Form
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.tasks.base import GradientTask, Task
 
@@ -42,6 +43,7 @@ class LocalRule:
         personal: patterns over modules of which the site trains a copy of its own.
         pull: weight of the proximal term that draws the personal copy to the global model.
         reports: values that a training reply must hold beside its steps, each finite and not negative.
+        form: in which trained modules leave the site; other than ``fp32`` they leave as their change.
     """
 
     mu: float = 0.0
@@ -50,6 +52,16 @@ class LocalRule:
     personal: tuple[str, ...] = ()
     pull: float = 0.0
     reports: tuple[str, ...] = ()
+    form: Form = "fp32"
+
+    @property
+    def carries(self) -> bool:
+        """Whether a site adds what an update has lost to its next one."""
+        return self.form == "int8"
+
+    def hears_of_taken(self, task: Task) -> bool:
+        """Whether an order to train tells which replies entered the model: the site's state hangs on it."""
+        return isinstance(task, GradientTask) and bool(self.extras or self.carries)
 
     def keeps(self, module: str, tensor: str) -> bool:
         """Whether a tensor stays at the site."""
@@ -98,6 +110,10 @@ def local_rule(study: Study) -> LocalRule:
     Raises:
         ConfigError: an option that the sites read is wrong, or a phase's optimiser does not fit the strategy.
     """
+    return replace(_of_strategy(study), form=study.exchange.precision)
+
+
+def _of_strategy(study: Study) -> LocalRule:
     name = study.aggregation.strategy
     options = {**SITE_OPTIONS.get(name, {}), **study.aggregation.options}
     match name:

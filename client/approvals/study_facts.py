@@ -12,6 +12,7 @@ from typing import Any
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.config.study import Phase, Study, study_from_json
+from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
 from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
@@ -19,8 +20,6 @@ from cardionets_core.training.local_rule import local_rule
 from client.approvals.differences import key_changes
 from client.approvals.store import STUDY, ApprovalStore
 
-WIRE_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
-"""Bytes of one value of an update; scales of int8 are few and not counted."""
 SUM_BYTES = 8
 
 
@@ -82,9 +81,9 @@ def _phase_facts(
 ) -> dict[str, Any]:
     update, rule = 0, local_rule(study)
     if isinstance(task, GradientTask):
-        # What the strategy sends beside a module is as large as the module.
-        values = (1 + len(rule.extras)) * sum(_size(name, study.preset) for name in task.trains)
-        update = WIRE_BYTES[study.exchange.precision] * values
+        # What the strategy sends beside a module is as large as the module, and exact.
+        sizes = [_size(name, study.preset) for name in task.trains]
+        update = sum(wire_bytes(rule.form, size) + 4 * len(rule.extras) * size for size in sizes)
     training, shared = sums.of_training(task), _shared(task, sums)
     measured = rule.metric_shapes(task, sums.of_metrics(task))
     return {

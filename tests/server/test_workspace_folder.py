@@ -88,12 +88,15 @@ def test_the_plan_of_a_workspace_tells_what_changed_since_it_was_approved(run, h
     assert "seed: 1 -> 2" in told and "phases.3.rounds: 1 -> 4" in told
 
 
-def test_half_the_bytes_travel_in_bf16(run, home):
-    full = [phase["bytes_per_round_and_site"] for phase in answer(run, "plan", home)["phases"]]
+def test_half_the_bytes_of_the_updates_travel_in_bf16_and_the_orders_as_before(run, home):
+    full = answer(run, "plan", home)["phases"]
     study = home / "study.yaml"
     study.write_text(study.read_text().replace("precision: fp32", "precision: bf16"))
-    half = [phase["bytes_per_round_and_site"] for phase in answer(run, "plan", home)["phases"]]
-    assert [2 * each for each in half] == full
+    half = answer(run, "plan", home)["phases"]
+    for before, now in zip(full, half, strict=True):
+        # The order is half of it; a task that adds sums has no update.
+        share = 1.0 if before["task"] == "probe" else 0.75
+        assert now["bytes_per_round_and_site"] == share * before["bytes_per_round_and_site"]
 
 
 def test_changes_are_none_for_equals_and_mirror_when_swapped(home):
