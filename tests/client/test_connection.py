@@ -274,10 +274,10 @@ def test_the_clock_is_judged_as_the_link_judges_it(coordinator, tmp_path, ahead_
 
 def test_a_slow_answer_is_no_wrong_clock():
     answer = Answer(
-        status=200, body=b"", date=email.utils.formatdate(1000.0, usegmt=True), asked_s=1010.0, took_s=20.0
+        status=200, body=b"", date=email.utils.formatdate(1000.0, usegmt=True), asked_s=1200.0, took_s=400.0
     )
     assert judge_clock(answer).problems == []
-    quick = Answer(status=200, body=b"", date=answer.date, asked_s=1010.0, took_s=0.1)
+    quick = Answer(status=200, body=b"", date=answer.date, asked_s=1200.0, took_s=0.1)
     assert [problem.code for problem in judge_clock(quick).problems] == ["machine-unfit"]
     assert judge_clock(Answer(status=200, body=b"", date="", asked_s=0, took_s=0)).facts == {
         "clock_ahead_s": None
