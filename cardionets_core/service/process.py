@@ -87,15 +87,17 @@ class Watched:
 
     def step(self, *, may_start: bool) -> bool:
         """Look once: note an end, start what is due. Returns whether anything changed."""
-        changed = self._note_end()
-        if self.alive:
+        if self._process is not None:
+            if self._note_end():
+                return True  # told before it is started again
             ready = self.spec.ready is None or self.spec.ready()
-            changed |= ready != self.is_ready
+            changed = ready != self.is_ready
             self.is_ready = ready
-        elif may_start and time.monotonic() >= self._not_before:
+            return changed
+        if may_start and time.monotonic() >= self._not_before:
             self._start()
-            changed = True
-        return changed
+            return True
+        return False
 
     def end(self) -> None:
         """End it with all that it started."""
