@@ -80,8 +80,8 @@ class Watched:
 
     @property
     def state(self) -> str:
-        """``ready``, ``starting``, ``waiting`` (for a restart or for others) or ``stopped``."""
-        if self.alive:
+        """``ready``, ``starting`` or ``waiting`` (for a restart or for others), as of the last look."""
+        if self._process is not None:
             return "ready" if self.is_ready else "starting"
         return "waiting"
 

@@ -85,7 +85,7 @@ def test_a_killed_process_is_started_again_and_all_end_with_the_supervisor(tmp_p
         assert running_service(tmp_path)["processes"]["one"]["state"] in ("ready", "starting", "waiting")
     assert not psutil.pid_exists(second["pid"])
     assert running_service(tmp_path) is None
-    assert any("ended with -9" in line for line in running.told)
+    assert any("ended with -9" in line for line in running.told), running.told
 
 
 def test_a_process_that_keeps_dying_waits_longer_each_time(tmp_path):
