@@ -67,12 +67,14 @@ class Deployment:
     Attributes:
         server: the coordinator's folder.
         sites: site to its folder.
+        host: where sites reach the coordinator.
         told: called with every command line before it is run.
         environment: more variables for every command.
     """
 
     server: Path
     sites: Mapping[str, Path]
+    host: str = "127.0.0.1"
     told: Callable[[str], None] = lambda line: None
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -91,7 +93,7 @@ class Deployment:
         Raises:
             ServiceDownError: it failed, and ``check`` was asked for.
         """
-        command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
+        command = self.command(program, [str(argument) for argument in arguments])
         self.told(" ".join([program, *map(str, arguments)]))
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=COMMAND_S, check=False, cwd=cwd,
@@ -104,13 +106,15 @@ class Deployment:
             )
         return Done(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
+    def command(self, program: str, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs one of the three programs."""
+        return [str(Path(sys.executable).with_name(program)), *arguments]
+
     def set_up(self, study: Mapping[str, Any], *, sites: Sequence[str] | None = None) -> None:
         """From nothing to admitted sites: ``init``, ``request``, ``admit``, ``init --kit``, ``approve``."""
         outer, inner, health = free_ports(3)
-        self.run("cardionets-server", "init", self.server, "--address", f"127.0.0.1:{outer}")
-        self.change_server(
-            listen_host="127.0.0.1", inner_port=inner, health_port=health, minimum_free_bytes=0
-        )
+        self.run("cardionets-server", "init", self.server, "--address", f"{self.host}:{outer}")
+        self.change_server(listen_host=self.host, inner_port=inner, health_port=health, minimum_free_bytes=0)
         (self.server / "study.yaml").write_text(yaml.safe_dump(dict(study)), encoding="utf-8")
         self.run("cardionets-server", "plan", self.server, "--approve")
         self.run("cardionets-server", "package", self.server)

@@ -10,8 +10,9 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ def small_study(seed: int, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return Study.model_validate(study).model_dump(mode="json")
+
+
+def copy_hospital(source: Path, target: Path) -> None:
+    """A hospital's data and document, without its place in a federation."""
+    of_federation = ("trust", "connection.yaml", "approvals", "node", "logs", "service", "package", "state")
+    ignored = shutil.ignore_patterns(*of_federation, "*.request")
+    shutil.copytree(source, target, ignore=ignored, copy_function=shutil.copy2, dirs_exist_ok=True)
 
 
 class Field(Deployment):
@@ -131,18 +139,8 @@ class Field(Deployment):
 
     def add_site(self, name: str, folder: Path, *, like: str) -> None:
         """A further hospital, as yet unknown to the coordinator, with a copy of another's data."""
-        ignored = shutil.ignore_patterns(
-            "trust",
-            "connection.yaml",
-            "approvals",
-            "node",
-            "logs",
-            "service",
-            "package",
-            "state",
-            "*.request",
-        )
-        shutil.copytree(self.sites[like], folder, ignore=ignored, copy_function=shutil.copy2)
+        copy_hospital(self.sites[like], folder)
+        shutil.rmtree(folder / "cache")
         document = yaml.safe_load((folder / "site.yaml").read_text()) | {"site": name}
         (folder / "site.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
         prepare(read_site(folder / "site.yaml"))
@@ -172,6 +170,94 @@ class Field(Deployment):
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(doomed, timeout=10)
+
+
+NAMESPACE = "cardionets-gamma"
+WIRE = "cardionets0"
+HOST, FAR = "10.203.77.1", "10.203.77.2"
+
+
+class RoughField(Field):
+    """Gamma lives in a network namespace of its own; the coordinator and beta have small disks."""
+
+    host = HOST
+
+    def command(self, program: str, arguments: Sequence[str]) -> list[str]:
+        """Whatever gamma's IT types, it types on gamma's machine."""
+        typed = super().command(program, arguments)
+        gamma = str(self.sites["gamma"])
+        if program == "cardionets-client" and any(gamma in argument for argument in arguments):
+            return ["ip", "netns", "exec", NAMESPACE, *typed]
+        return typed
+
+    @staticmethod
+    def cut() -> None:
+        """No packet passes between gamma and the coordinator."""
+        ip("link", "set", WIRE, "down")
+
+    @staticmethod
+    def slow(rate: str) -> None:
+        """Both directions of gamma's wire pass so much and no more."""
+        shape = ("root", "tbf", "rate", rate, "burst", "16kb", "latency", "800ms")
+        subprocess.run(["tc", "qdisc", "replace", "dev", WIRE, *shape], check=True)
+        subprocess.run(["tc", "-n", NAMESPACE, "qdisc", "replace", "dev", "eth0", *shape], check=True)
+
+    @staticmethod
+    def mend() -> None:
+        """The wire is whole and fast."""
+        ip("link", "set", WIRE, "up")
+        for tc in (
+            ["tc", "qdisc", "del", "dev", WIRE],
+            ["tc", "-n", NAMESPACE, "qdisc", "del", "dev", "eth0"],
+        ):
+            subprocess.run([*tc, "root"], check=False, capture_output=True)
+
+    def fill_disk(self, owner: str) -> Path:
+        """Leave not one byte on the disk of the server or of beta; returns what to delete."""
+        filler = (self.server.parent if owner == "server" else self.sites[owner]) / "filler"
+        with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
+            for size in (1 << 20, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while handle.write(bytes(size)) == size:
+                        pass
+        return filler
+
+
+def ip(*arguments: str) -> None:
+    """iproute2."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def wire() -> Iterator[None]:
+    """A pair of network interfaces between this machine and a namespace."""
+    subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
+    ip("netns", "add", NAMESPACE)
+    try:
+        ip("link", "add", WIRE, "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
+        ip("addr", "add", f"{HOST}/30", "dev", WIRE)
+        ip("link", "set", WIRE, "up")
+        for arguments in (
+            ("addr", "add", f"{FAR}/30", "dev", "eth0"),
+            ("link", "set", "eth0", "up"),
+            ("link", "set", "lo", "up"),
+        ):
+            ip("-n", NAMESPACE, *arguments)
+        yield
+    finally:
+        ip("netns", "del", NAMESPACE)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, *, megabytes: int) -> Iterator[None]:
+    """A real file system of little room."""
+    folder.mkdir(parents=True)
+    options = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    subprocess.run(options, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -226,15 +312,50 @@ def made_field(
 @pytest.fixture
 def field(made_field: Field) -> Iterator[Field]:
     """The deployment, up and idle; ended afterwards, whatever the test left."""
-    for log in (made_field.workspace.logs, *(made_field.site(name).logs for name in SITES)):
+    with up(made_field):
+        yield made_field
+
+
+@contextlib.contextmanager
+def up(made: Field) -> Iterator[None]:
+    """Start a deployment and wait for its sites; end it afterwards."""
+    for log in (made.workspace.logs, *(made.site(name).logs for name in SITES)):
         shutil.rmtree(log, ignore_errors=True)
     try:
-        made_field.start()
-        made_field.wait(
-            lambda: all(made_field.row(name)["connected"] for name in SITES),
+        made.start()
+        made.wait(
+            lambda: all(made.row(name)["connected"] for name in SITES),
             seconds=120,
             what="all sites are connected",
         )
-        yield made_field
+        yield
     finally:
-        made_field.stop()
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def made_rough_field(
+    hospitals: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RoughField]:
+    """A deployment on small disks, with one hospital behind a wire of its own; set up and not started."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces and file systems need root and iproute2")
+    base = tmp_path_factory.mktemp("rough")
+    sites = {name: base / name for name in SITES}
+    with small_disk(base / "coordinator", megabytes=400), small_disk(base / "beta", megabytes=200), wire():
+        for name, folder in hospitals.items():
+            copy_hospital(folder, sites[name])
+            prepare(read_site(sites[name] / "site.yaml"))
+        made = RoughField(server=base / "coordinator" / "study", sites=sites)
+        made.set_up(small_study(1))
+        yield made
+
+
+@pytest.fixture
+def rough_field(made_rough_field: RoughField) -> Iterator[RoughField]:
+    """The rough deployment, up and idle."""
+    with up(made_rough_field):
+        try:
+            yield made_rough_field
+        finally:
+            made_rough_field.mend()

@@ -1,0 +1,82 @@
+"""A wire that is cut or slow, and full disks: real ones, in a namespace and on small file systems."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+
+import pytest
+
+pytestmark = pytest.mark.system
+SEEDS = itertools.count(700)
+STUDY_S = 1200.0
+CUT_S = 60.0
+
+
+@pytest.fixture
+def study(rough_field):
+    return rough_field.small_study(next(SEEDS))
+
+
+def in_second_round(out):
+    return (out / "checkpoints" / "00-00001" / "state.json").exists()
+
+
+def check_whole(field, out, study, undisturbed):
+    """The study completed, every round once, with the model of an undisturbed run."""
+    assert field.outcome(seconds=STUDY_S)["state"] == "completed"
+    result = json.loads((out / "result.json").read_text())
+    assert [entry["round"] for entry in result["rounds"]] == [1, 2, 3]
+    assert result["model_digest"] == undisturbed(study)
+    return result
+
+
+def test_a_network_cut_of_a_minute(rough_field, study, undisturbed):
+    out = rough_field.begin(study)
+    rough_field.until(lambda: in_second_round(out))
+    rough_field.until(lambda: rough_field.orders_in_work("gamma"))
+    rough_field.cut()
+    time.sleep(CUT_S)
+    assert not (out / "checkpoints" / "00-00002").exists(), "gamma was not needed, or not cut off"
+    rough_field.mend()
+    check_whole(rough_field, out, study, undisturbed)
+
+
+def test_a_slow_link(rough_field, study, undisturbed):
+    rough_field.slow("2mbit")
+    out = rough_field.begin(study)
+    check_whole(rough_field, out, study, undisturbed)
+
+
+def test_a_full_disk_at_a_site(rough_field, study, undisturbed):
+    out = rough_field.begin(study)
+    rough_field.until(lambda: in_second_round(out))
+    filler = rough_field.fill_disk("beta")
+    rough_field.until(lambda: rough_field.row("beta")["code"] == "storage-failed")
+    filler.unlink()
+    check_whole(rough_field, out, study, undisturbed)
+
+
+def test_a_full_disk_at_the_coordinator(rough_field, study, undisturbed):
+    out = rough_field.begin(study)
+    rough_field.until(lambda: in_second_round(out))
+    finished = sorted(path.name for path in (out / "checkpoints").iterdir())
+    filler = rough_field.fill_disk("server")
+    try:
+        time.sleep(45.0)
+        rough_field.until(lambda: rough_field.status()["study"]["state"] != "completed")
+    finally:
+        filler.unlink()
+    assert finished == sorted(path.name for path in (out / "checkpoints").iterdir())[: len(finished)]
+    state = rough_field.until(lambda: settled(rough_field), seconds=STUDY_S)
+    if state == "paused":
+        result = json.loads((out / "result.json").read_text())
+        assert result["paused"]["code"] == "storage-failed"
+        rough_field.run("cardionets-server", "resume", rough_field.server)
+    check_whole(rough_field, out, study, undisturbed)
+
+
+def settled(field):
+    state = field.status()["study"]["state"]
+    return state if state in ("completed", "paused", "failed") else None
