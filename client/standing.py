@@ -27,6 +27,7 @@ TELLING = (
     ("Failed to initialize the connection", "not connected"),
     ("not-admitted", "not admitted"),
     ("certificate-invalid", "certificate refused"),
+    ("signature-refused", "signature refused: is the clock right?"),
     ("could not be verified", "waits for approval of code"),
     ("could not verify the FAB", "waits for approval of code"),
 )

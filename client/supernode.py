@@ -5,7 +5,7 @@
 Runs from the site's installed code, in a process of its own: what is judged here is bytes, none of which is
 imported or unpacked before. Flower's ``--trusted-entities`` does the refusing, with its code INVALID_FAB;
 this module gives it a signature for approved bundles and none for others, which wait in ``pending``.
-All names of Flower that are not public stand in this file; a test names the version they were read in.
+All names of Flower that are not public stand in this file and in refused.py; a test names the version they were read in.
 """
 
 from __future__ import annotations
@@ -139,6 +139,9 @@ def guard_flower(guard: Guard, *, poll_s: float) -> None:
     """
     import flwr.supernode.start_client_internal
 
+    from client.refused import tell_refusals
+
+    tell_refusals()
     flower: Any = flwr.supernode.start_client_internal
 
     connect, pull = flower.http_request_response, flower._pull_and_store_message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import shutil
 import subprocess
@@ -18,16 +19,18 @@ from client.service import processes
 from simulation.deployment import free_ports
 
 pytestmark = pytest.mark.system
+NUMBERS = itertools.count(1)
 HEARTBEAT_S = 45.0
 """A SuperNode is heard every 30 s at most; within one heartbeat a revoked one is out."""
 
 
 @pytest.fixture
 def delta(field, tmp_path):
-    """A fourth hospital, not admitted yet."""
-    field.add_site("delta", tmp_path / "delta", like="gamma")
-    yield field.site("delta")
-    field.remove_site("delta")
+    """A fourth hospital, not admitted yet; a name that was revoked once is not given again."""
+    name = f"delta{next(NUMBERS)}"
+    field.add_site(name, tmp_path / name, like="gamma")
+    yield field.site(name)
+    field.remove_site(name)
 
 
 def link_of(field, name):
@@ -35,44 +38,47 @@ def link_of(field, name):
 
 
 def test_a_site_is_added_renewed_and_revoked_and_no_other_is_touched(field, delta):
-    before = {name: field.process(name, "supernode") for name in field.sites_in_order}
-    field.admit("delta")
-    field.start_site("delta")
-    field.until(lambda: field.row("delta")["connected"], seconds=60)
+    name = delta.root.name
+    before = {site: field.process(site, "supernode") for site in field.sites_in_order}
+    field.admit(name)
+    field.start_site(name)
+    field.until(lambda: field.row(name)["connected"], seconds=60)
     key = (delta.trust / "site.key").read_bytes()
-    ends = field.row("delta")["certificate_days_left"]
+    ends = field.row(name)["certificate_days_left"]
 
     field.change_server(certificates={"site_days": 500})
-    field.run("cardionets-server", "renew", field.server, "--site", "delta")
-    kit = field.workspace.kits / "delta-kit.zip"
+    field.run("cardionets-server", "renew", field.server, "--site", name)
+    kit = field.workspace.kits / f"{name}-kit.zip"
     field.run("cardionets-client", "init", "--kit", kit, delta.root)
     assert (delta.trust / "site.key").read_bytes() == key
-    assert field.row("delta")["certificate_days_left"] > ends + 50
-    assert field.row("delta")["connected"]
+    assert field.row(name)["certificate_days_left"] > ends + 50
+    assert field.row(name)["connected"]
 
     reason = "left the consortium"
-    field.run("cardionets-server", "revoke", field.server, "--site", "delta", "--reason", reason, "--yes")
-    field.until(lambda: link_of(field, "delta") == "not admitted", seconds=HEARTBEAT_S)
-    assert field.row("delta")["status"] == "revoked" and not field.row("delta")["connected"]
-    assert {name: field.process(name, "supernode") for name in field.sites_in_order} == before
-    assert all(field.row(name)["connected"] for name in field.sites_in_order)
+    field.run("cardionets-server", "revoke", field.server, "--site", name, "--reason", reason, "--yes")
+    field.until(lambda: link_of(field, name) == "not admitted", seconds=HEARTBEAT_S)
+    assert field.row(name)["status"] == "revoked" and not field.row(name)["connected"]
+    assert {site: field.process(site, "supernode") for site in field.sites_in_order} == before
+    assert all(field.row(site)["connected"] for site in field.sites_in_order)
 
 
 def test_a_supernode_that_was_never_admitted_stays_outside(field, delta):
-    field.run("cardionets-client", "request", "--site", "delta", "--out", delta.root)
+    name = delta.root.name
+    field.run("cardionets-client", "request", "--site", name, "--out", delta.root)
     alpha = field.site("alpha")
-    connection = yaml.safe_load(alpha.connection_yaml.read_text()) | {"site": "delta"}
+    connection = yaml.safe_load(alpha.connection_yaml.read_text()) | {"site": name}
     connection |= dict(zip(("runtime_port", "health_port"), free_ports(2), strict=True))
     delta.connection_yaml.write_text(yaml.safe_dump(connection))
-    for name in ("ca.crt", "site.crt"):
-        shutil.copyfile(alpha.trust / name, delta.trust / name)
+    for file in ("ca.crt", "site.crt"):
+        shutil.copyfile(alpha.trust / file, delta.trust / file)
     field.run("cardionets-client", "start", delta.root, "--background", check=False)
-    field.until(lambda: link_of(field, "delta") == "not admitted", seconds=60)
-    assert "delta" not in {site["site"] for site in field.status()["sites"]}
+    field.until(lambda: link_of(field, name) == "not admitted", seconds=60)
+    assert name not in {site["site"] for site in field.status()["sites"]}
 
 
 def test_a_wrong_authority_is_refused_by_the_site(field, delta, tmp_path):
-    field.admit("delta")
+    name = delta.root.name
+    field.admit(name)
     other = tmp_path / "other"
     field.run("cardionets-server", "init", other, "--address", "127.0.0.1:1")
     field.run("cardionets-server", "provision", other)
@@ -81,33 +87,35 @@ def test_a_wrong_authority_is_refused_by_the_site(field, delta, tmp_path):
     done = field.run("cardionets-client", "check", "--site", delta.site_yaml, "--format", "json", check=False)
     codes = {problem["code"] for problem in done.json()["problems"]}
     assert "certificate-invalid" in codes
-    assert field.row("delta")["heartbeat_s_ago"] is None
+    assert field.row(name)["heartbeat_s_ago"] is None
 
 
 def test_a_site_whose_certificate_has_expired_is_refused_until_it_is_renewed(field, delta):
-    field.admit("delta")
+    name = delta.root.name
+    field.admit(name)
     registry = field.workspace.trust / "sites.json"
     rows = json.loads(registry.read_text())
     past = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     for row in rows:
-        if row["site"] == "delta":
+        if row["site"] == name:
             row["not_after"] = past
     registry.write_text(json.dumps(rows))
     field.run("cardionets-client", "start", delta.root, "--background", check=False)
-    field.until(lambda: link_of(field, "delta") == "certificate refused", seconds=60)
-    field.run("cardionets-server", "renew", field.server, "--site", "delta")
-    field.until(lambda: field.row("delta")["connected"], seconds=90)
+    field.until(lambda: link_of(field, name) == "certificate refused", seconds=60)
+    field.run("cardionets-server", "renew", field.server, "--site", name)
+    field.until(lambda: field.row(name)["connected"], seconds=90)
 
 
 @pytest.mark.parametrize("skew_s, gets_in", [(60, True), (-60, True), (600, False), (-600, False)])
 def test_a_clock_that_is_wrong_by_a_minute_or_ten(field, delta, tmp_path, skew_s, gets_in):
-    field.admit("delta")
+    name = delta.root.name
+    field.admit(name)
     with supernode_with_wrong_clock(delta, skew_s, log=tmp_path / "skewed.log") as process:
         if gets_in:
-            field.until(lambda: field.row("delta")["connected"], seconds=60)
+            field.until(lambda: field.row(name)["connected"], seconds=60)
         else:
             assert process.wait(60) != 0, "it was let in"
-            assert not field.row("delta")["connected"]
+            assert not field.row(name)["connected"]
             assert "401" in (tmp_path / "skewed.log").read_text()
 
 
