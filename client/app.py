@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cardionets_core.audit.durable import is_disk_fault
+from cardionets_core.durable import is_disk_fault
 from cardionets_core.errors import CardioNetsError, ConfigError, OrderRefusedError, StorageFailedError
 from cardionets_core.exchange.messages import (
     Envelope,

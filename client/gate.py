@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from cardionets_core.audit import journal
-from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.site import SiteConfig
+from cardionets_core.durable import on_disk
 from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
 from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply, reply_to_envelope
 from cardionets_core.training.local_rule import LocalRule

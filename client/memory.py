@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cardionets_core.audit.durable import on_disk, sync_file, sync_folder
+from cardionets_core.durable import on_disk, sync_file, sync_folder
 from cardionets_core.errors import CheckpointError
 from cardionets_core.training.memory import State
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cardionets_core.audit.durable import on_disk
+from cardionets_core.durable import on_disk
 from cardionets_core.errors import FrozenModuleMissingError, OrderRefusedError, PeerError
 from cardionets_core.exchange.messages import Order, PackedModule
 from cardionets_core.exchange.tensors import Layout, layout_of, module_digest, pack, unpack

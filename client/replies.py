@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from cardionets_core.audit.durable import on_disk, place_folder, sync_file, write_whole
+from cardionets_core.durable import on_disk, place_folder, sync_file, write_whole
 from cardionets_core.errors import CardioNetsError
 from cardionets_core.exchange.messages import (
     Envelope,

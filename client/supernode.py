@@ -5,7 +5,7 @@
 Runs from the site's installed code, in a process of its own: what is judged here is bytes, none of which is
 imported or unpacked before. Flower's ``--trusted-entities`` does the refusing, with its code INVALID_FAB;
 this module gives it a signature for approved bundles and none for others, which wait in ``pending``.
-All names of Flower that are not public stand in this file and in refused.py; a test names the version they were read in.
+All names of Flower that are not public stand here and in refused.py; a test names the version they are of.
 """
 
 from __future__ import annotations

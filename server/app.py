@@ -14,13 +14,14 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from cardionets_core.audit.durable import on_disk, write_json, write_whole
 from cardionets_core.config.study import Study, read_study
+from cardionets_core.durable import on_disk, write_json, write_whole
 from cardionets_core.errors import CardioNetsError, ConfigError
 from cardionets_core.service.state import only_one
 from server.checkpoints import export_model
 from server.link.transfer import move_bytes_sparingly
 from server.link.wanted import RESULT, RUN_LOCK
+from server.memory import young_heap
 from server.progress import Progress, line, silent
 from server.report import result_of
 from server.rounds import SiteLink
@@ -63,7 +64,8 @@ def run_study(
     with on_disk(folder, keeps="nothing was begun"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", (study.to_json() + "\n").encode())
-    with only_one(folder, name=RUN_LOCK, what="a run of this study", patience_s=OTHER_RUN_S):
+    one_run = only_one(folder, name=RUN_LOCK, what="a run of this study", patience_s=OTHER_RUN_S)
+    with one_run, young_heap():
         return _run_alone(grid, study, folder, progress, track, initial, minimum_free_bytes)
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from cardionets_core.audit.durable import on_disk, place_folder, sync_file, write_json, write_whole
 from cardionets_core.config.study import Study
+from cardionets_core.durable import on_disk, place_folder, sync_file, write_json, write_whole
 from cardionets_core.errors import CheckpointError, PeerError
 from cardionets_core.exchange.tensors import Layout, module_digest
 from cardionets_core.training.model_folder import MODEL

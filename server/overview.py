@@ -37,6 +37,7 @@ def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, A
     return {
         "schema_version": SCHEMA_VERSION,
         "address": workspace.config().address,
+        "warn_days": workspace.config().certificates.warn_days,
         "service": _service(service),
         "sites": _sites(workspace, study, now_s=now),
         "study": study,
@@ -53,7 +54,7 @@ def overview_lines(content: dict[str, Any]) -> list[str]:
     lines += _study_lines(content["study"])
     lines.append("sites" if content["sites"] else "sites: none admitted yet")
     for site in content["sites"]:
-        lines.append("  " + _site_line(site))
+        lines.append("  " + _site_line(site, warn_days=content["warn_days"]))
     for failure in content["failures"]:
         lines.append(f"! {failure['where']}: {failure['what']}")
         if failure.get("remedy"):
@@ -141,7 +142,7 @@ def tail_of(log: str) -> str:
     return lines[-1].strip() if lines else "it wrote nothing"
 
 
-def _site_line(site: dict[str, Any]) -> str:
+def _site_line(site: dict[str, Any], *, warn_days: float) -> str:
     if site["status"] != "admitted":
         return f"{site['site']}: {site['status']}"
     words = ["admitted"]
@@ -157,7 +158,7 @@ def _site_line(site: dict[str, Any]) -> str:
         words.append(f"{sum(site['patients'].values())} patients")
     if site["code"]:
         words.append(f"last code {site['code']}")
-    if site["certificate_days_left"] < 45:
+    if site["certificate_days_left"] < warn_days:
         words.append(f"certificate ends in {site['certificate_days_left']:.0f} days")
     return f"{site['site']}: " + " · ".join(words)
 

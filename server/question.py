@@ -7,16 +7,15 @@ judges a reply.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cardionets_core.errors import UnreachableError
 from cardionets_core.exchange.messages import Order
+from server.memory import give_back
 from server.rounds import LATE, Answer, SiteLink, Waiting, pauses
 
-COLLECT_BYTES = 4_000_000
 TTL_SPARE_S = 60.0
 
 
@@ -79,12 +78,10 @@ class Question:
                     continue
                 arrived = True
                 del self._waiting[message_id]
-                large = answer.nbytes > COLLECT_BYTES
+                nbytes = answer.nbytes
                 yield answer, sent.order
                 del answer
-                if large:
-                    # Flower's records refer to themselves; without this, replies pile up in memory.
-                    gc.collect()
+                give_back(nbytes)
             if time.monotonic() >= until or not self._waiting:
                 break
             self._tell(until)

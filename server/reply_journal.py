@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from cardionets_core.audit import journal
-from cardionets_core.audit.durable import on_disk
+from cardionets_core.durable import on_disk
 from cardionets_core.exchange.messages import Order
 
 JOURNAL = "journal.jsonl"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from cardionets_core.audit.durable import on_disk, write_json
+from cardionets_core.durable import on_disk, write_json
 from cardionets_core.exchange.messages import RoundName
 from server.round_store import RoundStore
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.study import Study
+from cardionets_core.durable import on_disk
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.tasks import MeasureTask, Task
 from server.aggregation import population_of

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cardionets_core.audit.durable import on_disk, place_folder, write_whole
+from cardionets_core.durable import on_disk, place_folder, write_whole
 from cardionets_core.exchange.messages import Reply
 from strategies.strategy import StoredModule
 

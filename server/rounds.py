@@ -7,7 +7,6 @@ moment is asked again for a bounded time.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from flwr.serverapp import Grid
 
 from cardionets_core.errors import CodeNotApprovedError, ReplyRefusedError, UnreachableError
 from cardionets_core.exchange.messages import Order, Reply, order_to_envelope, reply_from_envelope
+from server.memory import give_back
 from server.records import from_records, to_records
 
 LATE = "late"
@@ -109,10 +109,14 @@ class SiteLink:
         if not orders:
             return {}
         content: dict[int, RecordDict] = {}
+        nbytes = 0
         for order in orders.values():
             # Sites that get the same order share one record, so a broadcast is held once.
             if id(order) not in content:
-                content[id(order)] = to_records(order_to_envelope(order))
+                envelope = order_to_envelope(order)
+                nbytes += envelope.nbytes
+                content[id(order)] = to_records(envelope)
+                del envelope
 
         def send() -> dict[str, int]:
             messages = [
@@ -134,7 +138,7 @@ class SiteLink:
 
         pushed = self._patiently(send, "sending orders")
         content.clear()
-        gc.collect()  # Flower's records refer to themselves
+        give_back(nbytes)
         return pushed
 
     def pull(self, message_id: str, *, node: int, seconds: float) -> Answer | None:

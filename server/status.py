@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from cardionets_core.audit.durable import write_json
 from cardionets_core.config.study import Study
+from cardionets_core.durable import write_json
 from cardionets_core.errors import CardioNetsError
 from server.best_rounds import best_rounds, value_of
 from server.checkpoint import Checkpoint

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cardionets_core.audit.durable import on_disk
 from cardionets_core.config.study import Study
+from cardionets_core.durable import on_disk
 from cardionets_core.errors import CardioNetsError, QuorumNotMetError, StorageFailedError
 from server.aggregation import strategy_of
 from server.best_rounds import value_of

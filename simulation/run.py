@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cardionets_core.audit.durable import write_json
 from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.prepare import prepare
+from cardionets_core.durable import write_json
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
 from server.app import RESULT
 from server.report import finite

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,19 +22,6 @@ SCHEMA_VERSION = 1
 STATE = "service.json"
 LOCK = "service.lock"
 SAME_START_S = 2.0
-
-
-def write_json(path: Path, content: dict[str, Any], *, mode: int = 0o644) -> None:
-    """Write a JSON file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump(content, handle, indent=1, sort_keys=True, allow_nan=False)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cardionets_core.durable import write_json
 from cardionets_core.service.health import HealthPage
 from cardionets_core.service.logs import rotate
 from cardionets_core.service.process import ProcessSpec, Watched
-from cardionets_core.service.state import SCHEMA_VERSION, STATE, end_leftovers, identity, only_one, write_json
+from cardionets_core.service.state import SCHEMA_VERSION, STATE, end_leftovers, identity, only_one
 
 LOOK_S = 0.25
 ROTATE_S = 5.0

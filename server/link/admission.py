@@ -11,8 +11,9 @@ import time
 from datetime import UTC, datetime
 
 from cardionets_core.config.workspace import Workspace
+from cardionets_core.durable import write_json
 from cardionets_core.errors import CertificateInvalidError, NotAdmittedError
-from cardionets_core.service.state import read_json, write_json
+from cardionets_core.service.state import read_json
 from server.link.guard import HEARTBEAT
 from server.provision.registry import FILE as REGISTRY
 from server.provision.registry import Registry, read_registry

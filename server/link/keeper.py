@@ -14,8 +14,9 @@ from typing import Any
 
 from cardionets_core.config.sites import SiteRow
 from cardionets_core.config.workspace import Workspace
+from cardionets_core.durable import write_json
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.service.state import is_held, read_json, write_json
+from cardionets_core.service.state import is_held, read_json
 from server.link.control import Control
 from server.link.wanted import (
     NOTHING,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cardionets_core.config.workspace import Workspace
-from cardionets_core.service.state import read_json, write_json
+from cardionets_core.durable import write_json
+from cardionets_core.service.state import read_json
 
 WANTED = "wanted.json"
 RESULT = "result.json"

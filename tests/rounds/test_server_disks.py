@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cardionets_core.audit import journal
-from cardionets_core.audit.durable import on_disk, place_folder, write_json, write_whole
+from cardionets_core.durable import on_disk, place_folder, write_json, write_whole
 from cardionets_core.errors import StorageFailedError
 from server.app import run_study
 from server.checkpoints import CheckpointStore

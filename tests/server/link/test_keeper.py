@@ -7,8 +7,9 @@ import time
 import pytest
 
 from cardionets_core.config.workspace import Workspace
+from cardionets_core.durable import write_json
 from cardionets_core.errors import ServiceDownError, UsageError
-from cardionets_core.service.state import identity, only_one, write_json
+from cardionets_core.service.state import identity, only_one
 from server.link.admission import AdmittedSites, Heartbeats, last_heard
 from server.link.guard import HEARTBEAT
 from server.link.keeper import MOST_SUBMISSIONS, KeySync, StudyKeeper
