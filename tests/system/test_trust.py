@@ -139,3 +139,4 @@ def supernode_with_wrong_clock(folder, skew_s, *, log):
         finally:
             if process.poll() is None:
                 end_tree(psutil.Process(process.pid), grace_s=10)
+            process.wait(10)
