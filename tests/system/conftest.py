@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.prepare import prepare
 from cardionets_core.service.state import living, running_service
 from client.approvals import ApprovalStore
+from server.overview import overview
 from server.progress import silent
 from simulation.deployment import Deployment
 from simulation.flower import run_locally
@@ -92,6 +94,21 @@ class Field(Deployment):
                     return found
             time.sleep(0.05)
         raise AssertionError("waited in vain")
+
+    def status(self) -> dict[str, Any]:
+        """What ``cardionets-server status`` says, without the second that its process takes."""
+        return overview(self.workspace)
+
+    def start(self, *, sites: Sequence[str] | None = None) -> None:
+        """Everybody starts at the same time."""
+        names = list(sites if sites is not None else self.sites)
+        with ThreadPoolExecutor() as pool:
+            started = [
+                pool.submit(self.start_server),
+                *(pool.submit(self.start_site, name) for name in names),
+            ]
+        for one in started:
+            one.result()
 
     def set_study(self, study: dict[str, Any], *, approve: bool = True) -> Study:
         """Put a study into the workspace, and approve it at every site."""
