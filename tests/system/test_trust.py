@@ -114,9 +114,9 @@ def test_a_clock_that_is_wrong_by_a_minute_or_ten(field, delta, tmp_path, skew_s
         if gets_in:
             field.until(lambda: field.row(name)["connected"], seconds=60)
         else:
-            assert process.wait(60) != 0, "it was let in"
+            process.wait(60)  # Flower's SuperNode calls it a graceful end
             assert not field.row(name)["connected"]
-            assert "401" in (tmp_path / "skewed.log").read_text()
+            assert "401 signature-refused" in (tmp_path / "skewed.log").read_text()
 
 
 @contextlib.contextmanager
