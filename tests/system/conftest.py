@@ -7,10 +7,12 @@ is found in this process, on a copy of the hospitals.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -314,6 +316,37 @@ def undisturbed(
         return str(result["model_digest"])
 
     return digest
+
+
+@pytest.fixture(scope="session")
+def on_flowers_engine(
+    copies: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], str]:
+    """The model digest of a study on Flower's simulation engine, in a process of its own."""
+
+    def digest(study: dict[str, Any]) -> str:
+        folder = tmp_path_factory.mktemp("engine")
+        for path in copies:
+            shutil.rmtree(
+                path.parent / "state", ignore_errors=True
+            )  # nothing is answered from what was stored
+        (folder / "study.json").write_text(Study.model_validate(study).to_json(), encoding="utf-8")
+        subprocess.run([sys.executable, "-c", ON_FLOWERS_ENGINE, folder, *copies], check=True, timeout=600)
+        return str(json.loads((folder / "result.json").read_text())["model_digest"])
+
+    return digest
+
+
+ON_FLOWERS_ENGINE = """
+import sys
+from pathlib import Path
+from cardionets_core.config.study import Study
+from server.progress import silent
+from simulation.flower import run_on_flower
+folder, *sites = map(Path, sys.argv[1:])
+study = Study.model_validate_json((folder / "study.json").read_text())
+run_on_flower(study, sites, folder=folder, progress=silent, track=False, cores=2)
+"""
 
 
 @pytest.fixture(scope="session")

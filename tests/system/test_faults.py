@@ -37,9 +37,10 @@ def check_whole(field, out, study, undisturbed):
     return result
 
 
-def test_the_same_digest_in_simulation_and_on_the_deployment(field, study, undisturbed):
+def test_the_same_digest_in_simulation_and_on_the_deployment(field, study, undisturbed, on_flowers_engine):
     out = field.begin(study)
-    check_whole(field, out, study, undisturbed)
+    result = check_whole(field, out, study, undisturbed)
+    assert result["model_digest"] == on_flowers_engine(study)
 
 
 def test_a_client_killed_in_training(field, study, undisturbed):
