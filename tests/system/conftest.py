@@ -33,6 +33,7 @@ from server.progress import silent
 from simulation.deployment import Deployment
 from simulation.flower import run_locally
 from simulation.make import make_hospitals
+from simulation.rough import Wire, fill, small_disk
 from simulation.scenario import Scenario
 
 SCANNER = {"spacing_mm": 2.2, "pixels": 80, "frames": 20}
@@ -191,92 +192,22 @@ class Field(Deployment):
         psutil.wait_procs(doomed, timeout=10)
 
 
-NAMESPACE = "cardionets-gamma"
-WIRE = "cardionets0"
-HOST, FAR = "10.203.77.1", "10.203.77.2"
-
-
 class RoughField(Field):
-    """Gamma lives in a network namespace of its own; the coordinator and beta have small disks."""
+    """Gamma lives behind a wire of its own; the coordinator and beta have small disks."""
 
-    host = HOST
+    wire: Wire
 
     def command(self, program: str, arguments: Sequence[str]) -> list[str]:
         """Whatever gamma's IT types, it types on gamma's machine."""
         typed = super().command(program, arguments)
         gamma = str(self.sites["gamma"])
         if program == "cardionets-client" and any(gamma in argument for argument in arguments):
-            return ["ip", "netns", "exec", NAMESPACE, *typed]
+            return self.wire.inside(typed)
         return typed
-
-    @staticmethod
-    def cut() -> None:
-        """No packet passes between gamma and the coordinator."""
-        ip("link", "set", WIRE, "down")
-
-    @staticmethod
-    def slow(rate: str) -> None:
-        """Both directions of gamma's wire pass so much and no more."""
-        shape = ("root", "tbf", "rate", rate, "burst", "16kb", "latency", "800ms")
-        subprocess.run(["tc", "qdisc", "replace", "dev", WIRE, *shape], check=True)
-        subprocess.run(["tc", "-n", NAMESPACE, "qdisc", "replace", "dev", "eth0", *shape], check=True)
-
-    @staticmethod
-    def mend() -> None:
-        """The wire is whole and fast."""
-        ip("link", "set", WIRE, "up")
-        for tc in (
-            ["tc", "qdisc", "del", "dev", WIRE],
-            ["tc", "-n", NAMESPACE, "qdisc", "del", "dev", "eth0"],
-        ):
-            subprocess.run([*tc, "root"], check=False, capture_output=True)
 
     def fill_disk(self, owner: str) -> Path:
         """Leave not one byte on the disk of the server or of beta; returns what to delete."""
-        filler = (self.server.parent if owner == "server" else self.sites[owner]) / "filler"
-        with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
-            for size in (1 << 20, 1 << 12, 1):
-                with contextlib.suppress(OSError):
-                    while handle.write(bytes(size)) == size:
-                        pass
-        return filler
-
-
-def ip(*arguments: str) -> None:
-    """iproute2."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def wire() -> Iterator[None]:
-    """A pair of network interfaces between this machine and a namespace."""
-    subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
-    ip("netns", "add", NAMESPACE)
-    try:
-        ip("link", "add", WIRE, "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
-        ip("addr", "add", f"{HOST}/30", "dev", WIRE)
-        ip("link", "set", WIRE, "up")
-        for arguments in (
-            ("addr", "add", f"{FAR}/30", "dev", "eth0"),
-            ("link", "set", "eth0", "up"),
-            ("link", "set", "lo", "up"),
-        ):
-            ip("-n", NAMESPACE, *arguments)
-        yield
-    finally:
-        ip("netns", "del", NAMESPACE)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, *, megabytes: int) -> Iterator[None]:
-    """A real file system of little room."""
-    folder.mkdir(parents=True)
-    options = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    subprocess.run(options, check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        return fill(self.server.parent if owner == "server" else self.sites[owner])
 
 
 @pytest.fixture(scope="session")
@@ -392,11 +323,13 @@ def made_rough_field(
         pytest.skip("network namespaces and file systems need root and iproute2")
     base = tmp_path_factory.mktemp("rough")
     sites = {name: base / name for name in SITES}
-    with small_disk(base / "coordinator", megabytes=400), small_disk(base / "beta", megabytes=200), wire():
+    wire = Wire("cardionets0")
+    with small_disk(base / "coordinator", megabytes=400), small_disk(base / "beta", megabytes=200), wire.up():
         for name, folder in hospitals.items():
             copy_hospital(folder, sites[name])
             prepare(read_site(sites[name] / "site.yaml"))
-        made = RoughField(server=base / "coordinator" / "study", sites=sites)
+        made = RoughField(server=base / "coordinator" / "study", sites=sites, host=wire.host)
+        made.wire = wire
         made.set_up(small_study(1))
         yield made
 
@@ -408,4 +341,4 @@ def rough_field(made_rough_field: RoughField) -> Iterator[RoughField]:
         try:
             yield made_rough_field
         finally:
-            made_rough_field.mend()
+            made_rough_field.wire.mend()

@@ -36,15 +36,15 @@ def test_a_network_cut_of_a_minute(rough_field, study, undisturbed):
     out = rough_field.begin(study)
     rough_field.until(lambda: in_second_round(out))
     rough_field.until(lambda: rough_field.orders_in_work("gamma"))
-    rough_field.cut()
+    rough_field.wire.cut()
     time.sleep(CUT_S)
     assert not (out / "checkpoints" / "00-00002").exists(), "gamma was not needed, or not cut off"
-    rough_field.mend()
+    rough_field.wire.mend()
     check_whole(rough_field, out, study, undisturbed)
 
 
 def test_a_slow_link(rough_field, study, undisturbed):
-    rough_field.slow("2mbit")
+    rough_field.wire.slow("2mbit")
     out = rough_field.begin(study)
     check_whole(rough_field, out, study, undisturbed)
 
