@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test test-slow check fix bench fuzz system clean
+.PHONY: setup demo test test-slow check fix bench bench-deployment fuzz system clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,16 @@ bench: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.data_path
 	$(BIN)/python -m simulation.benchmarks.sampling
 	$(BIN)/python -m simulation.benchmarks.phase_steps
+	$(BIN)/python -m simulation.benchmarks.aggregation
+	$(BIN)/python -m simulation.benchmarks.wire_bytes
+	$(BIN)/python -m simulation.benchmarks.wire_bytes --study cardionets
+	$(BIN)/python -m simulation.benchmarks.wire_precision
+	$(BIN)/python -m simulation.benchmarks.deployment
+	$(BIN)/python -m simulation.benchmarks.deployment --side cardionets --sites 8
+
+# The whole table beside bare Flower; about an hour.
+bench-deployment: $(STAMP)
+	$(BIN)/python -m simulation.benchmarks.deployment --full
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/data/fuzz_readers.py $(or $(DATA),../shared/data) --count $(or $(COUNT),5000) --first $(or $(FIRST),0)

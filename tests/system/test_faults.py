@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sqlite3
@@ -24,12 +25,12 @@ def in_second_round(out):
     return (out / "checkpoints" / "00-00001" / "state.json").exists()
 
 
-def check_whole(field, out, study, undisturbed):
+def check_whole(field, out, study, undisturbed, *, rounds=(1, 2, 3)):
     """The study completed, every round once, with the model of an undisturbed run."""
     assert field.outcome(seconds=STUDY_S)["state"] == "completed"
     result = json.loads((out / "result.json").read_text())
     assert result["status"] == "completed"
-    assert [entry["round"] for entry in result["rounds"]] == [1, 2, 3]
+    assert [entry["round"] for entry in result["rounds"]] == list(rounds)
     for entry in result["rounds"]:
         trained = [row["site"] for row in entry["sites"] if row["status"] == "trained"]
         assert sorted(trained) == sorted(field.sites_in_order)
@@ -96,21 +97,46 @@ def test_a_power_cut(field, study, undisturbed):
     check_whole(field, out, study, undisturbed)
 
 
-def test_a_locked_database_is_waited_for(field, study, undisturbed):
-    out = field.begin(study)
-    field.until(lambda: in_second_round(out))
-    done = threading.Event()
+@contextlib.contextmanager
+def locked_again_and_again(database, *, held_s, free_s):
+    """Somebody else keeps the SuperLink's database to himself, again and again; yields how often he had it."""
+    over, times = threading.Event(), []
 
     def hold():
-        with sqlite3.connect(field.workspace.link / "link.db", timeout=60) as link:
-            link.execute("BEGIN EXCLUSIVE")
-            time.sleep(20)
-            link.rollback()
-        done.set()
+        while not over.is_set():
+            with contextlib.closing(sqlite3.connect(database, timeout=60)) as link:
+                link.execute("BEGIN EXCLUSIVE")
+                times.append(time.monotonic())
+                over.wait(held_s)
+                link.rollback()
+            over.wait(free_s)
 
-    threading.Thread(target=hold).start()
-    check_whole(field, out, study, undisturbed)
-    assert done.is_set()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield times
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_database_that_is_locked_for_long(field, study, undisturbed):
+    out = field.begin(study)
+    field.until(lambda: in_second_round(out))
+    with locked_again_and_again(field.workspace.link / "link.db", held_s=20, free_s=3600) as times:
+        check_whole(field, out, study, undisturbed)
+    assert len(times) == 1
+
+
+def test_a_slow_database_with_a_large_model(field, undisturbed):
+    # 354 MB go to each site and come back: the ECG encoder and decoder of the paper.
+    phase = {"task": "ecg_mae", "rounds": 2, "local_steps": 1, "batch_size": 2, "optimiser": {"lr": 1e-4}}
+    study = field.small_study(next(SEEDS), preset="paper", phases=[phase])
+    out = field.begin(study)
+    with locked_again_and_again(field.workspace.link / "link.db", held_s=4, free_s=6) as times:
+        result = check_whole(field, out, study, undisturbed, rounds=(1, 2))
+    assert len(times) > 3
+    assert result["rounds"][-1]["bytes_received"] > 3 * 300e6
 
 
 def test_a_paused_study_resumes_to_the_same_model(field, study, undisturbed):
