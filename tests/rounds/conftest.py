@@ -96,6 +96,18 @@ def consortium(tmp_path_factory) -> Consortium:
     )
 
 
+@pytest.fixture
+def hospitals(consortium, tmp_path):
+    """Copies of the hospitals, whose state a test may see begin."""
+    found = {}
+    for name, path in consortium.paths.items():
+        folder = tmp_path / "hospitals" / name
+        shutil.copytree(path.parent, folder, copy_function=shutil.copy2)
+        shutil.rmtree(folder / "state", ignore_errors=True)
+        found[name] = folder / "site.yaml"
+    return found
+
+
 def small_study(**changes) -> Study:
     """All four phases in a few steps."""
     optimiser = {"lr": 1e-3}

@@ -51,18 +51,6 @@ def study_with(strategy, *, rounds=3, optimiser=ADAMW, trips="one", per_round=No
     )
 
 
-@pytest.fixture
-def hospitals(consortium, tmp_path):
-    """Copies whose state a test may see begin."""
-    found = {}
-    for name, path in consortium.paths.items():
-        folder = tmp_path / "hospitals" / name
-        shutil.copytree(path.parent, folder, copy_function=shutil.copy2)
-        shutil.rmtree(folder / "state", ignore_errors=True)
-        found[name] = folder / "site.yaml"
-    return found
-
-
 def run(study, hospitals, folder, **options):
     paths = tuple(hospitals[name] for name in sorted(hospitals))
     locate = functools.partial(hospital_of_partition, paths)

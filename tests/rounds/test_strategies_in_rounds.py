@@ -38,18 +38,6 @@ def study_with(strategy: str, *, rounds: int = 2, optimiser=ADAMW, minimum: int 
     )
 
 
-@pytest.fixture
-def hospitals(consortium, tmp_path):
-    """Copies whose state a test may see begin."""
-    found = {}
-    for name, path in consortium.paths.items():
-        folder = tmp_path / "hospitals" / name
-        shutil.copytree(path.parent, folder, copy_function=shutil.copy2)
-        shutil.rmtree(folder / "state", ignore_errors=True)
-        found[name] = folder / "site.yaml"
-    return found
-
-
 def run(study, hospitals, folder, *, names=None, **options):
     paths = tuple(hospitals[name] for name in names or sorted(hospitals))
     locate = functools.partial(hospital_of_partition, paths)

@@ -50,17 +50,6 @@ def study_in(form, *, rounds=3, strategy="fedavg", optimiser=None) -> Study:
     )
 
 
-@pytest.fixture
-def hospitals(consortium, tmp_path):
-    found = {}
-    for name, path in consortium.paths.items():
-        folder = tmp_path / "hospitals" / name
-        shutil.copytree(path.parent, folder, copy_function=shutil.copy2)
-        shutil.rmtree(folder / "state", ignore_errors=True)
-        found[name] = folder / "site.yaml"
-    return found
-
-
 def run(study, hospitals, folder, **options):
     paths = tuple(hospitals[name] for name in sorted(hospitals))
     locate = functools.partial(hospital_of_partition, paths)

@@ -99,7 +99,7 @@ def test_a_power_cut(field, study, undisturbed):
 
 @contextlib.contextmanager
 def locked_again_and_again(database, *, held_s, free_s):
-    """Somebody else keeps the SuperLink's database to himself, again and again; yields how often he had it."""
+    """Somebody else holds the SuperLink's database again and again; yields when he began to each time."""
     over, times = threading.Event(), []
 
     def hold():
