@@ -32,6 +32,9 @@ DISK_FAULTS = frozenset(
     }
 )
 
+LITTLE_BYTES = 50_000_000
+"""With less, people are told before anything fails."""
+
 
 @contextlib.contextmanager
 def on_disk(folder: Path, *, keeps: str) -> Iterator[None]:
@@ -65,6 +68,15 @@ def is_disk_fault(error: BaseException) -> bool:
     return type(error).__name__ == "SafetensorError" and any(
         f"os error {number})" in str(error) for number in DISK_FAULTS
     )
+
+
+def little_room(folder: Path) -> str:
+    """What to say of a disk that is about to be full; empty where there is room, or no such folder."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f"only {free} bytes are free on the disk of {folder}" if free < LITTLE_BYTES else ""
 
 
 def write_whole(path: Path, content: bytes, *, wait: bool = True, mode: int = 0o644) -> None:

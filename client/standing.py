@@ -13,6 +13,7 @@ from typing import Any
 
 from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
+from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
@@ -51,6 +52,7 @@ def standing(folder: SiteFolder) -> dict[str, Any]:
         "link": _link(lines) if service else "not connected",
         "last_reply": None,
         "last_refusal": _last_refusal(folder.root / "client.log"),
+        "disk": little_room(folder.root),
     }
     try:
         content["last_reply"] = _last_line(read_site(folder.site_yaml).folders.state / JOURNAL)
@@ -75,6 +77,8 @@ def standing_lines(content: dict[str, Any]) -> list[str]:
         )
     if content["last_refusal"]:
         lines.append(f"  last refusal: {content['last_refusal']} · see client.log")
+    if content["disk"]:
+        lines.append(f"! {content['disk']}: free space; until then orders end with storage-failed")
     if "site_yaml" in content:
         lines.append(f"  site.yaml: {content['site_yaml']}")
     return lines

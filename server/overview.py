@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from cardionets_core.config.workspace import Workspace
+from cardionets_core.durable import little_room
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import read_json, running_service
 from server.link.admission import last_heard
@@ -41,7 +42,7 @@ def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, A
         "service": _service(service),
         "sites": _sites(workspace, study, now_s=now),
         "study": study,
-        "failures": _failures(service, study),
+        "failures": _failures(service, study) + _disk(workspace),
     }
 
 
@@ -132,6 +133,13 @@ def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dic
     elif study.get("why"):
         found.append({"where": "study", "what": study["why"], "remedy": "cardionets-server resume"})
     return found
+
+
+def _disk(workspace: Workspace) -> list[dict[str, Any]]:
+    full = little_room(workspace.root)
+    return [{"where": "disk", "what": full, "remedy": "free space; what paused goes on with resume"}] * bool(
+        full
+    )
 
 
 def tail_of(log: str) -> str:

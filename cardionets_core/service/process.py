@@ -137,12 +137,14 @@ class Watched:
         return True
 
     def _start(self) -> None:
-        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
         self.restarts += self._ever_started
-        with self.spec.log.open("ab") as log:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            log.write(f"--- {stamp} {self.spec.name} starts (restarts: {self.restarts})\n".encode())
-            log.flush()
+        with contextlib.ExitStack() as opened:
+            log: Any = subprocess.DEVNULL
+            with contextlib.suppress(OSError):  # a full disk costs the words, not the process
+                self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+                log = opened.enter_context(self.spec.log.open("ab", buffering=0))
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                log.write(f"--- {stamp} {self.spec.name} starts (restarts: {self.restarts})\n".encode())
             self._process = subprocess.Popen(
                 list(self.spec.command),
                 stdin=subprocess.DEVNULL,

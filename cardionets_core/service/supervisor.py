@@ -2,11 +2,13 @@
 
 Comes in: the processes in the order of their start, and jobs that are done now and then. Goes out:
 ``service.json`` after every change, a health page on loopback, and an orderly end in reverse order. It does
-not print; events go to a function.
+not print; events go to a function. A disk that takes nothing stops none of it: words and states are then
+lost, the processes are not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -78,9 +80,10 @@ class Supervisor:
         self._jobs = jobs
         self._maximum_log_bytes = maximum_log_bytes
         self._keep_logs = keep_logs
-        self._tell = tell
+        self._teller = tell
         self._ending = threading.Event()
         self._told: dict[str, tuple[str, int]] = {}
+        self._unwritten = ""
 
     def run(self) -> None:
         """Run until SIGTERM, SIGINT or ``end``.
@@ -128,6 +131,19 @@ class Supervisor:
             **self._facts,
         }
 
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._teller(text)
+
+    def _write_state(self) -> None:
+        try:
+            write_json(self._folder / STATE, self.describe())
+            self._unwritten = ""
+        except OSError as error:
+            if str(error) != self._unwritten:
+                self._unwritten = str(error)
+                self._tell(f"{STATE} cannot be written, the processes go on: {error}")
+
     def _watch(self) -> None:
         rotated = refreshed = 0.0
         while not self._ending.is_set():
@@ -137,13 +153,14 @@ class Supervisor:
                 changed |= watched.step(may_start=may_start)
             now = time.monotonic()
             if changed or now - refreshed > REFRESH_S:
-                write_json(self._folder / STATE, self.describe())
+                self._write_state()
                 refreshed = now
             if changed:
                 self._tell_changes()
             if now - rotated > ROTATE_S:
                 for watched in self._watched.values():
-                    rotate(watched.spec.log, maximum_bytes=self._maximum_log_bytes, keep=self._keep_logs)
+                    with contextlib.suppress(OSError):
+                        rotate(watched.spec.log, maximum_bytes=self._maximum_log_bytes, keep=self._keep_logs)
                 rotated = now
             self._ending.wait(LOOK_S)
 

@@ -1,5 +1,6 @@
 """Real small processes under the supervisor: crash, restart, order, logs, health, the lock, leftovers."""
 
+import errno
 import json
 import os
 import signal
@@ -12,18 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cardionets_core.durable import write_json
 from cardionets_core.errors import UsageError
+from cardionets_core.service import supervisor
 from cardionets_core.service.health import ask_health
 from cardionets_core.service.logs import rotate, tail
 from cardionets_core.service.process import ProcessSpec
-from cardionets_core.service.state import (
-    end_leftovers,
-    identity,
-    living,
-    only_one,
-    running_service,
-    write_json,
-)
+from cardionets_core.service.state import end_leftovers, identity, living, only_one, running_service
 from cardionets_core.service.supervisor import Job, Supervisor
 
 FOREVER = "import time\nwhile True: time.sleep(.05)"
@@ -86,6 +82,31 @@ def test_a_killed_process_is_started_again_and_all_end_with_the_supervisor(tmp_p
     assert not psutil.pid_exists(second["pid"])
     assert running_service(tmp_path) is None
     assert any("ended with -9" in line for line in running.told), running.told
+
+
+def test_a_disk_that_takes_nothing_ends_no_process(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Running([spec("one", FOREVER, tmp_path)], tmp_path) as running:
+        wait_until(lambda: running.supervisor.ready)
+        with monkeypatch.context() as patched:
+            patched.setattr(supervisor, "write_json", full)
+            patched.setattr(supervisor, "rotate", full)
+            patched.setattr(running.supervisor, "_teller", full)
+            # Its log can neither be opened nor made.
+            (tmp_path / "one.log").unlink()
+            (tmp_path / "one.log").mkdir()
+            first = entry(running, "one")["pid"]
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: entry(running, "one").get("pid", first) != first)
+            wait_until(lambda: running.supervisor.ready)
+        (tmp_path / "one.log").rmdir()
+        second = entry(running, "one")["pid"]
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: entry(running, "one").get("pid", second) != second)
+        third = entry(running, "one")["pid"]
+        wait_until(lambda: running_service(tmp_path)["processes"]["one"].get("pid") == third)
 
 
 def test_a_process_that_keeps_dying_waits_longer_each_time(tmp_path):

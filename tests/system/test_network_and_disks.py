@@ -52,9 +52,15 @@ def test_a_slow_link(rough_field, study, undisturbed):
 def test_a_full_disk_at_a_site(rough_field, study, undisturbed):
     out = rough_field.begin(study)
     rough_field.until(lambda: in_second_round(out))
+    service = rough_field.process("beta", "supernode")
     filler = rough_field.fill_disk("beta")
-    rough_field.until(lambda: rough_field.row("beta")["code"] == "storage-failed")
-    filler.unlink()
+    try:
+        rough_field.until(lambda: rough_field.row("beta")["code"] == "storage-failed")
+        said = rough_field.run("cardionets-client", "status", rough_field.sites["beta"]).stdout
+        assert "bytes are free" in said
+    finally:
+        filler.unlink()
+    assert rough_field.process("beta", "supernode") == service, "the disk ended the SuperNode"
     check_whole(rough_field, out, study, undisturbed)
 
 
@@ -65,7 +71,8 @@ def test_a_full_disk_at_the_coordinator(rough_field, study, undisturbed):
     filler = rough_field.fill_disk("server")
     try:
         time.sleep(45.0)
-        rough_field.until(lambda: rough_field.status()["study"]["state"] != "completed")
+        said = rough_field.run("cardionets-server", "status", rough_field.server).stdout
+        assert "bytes are free" in said
     finally:
         filler.unlink()
     assert finished == sorted(path.name for path in (out / "checkpoints").iterdir())[: len(finished)]
