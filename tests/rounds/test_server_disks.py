@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import pkgutil
+import shutil
 
 import numpy as np
 import pytest
 
+from cardionets_core import durable
 from cardionets_core.audit import journal
-from cardionets_core.durable import on_disk, place_folder, write_json, write_whole
+from cardionets_core.durable import little_room, on_disk, place_folder, write_json, write_whole
 from cardionets_core.errors import StorageFailedError
 from server.app import run_study
 from server.checkpoints import CheckpointStore
@@ -172,3 +174,12 @@ def test_what_a_checkpoint_is_made_of_is_left_as_it_was(fake_sites, quick, tmp_p
 
 def _full(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_with_little_room_is_told_before_it_fails(tmp_path, monkeypatch):
+    assert little_room(tmp_path / "nowhere") == ""
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(durable, "LITTLE_BYTES", 0)
+    assert little_room(tmp_path) == ""
+    monkeypatch.setattr(durable, "LITTLE_BYTES", 2 * free)
+    assert str(tmp_path) in little_room(tmp_path)
