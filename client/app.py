@@ -7,6 +7,7 @@ coordinator as its full text, so nothing leaves but a reply or a code; the text 
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -158,16 +159,13 @@ def _log(path: Path | None, text: str) -> None:
     if path is None or not path.parent.is_dir():
         logging.getLogger("cardionets.client").error("the order was refused before a site was found")
         return
+    line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
     try:
-        handler = logging.FileHandler(path.parent / LOG, encoding="utf-8")
+        with (path.parent / LOG).open("ab", buffering=0) as log:
+            log.write(line.encode())
     except OSError:
         # A full or read-only disk: the code still goes out, the text goes to the process's own log.
         logging.getLogger("cardionets.client").error(text)
-        return
-    record = logging.LogRecord("cardionets.client", logging.ERROR, "", 0, text, None, None)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    handler.emit(record)
-    handler.close()
 
 
 app = make_app(site_path)
