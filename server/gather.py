@@ -20,8 +20,10 @@ from server.question import Question
 from server.reply_checks import check_sender
 from server.reply_journal import ReplyJournal
 from server.round_store import RoundStore
-from server.rounds import Answer, SiteLink
+from server.rounds import Answer, SiteLink, Waiting
 
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
 MakeOrders = Callable[[list[int], int], dict[int, Order]]
 Serving = Callable[[bool, Collection[str]], Collection[int]]
 """The nodes that may be asked: whether to look afresh, and the sites whose replies are stored already."""
@@ -76,6 +78,7 @@ class Gather:
         attempts: int = 1,
         minimum: int = 0,
     ) -> None:
+        self._link = link
         self._members = members
         self._journal = journal
         self._store = store
@@ -92,14 +95,19 @@ class Gather:
     def run(self, serving: Serving, *, first_attempt: int = 1) -> Gathered:
         """Ask until enough sites have answered or the attempts are over.
 
-        An attempt ends when everybody has answered, or at its deadline. A reply that comes before this
-        returns is used; a site whose reply has not come by then is ``late``.
+        An attempt ends when everybody has answered, or at its deadline; two begin at least a second apart,
+        and twice as far each time, so that a fault of some seconds does not use them up. A reply that comes
+        before this returns is used; a site whose reply has not come by then is ``late``.
 
         Args:
             serving: gives the nodes that may be asked, anew for each attempt.
             first_attempt: number of the first attempt.
         """
+        begun = time.monotonic()
         for attempt in range(first_attempt, first_attempt + self._attempts):
+            if attempt > first_attempt:
+                self._rest(begun + min(FIRST_PAUSE_S * 2.0 ** (attempt - first_attempt - 1), LONGEST_PAUSE_S))
+            begun = time.monotonic()
             allowed = set(serving(attempt > first_attempt, self._store.sites()))
             self.found.attempt = attempt
             self._asked_now = set()
@@ -114,6 +122,12 @@ class Gather:
         for site in self._store.sites():
             self.found.failed.pop(site, None)
         return self.found
+
+    def _rest(self, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            self._link.on_wait(Waiting(reason="another-attempt", since={}, until=time.time() + left))
+            time.sleep(min(left, 0.5))
+        self._link.on_wait(None)
 
     def _send(self, nodes: list[int], attempt: int) -> None:
         done = {*self._store.sites(), *(self._members.site(node) for node in self._question.nodes)}

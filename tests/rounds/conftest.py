@@ -30,6 +30,7 @@ from cardionets_core.exchange.tensors import Layout, module_digest
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.expected_sums import ExpectedSums
 from cardionets_core.training.seeds import derive_seed
+from server import gather
 from server.records import from_records, to_records
 from simulation.make import make_hospitals
 from simulation.scenario import Scenario
@@ -66,6 +67,12 @@ def _fresh_module() -> None:
 def _fresh_sites() -> None:
     """No test is answered with what another one asked for."""
     forget_orders(SHARED)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch) -> None:
+    """Attempts follow each other at once; a test of the pauses sets its own."""
+    monkeypatch.setattr(gather, "FIRST_PAUSE_S", 0.001)
 
 
 @pytest.fixture(scope="session")

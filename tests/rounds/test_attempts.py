@@ -1,6 +1,9 @@
 """Who is asked, again or not at all: selection, attempts, late and vanished sites, names, refusals."""
 
+import itertools
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -8,6 +11,7 @@ from flwr.app import ConfigRecord, RecordDict
 from cardionets_core.audit import journal
 from cardionets_core.config.study import Study
 from cardionets_core.errors import QuorumNotMetError, StudyPausedError
+from server import gather
 from server.app import run_study
 from server.selection import chosen, draw_order
 from simulation.local_grid import LocalGrid
@@ -177,6 +181,37 @@ def test_below_the_minimum_nothing_waits_longer_than_the_attempts(fake_sites, qu
             silent=lambda m: m.metadata.message_type == "train" and m.metadata.dst_node_id == 1001,
         )
     assert sites["beta"].asked_for("train") == []
+
+
+def test_attempts_move_apart_so_that_a_short_fault_does_not_use_them_up(
+    fake_sites, quick, tmp_path, monkeypatch
+):
+    skipped, asked = [0.0], []
+
+    def sleep(seconds):
+        skipped[0] += seconds
+
+    clock = SimpleNamespace(
+        sleep=sleep,
+        monotonic=lambda: time.monotonic() + skipped[0],
+        time=lambda: time.time() + skipped[0],
+    )
+    monkeypatch.setattr(gather, "time", clock)
+    monkeypatch.setattr(gather, "FIRST_PAUSE_S", 20.0)
+    monkeypatch.setattr(gather, "LONGEST_PAUSE_S", 60.0)
+    sites = fake_sites("alpha", "beta")
+    sites["beta"].code_of = {"train": "storage-failed"}
+    reply = sites["beta"].reply
+    sites["beta"].reply = lambda message: (asked.append(round(skipped[0])), reply(message))[1]
+    with pytest.raises(QuorumNotMetError):
+        run(changed(quick, sites={"minimum": 2, "deadline_s": 500, "attempts": 5}), sites, tmp_path)
+    trained = sorted(set(asked))
+    assert len(sites["beta"].asked_for("train")) == 5
+    # 20, 40, 60 and 60 s from one beginning to the next; what the machine itself took counts too.
+    gaps = [after - before for before, after in itertools.pairwise(trained)]
+    assert len(gaps) == 4 and all(
+        0 <= want - gap < 20 for want, gap in zip((20, 40, 60, 60), gaps, strict=True)
+    )
 
 
 def test_too_few_connected_sites_are_waited_for_and_then_named(fake_sites, quick, tmp_path):
