@@ -23,6 +23,7 @@ import uvicorn
 from cardionets_core.config.workspace import Workspace, open_workspace
 from server.link.admission import AdmittedSites, Heartbeats
 from server.link.bodies import WholeBodies
+from server.link.faults import ComeAgain
 from server.link.guard import Guard
 from server.link.objects import keep_bytes_in_files
 from server.link.places import SECRET, database, server_certificate
@@ -84,7 +85,7 @@ def servers(workspace: Workspace) -> tuple[uvicorn.Server, uvicorn.Server]:
     """The inner and the outer server of a workspace."""
     config, certificate = workspace.config(), server_certificate(workspace)
     flower, settings = inner_application(workspace)
-    app = WholeBodies(flower)
+    app = WholeBodies(ComeAgain(flower))
     tls: dict[str, Any] = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
     heartbeats = Heartbeats(workspace)
     guard = Guard(

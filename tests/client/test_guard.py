@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -126,3 +127,25 @@ def test_a_guard_that_came_with_a_bundle_refuses_to_guard(monkeypatch, tmp_path)
     monkeypatch.setattr(supernode, "__file__", str(tmp_path / "apps" / "x.y.1" / "client" / "supernode.py"))
     with pytest.raises(ConfigError, match="itself taken from code"):
         clean_environment()
+
+
+def test_a_supernode_whose_work_has_ended_does_not_stay_as_a_shell(monkeypatch, tmp_path):
+    """Flower's HTTP server would keep the process, cut off from the coordinator."""
+    import flwr.supernode.cli
+
+    class Ended(BaseException):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    worked = []
+    monkeypatch.setattr(flwr.supernode.cli, "flower_supernode", lambda: worked.append(list(sys.argv)))
+    monkeypatch.setattr(supernode, "clean_environment", lambda starter: None)
+    monkeypatch.setattr(supernode, "guard_flower", lambda guard, poll_s: None)
+    monkeypatch.setattr(supernode.os, "_exit", end)
+    monkeypatch.setattr(supernode.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    with pytest.raises(Ended) as ended:
+        main(["--approvals", str(tmp_path), "--insecure"])
+    assert ended.value.args == (1,) and "--insecure" in worked[0]
