@@ -235,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *given.flower,
     ]
     flower_supernode()
-    # The loop has ended by a fault that Flower has logged, while its HTTP server would keep the process alive,
-    # cut off from the coordinator. The service starts it again.
+    # The loop has ended by a fault that Flower has logged; its HTTP server would keep the process alive and cut
+    # off from the coordinator. The service starts it again.
     LOG.error("the SuperNode has ended its work by itself")
     logging.shutdown()
     os._exit(1)
