@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *given.flower,
     ]
     flower_supernode()
-    # The loop has ended by a fault that Flower has logged; its HTTP server would keep the process alive and cut
+    # The loop has ended by a fault that Flower has logged; its HTTP server would keep the process alive, cut
     # off from the coordinator. The service starts it again.
     LOG.error("the SuperNode has ended its work by itself")
     logging.shutdown()
