@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,6 +33,8 @@ from client.replies import ReplyStore
 from client.site import Site, open_site, serving_role
 from client.training import train
 from client.work import Answered, Work
+
+VERSIONS = ("cardionets", "flwr", "torch")
 
 
 def answer(order: Order, *, site_path: Path) -> Reply:
@@ -124,15 +127,19 @@ def _task_of(order: Order, study: Study) -> Task:
 
 def _census(order: Order, site: Site, task: Task) -> Reply:
     counts = summary(site.cohort)
-    facts = {
+    sizes = {
         "patients": {split: counts[split]["patients"] for split in SPLITS},
         "recordings": {
             kind: sum(counts[split][key] for split in SPLITS)
             for kind, key in (("ecg", "recordings"), ("cine", "cines"), ("pair", "pairs"))
         },
         "refusals": counts["refusals"],
+    }
+    facts = {
         "role": site.config.policy.role,
         "holds": held_digests(site.config.folders.state),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        **(sizes if site.config.policy.cohort_sizes else {}),
     }
     reply = Reply(site=site.name, name=order.name, facts=json.dumps(facts, sort_keys=True))
     return release(reply, order=order, config=site.config, patients=0, trains=())

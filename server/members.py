@@ -61,6 +61,8 @@ class Members:
         site, code, reason, facts = self._read(answer, order)
         known = self.facts.setdefault(site, {"site": site, "phases": {}, "role": "member"})
         known.update({key: facts[key] for key in COUNTED if isinstance(facts.get(key), dict)})
+        if isinstance(versions := facts.get("versions"), dict):
+            known["versions"] = {str(name)[:20]: str(version)[:40] for name, version in versions.items()}
         known["phases"][task] = code or "serves"
         if "role" in facts:
             known["role"] = "external" if facts["role"] == "external" else "member"

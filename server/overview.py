@@ -106,6 +106,7 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
                 "trained": _place(said),
                 "code": said.get("code", ""),
                 "patients": said.get("patients"),
+                "versions": said.get("versions"),
                 "role": said.get("role", ""),
             }
         )
@@ -162,6 +163,8 @@ def _site_line(site: dict[str, Any], *, warn_days: float) -> str:
     words.append("configured" if site["configured"] else "not configured for this phase yet")
     if site["trained"]:
         words.append(f"trained {site['trained']}")
+    if site["versions"]:
+        words.append(f"version {site['versions'].get('cardionets', '?')}")
     if site["patients"]:
         words.append(f"{sum(site['patients'].values())} patients")
     if site["code"]:

@@ -176,6 +176,7 @@ class StatusBoard:
             "phases": facts.get("phases", {}),
             "patients": facts.get("patients"),
             "recordings": facts.get("recordings"),
+            "versions": facts.get("versions"),
             "refused_replies": self._journal.refusals[name],
         }
 

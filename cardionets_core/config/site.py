@@ -145,6 +145,9 @@ class Policy(Document):
     )
     minimum_patients: int = Field(default=20, ge=5, description="fewest training patients behind any reply")
     minimum_cell: int = Field(default=5, ge=1, description="fewest held-out patients behind any metric sum")
+    cohort_sizes: bool = Field(
+        default=True, description="whether the coordinator is told how many patients and recordings there are"
+    )
     maximum_rounds: int = Field(default=1000, ge=1)
     maximum_reply_bytes: int = Field(default=2_000_000_000, ge=1)
 

@@ -1,6 +1,7 @@
 """What a site refuses, and that it leaves as a code only, whatever went wrong inside."""
 
 import functools
+import importlib.metadata
 import json
 import shutil
 
@@ -97,14 +98,24 @@ def test_what_the_site_does_not_permit_leaves_as_its_code(site, study, code, key
     assert (site.parent / "client.log").read_text()
 
 
+def census(study):
+    name = RoundName(study_digest=study.digest, phase=1, round=0, attempt=1)
+    return Order(kind="census", name=name, study_json=study.to_json())
+
+
+def test_how_many_patients_there_are_is_told_only_if_the_site_permits_it(site, study):
+    told = json.loads(ask(census(study), site).facts)
+    assert sum(told["patients"].values()) > 0
+    assert told["versions"]["flwr"] == importlib.metadata.version("flwr")
+    rewrite(site, policy__cohort_sizes=False)
+    hidden = json.loads(ask(census(study), site).facts)
+    assert set(told) - set(hidden) == {"patients", "recordings", "refusals"}
+    assert hidden == {key: told[key] for key in hidden}
+
+
 def test_a_missing_folder_is_told_to_it_and_sent_as_a_code(site, study):
     shutil.rmtree(site.parent / "ecg")
-    census = Order(
-        kind="census",
-        name=RoundName(study_digest=study.digest, phase=1, round=0, attempt=1),
-        study_json=study.to_json(),
-    )
-    assert ask(census, site).code == "folder-missing"
+    assert ask(census(study), site).code == "folder-missing"
     assert "ecg" in (site.parent / "client.log").read_text()
 
 
