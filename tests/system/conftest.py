@@ -323,7 +323,8 @@ def made_rough_field(
         pytest.skip("network namespaces and file systems need root and iproute2")
     base = tmp_path_factory.mktemp("rough")
     sites = {name: base / name for name in SITES}
-    wire = Wire("cardionets0")
+    number = os.getpid() % 250
+    wire = Wire(f"cardionets{number}", network=f"10.203.{number}")
     with small_disk(base / "coordinator", megabytes=400), small_disk(base / "beta", megabytes=200), wire.up():
         for name, folder in hospitals.items():
             copy_hospital(folder, sites[name])

@@ -1,5 +1,6 @@
 """What the keepers do to keys and runs, and what the coordinator reads; Flower's command line is faked."""
 
+import errno
 import json
 import os
 import time
@@ -10,6 +11,7 @@ from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import write_json
 from cardionets_core.errors import ServiceDownError, UsageError
 from cardionets_core.service.state import identity, only_one
+from server.link import admission
 from server.link.admission import AdmittedSites, Heartbeats, last_heard
 from server.link.guard import HEARTBEAT
 from server.link.keeper import MOST_SUBMISSIONS, KeySync, StudyKeeper
@@ -229,6 +231,20 @@ def test_the_cause_of_a_pause_stands_in_the_status(workspace, wanted):
     write_wanted(workspace, wanted.changed(wanted="nothing", outcome="paused", why="1 site(s) served"))
     (found,) = overview(workspace)["failures"]
     assert (found["where"], found["what"], found["remedy"]) == ("round 2", "1 site(s) served", "mend")
+
+
+def test_a_disk_that_takes_nothing_costs_no_site_its_answer(workspace, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    heartbeats = Heartbeats(workspace)
+    with monkeypatch.context() as patched:
+        patched.setattr(admission, "write_json", full)
+        heartbeats.note("alpha", HEARTBEAT, 5.0)
+    assert last_heard(workspace) == {}
+    monkeypatch.setattr(admission, "WRITE_EVERY_S", -1.0)
+    heartbeats.note("beta", HEARTBEAT, 6.0)
+    assert set(last_heard(workspace)) == {"alpha", "beta"}
 
 
 def test_last_heard_survives_a_restart(workspace):
