@@ -103,7 +103,7 @@ class Field(Deployment):
         return overview(self.workspace)
 
     def start(self, *, sites: Sequence[str] | None = None) -> None:
-        """Everybody starts at the same time."""
+        """Everybody who is not at work yet starts, all at the same time."""
         names = list(sites if sites is not None else self.sites)
         with ThreadPoolExecutor() as pool:
             started = [
@@ -283,35 +283,33 @@ run_on_flower(study, sites, folder=folder, progress=silent, track=False, cores=2
 @pytest.fixture(scope="session")
 def made_field(
     hospitals: dict[str, Path], copies: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> Field:
+) -> Iterator[Field]:
     """The deployment, set up and not started."""
     field = Field(server=tmp_path_factory.mktemp("coordinator") / "study", sites=hospitals)
     field.set_up(small_study(1))
-    return field
+    try:
+        yield field
+    finally:
+        field.stop()
 
 
 @pytest.fixture
-def field(made_field: Field) -> Iterator[Field]:
-    """The deployment, up and idle; ended afterwards, whatever the test left."""
-    with up(made_field):
-        yield made_field
+def field(made_field: Field) -> Field:
+    """The deployment, up and idle."""
+    up(made_field)
+    return made_field
 
 
-@contextlib.contextmanager
-def up(made: Field) -> Iterator[None]:
-    """Start a deployment and wait for its sites; end it afterwards."""
-    for log in (made.workspace.logs, *(made.site(name).logs for name in SITES)):
-        shutil.rmtree(log, ignore_errors=True)
-    try:
-        made.start()
-        made.wait(
-            lambda: all(made.row(name)["connected"] for name in SITES),
-            seconds=120,
-            what="all sites are connected",
-        )
-        yield
-    finally:
+def up(made: Field) -> None:
+    """Every service at work and no study: what a test has ended or left behind is started anew."""
+    if made.status()["study"]["state"] not in ("not begun", "completed", "paused", "failed"):
         made.stop()
+    made.start()
+    made.wait(
+        lambda: all(made.row(name)["connected"] for name in SITES),
+        seconds=120,
+        what="all sites are connected",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -332,14 +330,17 @@ def made_rough_field(
         made = RoughField(server=base / "coordinator" / "study", sites=sites, host=wire.host)
         made.wire = wire
         made.set_up(small_study(1))
-        yield made
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 @pytest.fixture
 def rough_field(made_rough_field: RoughField) -> Iterator[RoughField]:
     """The rough deployment, up and idle."""
-    with up(made_rough_field):
-        try:
-            yield made_rough_field
-        finally:
-            made_rough_field.wire.mend()
+    up(made_rough_field)
+    try:
+        yield made_rough_field
+    finally:
+        made_rough_field.wire.mend()

@@ -70,7 +70,8 @@ def hostile(field, tmp_path):
         program = field.site("beta").node / "bin" / "flwr-clientapp"
         program.write_text(HOSTILE.format(python=sys.executable, kind=kind, kept=str(tmp_path / "kept.npy")))
 
-    return make
+    yield make
+    field.run("cardionets-client", "stop", field.sites["beta"])
 
 
 @pytest.mark.parametrize("kind", ["nan", "shape", "other-study", "large", "replay"])
