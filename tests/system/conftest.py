@@ -26,8 +26,10 @@ import yaml
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
 from cardionets_core.data.prepare import prepare
+from cardionets_core.errors import ServiceDownError
 from cardionets_core.service.state import living, running_service
 from client.approvals import ApprovalStore
+from server.link.wanted import WANTED
 from server.overview import overview
 from server.progress import silent
 from simulation.deployment import Deployment
@@ -92,7 +94,8 @@ class Field(Deployment):
         """Look often until something is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            with contextlib.suppress(psutil.Error):
+            # A process that was killed is not there until its service has started it again.
+            with contextlib.suppress(psutil.Error, ServiceDownError):
                 if found := true():
                     return found
             time.sleep(0.05)
@@ -304,6 +307,7 @@ def up(made: Field) -> None:
     """Every service at work and no study: what a test has ended or left behind is started anew."""
     if made.status()["study"]["state"] not in ("not begun", "completed", "paused", "failed"):
         made.stop()
+        (made.workspace.state / WANTED).unlink()
     made.start()
     made.wait(
         lambda: all(made.row(name)["connected"] for name in SITES),
