@@ -107,12 +107,12 @@ class Field(Deployment):
 
     def start(self, *, sites: Sequence[str] | None = None) -> None:
         """Everybody who is not at work yet starts, all at the same time."""
-        names = list(sites if sites is not None else self.sites)
+        names = sites if sites is not None else list(self.sites)
+        down = [name for name in names if not running_service(self.site(name).service)]
         with ThreadPoolExecutor() as pool:
-            started = [
-                pool.submit(self.start_server),
-                *(pool.submit(self.start_site, name) for name in names),
-            ]
+            started = [pool.submit(self.start_site, name) for name in down]
+            if not running_service(self.workspace.state):
+                started.append(pool.submit(self.start_server))
         for one in started:
             one.result()
 
