@@ -15,10 +15,11 @@ from cardionets_core.durable import little_room
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import read_json, running_service
 from server.link.admission import last_heard
-from server.link.wanted import RUN, Wanted, read_wanted
+from server.link.wanted import RUN, Wanted, newer_result, read_wanted
 from server.provision.registry import read_registry
 
 SCHEMA_VERSION = 1
+ENDED = ("completed", "paused", "failed")
 STATUS = "status.json"
 HEALTHY_S = 65.0
 """Flower's nodes are heard every 30 s; two missed ones and a bit."""
@@ -74,10 +75,9 @@ def _study(wanted: Wanted | None) -> dict[str, Any]:
     if wanted is None:
         return {"state": "not begun"}
     told = read_json(wanted.out / STATUS) or {}
-    state = str(told.get("state", "starting")) if wanted.wanted == RUN else wanted.outcome
     return {
         **told,
-        "state": state,
+        "state": _state(wanted, str(told.get("state", ""))),
         "name": wanted.study,
         "study_digest": wanted.study_digest,
         "folder": str(wanted.out),
@@ -85,6 +85,14 @@ def _study(wanted: Wanted | None) -> dict[str, Any]:
         "submissions_without_progress": wanted.tries,
         "why": wanted.why,
     }
+
+
+def _state(wanted: Wanted, told: str) -> str:
+    if wanted.wanted != RUN:
+        return wanted.outcome
+    if newer_result(wanted) is not None:
+        return "ending"  # the run has written its result, and the service has not taken it up yet
+    return "starting" if told in ("", *ENDED) else told
 
 
 def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list[dict[str, Any]]:

@@ -15,10 +15,11 @@ from cardionets_core.errors import ConfigError, ServiceDownError, UsageError
 from cardionets_core.service.state import read_json, running_service
 from server.link.control import Control
 from server.link.keeper import finished_rounds, is_running, submit
-from server.link.wanted import NOTHING, RESULT, RUN, Wanted, read_wanted, write_wanted
+from server.link.wanted import NOTHING, RESULT, RUN, Wanted, newer_result, read_wanted, write_wanted
 
 PAUSE_REQUEST = Path("requests") / "pause"
 STOP_S = 40.0
+ENDING_S = 30.0
 
 
 def run_folder(workspace: Workspace, study: Study) -> Path:
@@ -138,7 +139,11 @@ def _require_service(workspace: Workspace) -> None:
 
 
 def _require_idle(workspace: Workspace) -> None:
+    end = time.monotonic() + ENDING_S
     wanted = read_wanted(workspace)
+    while wanted is not None and _is_ending(wanted) and time.monotonic() < end:
+        time.sleep(0.2)
+        wanted = read_wanted(workspace)
     if wanted is not None and wanted.wanted == RUN:
         raise UsageError(
             f"the study {wanted.study} runs already",
@@ -151,6 +156,11 @@ def _require_idle(workspace: Workspace) -> None:
             where=str(wanted.out),
             remedy="wait a moment and try again",
         )
+
+
+def _is_ending(wanted: Wanted) -> bool:
+    """Whether the run has written its result, and only its last words are outstanding."""
+    return newer_result(wanted) is not None and (wanted.wanted == RUN or is_running(wanted.out))
 
 
 def _check(study: Study, initial: Path | None) -> None:

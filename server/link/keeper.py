@@ -20,10 +20,10 @@ from cardionets_core.service.state import is_held, read_json
 from server.link.control import Control
 from server.link.wanted import (
     NOTHING,
-    RESULT,
     RUN,
     RUN_LOCK,
     Wanted,
+    newer_result,
     read_wanted,
     write_wanted,
 )
@@ -103,7 +103,7 @@ class StudyKeeper:
         status = self._control.run_status(wanted.run_id) if wanted.run_id else "unknown"
         if status != "unknown" and not status.startswith("finished"):
             return
-        result = _newer_result(wanted)
+        result = newer_result(wanted)
         if result is not None:
             self._note(wanted, str(result.get("status")), result)
             return
@@ -156,11 +156,3 @@ def finished_rounds(out: Path) -> str:
     """Name of the newest checkpoint; changes with every finished round."""
     names = sorted(path.name for path in (out / "checkpoints").glob("[0-9]*-[0-9]*"))
     return names[-1] if names else ""
-
-
-def _newer_result(wanted: Wanted) -> dict[str, Any] | None:
-    """The result that the last submission wrote, if it wrote one."""
-    path = wanted.out / RESULT
-    if not path.exists() or path.stat().st_mtime < wanted.submitted_s:
-        return None
-    return read_json(path)

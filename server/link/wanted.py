@@ -72,3 +72,11 @@ def write_wanted(workspace: Workspace, wanted: Wanted) -> None:
     """Keep what is wanted."""
     content = asdict(wanted) | {"schema_version": 1, "out": str(wanted.out), "app": str(wanted.app)}
     write_json(workspace.state / WANTED, content)
+
+
+def newer_result(wanted: Wanted) -> dict[str, Any] | None:
+    """The result that the last submission wrote, if it wrote one."""
+    path = wanted.out / RESULT
+    if not path.exists() or path.stat().st_mtime < wanted.submitted_s:
+        return None
+    return read_json(path)

@@ -11,6 +11,7 @@ from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import write_json
 from cardionets_core.errors import ServiceDownError, UsageError
 from cardionets_core.service.state import identity, only_one
+from server import studying
 from server.link import admission
 from server.link.admission import AdmittedSites, Heartbeats, last_heard
 from server.link.guard import HEARTBEAT
@@ -193,6 +194,39 @@ def test_a_second_study_is_not_begun_while_one_runs(workspace, wanted):
     write_json(workspace.state / "service.json", {"supervisor": identity(os.getpid()), "status": "ok"})
     with pytest.raises(UsageError, match="runs already"):
         begin(workspace, initial=None, track=False)
+
+
+@pytest.mark.parametrize(
+    "told, has_result, said",
+    [("running", False, "running"), ("completed", False, "starting"), ("completed", True, "ending")],
+)
+def test_the_state_is_that_of_the_run_that_is_wanted(workspace, wanted, told, has_result, said):
+    """What an earlier run left, or one that has not let go yet, is not taken for the end."""
+    wanted.out.mkdir(parents=True, exist_ok=True)
+    write_json(wanted.out / "status.json", {"state": told, "sites": []})
+    if has_result:
+        write_json(wanted.out / "result.json", {"status": told})
+    assert overview(workspace)["study"]["state"] == said
+
+
+def test_a_run_that_is_ending_is_waited_for(workspace, wanted, monkeypatch):
+    write_json(workspace.state / "service.json", {"supervisor": identity(os.getpid()), "status": "ok"})
+    write_json(wanted.out / "result.json", {"status": "completed"})
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            write_wanted(workspace, wanted.changed(wanted="nothing", outcome="completed"))
+
+    def beyond(study, initial):
+        raise UsageError("it goes on")
+
+    monkeypatch.setattr(studying.time, "sleep", sleep)
+    monkeypatch.setattr(studying, "_check", beyond)
+    with pytest.raises(UsageError, match="it goes on"):
+        begin(workspace, initial=None, track=False)
+    assert len(slept) == 3
 
 
 def test_a_pause_is_a_request_in_the_run_folder(workspace, wanted):
