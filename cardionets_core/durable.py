@@ -79,20 +79,18 @@ def little_room(folder: Path) -> str:
     return f"only {free} bytes are free on the disk of {folder}" if free < LITTLE_BYTES else ""
 
 
-def write_whole(path: Path, content: bytes, *, wait: bool = True, mode: int = 0o644) -> None:
+def write_whole(path: Path, content: bytes, *, wait: bool = True) -> None:
     """Put a file in the place of the one before it, in one step; when this returns, the disk has it.
 
     Args:
         path: of the file.
         content: of it.
         wait: for the disk; without it a power cut, but no crash of the program, may bring the old file back.
-        mode: who may read the file, before the process's mask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as handle:
+        with part.open("wb") as handle:
             handle.write(content)
             handle.flush()
             if wait:
@@ -106,10 +104,10 @@ def write_whole(path: Path, content: bytes, *, wait: bool = True, mode: int = 0o
         sync_folder(path.parent)
 
 
-def write_json(path: Path, content: dict[str, Any], *, wait: bool = True, mode: int = 0o644) -> None:
-    """Write a JSON file in one step: a reader never sees half of it; ``wait`` and ``mode`` as above."""
+def write_json(path: Path, content: dict[str, Any], *, wait: bool = True) -> None:
+    """Write a JSON file in one step: a reader never sees half of it. ``wait`` as in ``write_whole``."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_whole(path, text.encode(), wait=wait, mode=mode)
+    write_whole(path, text.encode(), wait=wait)
 
 
 def sync_file(path: Path) -> None:

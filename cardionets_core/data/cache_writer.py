@@ -34,7 +34,7 @@ from cardionets_core.data.manifest import (
     cohort_folder,
 )
 from cardionets_core.data.publish import Draft
-from cardionets_core.data.storage import sync_folder
+from cardionets_core.durable import sync_folder
 from cardionets_core.errors import DataError
 
 REPORT = "report"

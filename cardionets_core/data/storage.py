@@ -17,6 +17,7 @@ from types import TracebackType
 
 import numpy as np
 
+from cardionets_core.durable import sync_folder
 from cardionets_core.errors import DataError
 
 _BYTES_AT_ONCE = 1 << 22
@@ -96,15 +97,6 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
         os.fsync(stream.fileno())
     draft.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were given or taken in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def map_file(path: Path, dtype: str, *, shape: tuple[int, ...]) -> np.ndarray:

@@ -30,8 +30,9 @@ import numpy as np
 
 from cardionets_core.data.pack import packed_digest
 from cardionets_core.data.pseudonym import other_key
-from cardionets_core.data.storage import FlatFile, make_way, sync_folder, write_whole
+from cardionets_core.data.storage import FlatFile, make_way, write_whole
 from cardionets_core.data.store_log import SYNCED, Entry, Head, LogTornError, log_line, read_log, whole_log
+from cardionets_core.durable import sync_folder
 from cardionets_core.errors import CacheForeignError
 
 LOG = "log.jsonl"

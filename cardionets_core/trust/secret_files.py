@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 
+from cardionets_core.durable import sync_folder
 from cardionets_core.errors import PrivacyError, StorageFailedError
 
 SECRET_MODE = 0o600
@@ -92,15 +93,6 @@ def make_secret_folder(path: Path) -> None:
             where=str(path),
             remedy="choose a folder that this account may write",
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the folder's names."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def exposed(path: Path) -> PrivacyError | None:

@@ -44,6 +44,7 @@ class ComeAgain:
             await self._app(scope, receive, judged)
         except Exception as error:  # whatever it is: Flower has answered it, and raises it once more
             LOG.error("%s failed: %s: %s", scope["path"], type(error).__name__, str(error).partition("\n")[0])
+            LOG.debug("the fault in full", exc_info=True)
             if not answered:
                 await send({"type": "http.response.start", "status": COME_AGAIN, "headers": []})
                 await send({"type": "http.response.body", "body": b""})

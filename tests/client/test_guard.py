@@ -90,9 +90,11 @@ class State:
 
 
 def test_flower_is_guarded_at_each_message(guard, monkeypatch):
+    import flwr.supernode.fleet_http_connection as connection
     import flwr.supernode.start_client_internal as flower
 
     seen = []
+    monkeypatch.setattr(connection, "FleetHttpClient", connection.FleetHttpClient)
     for name in ("http_request_response", "_pull_and_store_message", "time"):
         monkeypatch.setattr(flower, name, getattr(flower, name))
     monkeypatch.setattr(flower, "_pull_and_store_message", lambda **named: seen.append(named))

@@ -49,6 +49,8 @@ HOSPITALS = (
 SITES = tuple(str(hospital["site"]) for hospital in HOSPITALS)
 ROUND_S = 240.0
 """A round of three sites on a busy two-core machine, with every process start; a bound, not a measurement."""
+STUDY_S = 1200.0
+"""A study of three rounds with a fault in it; a bound too."""
 
 
 def small_study(seed: int, **changes: Any) -> dict[str, Any]:
@@ -140,6 +142,26 @@ class Field(Deployment):
 
         found = self.wait(ended, seconds=seconds, what="the study ends")
         return dict(found)
+
+    @staticmethod
+    def in_second_round(out: Path) -> bool:
+        """Whether the first round is kept."""
+        return (out / "checkpoints" / "00-00001" / "state.json").exists()
+
+    def check_whole(
+        self, out: Path, study: dict[str, Any], undisturbed: Callable[[dict[str, Any]], str]
+    ) -> dict[str, Any]:
+        """The study completed, every round once by every site, with the model of an undisturbed run."""
+        assert self.outcome(seconds=STUDY_S)["state"] == "completed"
+        result = dict(json.loads((out / "result.json").read_text()))
+        assert result["status"] == "completed"
+        rounds = study["phases"][0]["rounds"]
+        assert [entry["round"] for entry in result["rounds"]] == list(range(1, rounds + 1))
+        for entry in result["rounds"]:
+            trained = [row["site"] for row in entry["sites"] if row["status"] == "trained"]
+            assert sorted(trained) == sorted(SITES)
+        assert result["model_digest"] == undisturbed(study)
+        return result
 
     def children(self, owner: str, word: str) -> list[psutil.Process]:
         """Processes of a service whose command line holds a word."""

@@ -21,80 +21,63 @@ def study(field):
     return field.small_study(next(SEEDS))
 
 
-def in_second_round(out):
-    return (out / "checkpoints" / "00-00001" / "state.json").exists()
-
-
-def check_whole(field, out, study, undisturbed, *, rounds=(1, 2, 3)):
-    """The study completed, every round once, with the model of an undisturbed run."""
-    assert field.outcome(seconds=STUDY_S)["state"] == "completed"
-    result = json.loads((out / "result.json").read_text())
-    assert result["status"] == "completed"
-    assert [entry["round"] for entry in result["rounds"]] == list(rounds)
-    for entry in result["rounds"]:
-        trained = [row["site"] for row in entry["sites"] if row["status"] == "trained"]
-        assert sorted(trained) == sorted(field.sites_in_order)
-    assert result["model_digest"] == undisturbed(study)
-    return result
-
-
 def test_the_same_digest_in_simulation_and_on_the_deployment(field, study, undisturbed, on_flowers_engine):
     out = field.begin(study)
-    result = check_whole(field, out, study, undisturbed)
+    result = field.check_whole(out, study, undisturbed)
     assert result["model_digest"] == on_flowers_engine(study)
 
 
 def test_a_client_killed_in_training(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     field.kill(field.until(lambda: field.orders_in_work("beta"))[0])
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
 
 
 def test_a_supernode_killed_and_back_while_the_link_thinks_it_online(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     first = field.process("gamma", "supernode")
     field.kill(first)
     field.until(lambda: field.process("gamma", "supernode") != first, seconds=120)
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
 
 
 def test_a_serverapp_killed(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     field.kill(field.until(lambda: field.children("server", "flwr-serverapp"))[0])
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
 
 
 def test_the_superlink_killed_within_the_lease(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     run_id = field.status()["study"]["run_id"]
     field.kill(field.process("server", "superlink"))
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
     assert field.status()["study"]["run_id"] == run_id, "the run did not outlive the SuperLink"
 
 
 def test_the_superlink_lost_with_its_database(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     run_id = field.status()["study"]["run_id"]
     field.run("cardionets-server", "stop", field.server)
     for file in field.workspace.link.glob("link.db*"):
         file.unlink()
     field.start_server()
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
     assert field.status()["study"]["run_id"] != run_id
 
 
 def test_a_power_cut(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     field.until(lambda: field.orders_in_work("alpha"))
     field.kill_everything()
     field.start()
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
 
 
 @contextlib.contextmanager
@@ -122,9 +105,9 @@ def locked_again_and_again(database, *, held_s, free_s):
 
 def test_a_database_that_is_locked_for_long(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     with locked_again_and_again(field.workspace.link / "link.db", held_s=20, free_s=3600) as times:
-        check_whole(field, out, study, undisturbed)
+        field.check_whole(out, study, undisturbed)
     assert len(times) == 1
 
 
@@ -134,26 +117,26 @@ def test_a_slow_database_with_a_large_model(field, undisturbed):
     study = field.small_study(next(SEEDS), preset="paper", phases=[phase])
     out = field.begin(study)
     with locked_again_and_again(field.workspace.link / "link.db", held_s=4, free_s=6) as times:
-        result = check_whole(field, out, study, undisturbed, rounds=(1, 2))
+        result = field.check_whole(out, study, undisturbed)
     assert len(times) > 3
     assert result["rounds"][-1]["bytes_received"] > 3 * 300e6
 
 
 def test_a_paused_study_resumes_to_the_same_model(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     field.run("cardionets-server", "pause", field.server)
     assert field.outcome(seconds=STUDY_S)["state"] == "paused"
     result = json.loads((out / "result.json").read_text())
     assert (result["status"], result["paused"]["code"]) == ("paused", "study-paused")
     field.run("cardionets-server", "resume", field.server)
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)
 
 
 def test_a_study_paused_at_once_resumes_to_the_same_model(field, study, undisturbed):
     out = field.begin(study)
-    field.until(lambda: in_second_round(out))
+    field.until(lambda: field.in_second_round(out))
     field.run("cardionets-server", "pause", field.server, "--now")
     assert field.outcome(seconds=120)["state"] == "paused"
     field.run("cardionets-server", "resume", field.server)
-    check_whole(field, out, study, undisturbed)
+    field.check_whole(out, study, undisturbed)

@@ -19,39 +19,26 @@ def study(rough_field):
     return rough_field.small_study(next(SEEDS))
 
 
-def in_second_round(out):
-    return (out / "checkpoints" / "00-00001" / "state.json").exists()
-
-
-def check_whole(field, out, study, undisturbed):
-    """The study completed, every round once, with the model of an undisturbed run."""
-    assert field.outcome(seconds=STUDY_S)["state"] == "completed"
-    result = json.loads((out / "result.json").read_text())
-    assert [entry["round"] for entry in result["rounds"]] == [1, 2, 3]
-    assert result["model_digest"] == undisturbed(study)
-    return result
-
-
 def test_a_network_cut_of_a_minute(rough_field, study, undisturbed):
     out = rough_field.begin(study)
-    rough_field.until(lambda: in_second_round(out))
+    rough_field.until(lambda: rough_field.in_second_round(out))
     rough_field.until(lambda: rough_field.orders_in_work("gamma"))
     rough_field.wire.cut()
     time.sleep(CUT_S)
     assert not (out / "checkpoints" / "00-00002").exists(), "gamma was not needed, or not cut off"
     rough_field.wire.mend()
-    check_whole(rough_field, out, study, undisturbed)
+    rough_field.check_whole(out, study, undisturbed)
 
 
 def test_a_slow_link(rough_field, study, undisturbed):
     rough_field.wire.slow("2mbit")
     out = rough_field.begin(study)
-    check_whole(rough_field, out, study, undisturbed)
+    rough_field.check_whole(out, study, undisturbed)
 
 
 def test_a_full_disk_at_a_site(rough_field, study, undisturbed):
     out = rough_field.begin(study)
-    rough_field.until(lambda: in_second_round(out))
+    rough_field.until(lambda: rough_field.in_second_round(out))
     service = rough_field.process("beta", "supernode")
     filler = rough_field.fill_disk("beta")
     try:
@@ -61,12 +48,12 @@ def test_a_full_disk_at_a_site(rough_field, study, undisturbed):
     finally:
         filler.unlink()
     assert rough_field.process("beta", "supernode") == service, "the disk ended the SuperNode"
-    check_whole(rough_field, out, study, undisturbed)
+    rough_field.check_whole(out, study, undisturbed)
 
 
 def test_a_full_disk_at_the_coordinator(rough_field, study, undisturbed):
     out = rough_field.begin(study)
-    rough_field.until(lambda: in_second_round(out))
+    rough_field.until(lambda: rough_field.in_second_round(out))
     finished = sorted(path.name for path in (out / "checkpoints").iterdir())
     filler = rough_field.fill_disk("server")
     try:
@@ -76,14 +63,9 @@ def test_a_full_disk_at_the_coordinator(rough_field, study, undisturbed):
     finally:
         filler.unlink()
     assert finished == sorted(path.name for path in (out / "checkpoints").iterdir())[: len(finished)]
-    state = rough_field.until(lambda: settled(rough_field), seconds=STUDY_S)
+    state = rough_field.outcome(seconds=STUDY_S)["state"]
     if state == "paused":
         result = json.loads((out / "result.json").read_text())
         assert result["paused"]["code"] == "storage-failed"
         rough_field.run("cardionets-server", "resume", rough_field.server)
-    check_whole(rough_field, out, study, undisturbed)
-
-
-def settled(field):
-    state = field.status()["study"]["state"]
-    return state if state in ("completed", "paused", "failed") else None
+    rough_field.check_whole(out, study, undisturbed)
