@@ -12,6 +12,22 @@ import numpy as np
 from cardionets_core.exchange.tensors import Layout, model_digest, unpack
 
 
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """Flat float32 values in a file; a slice of them is read when it is asked for, and nothing is kept.
+
+    Attributes:
+        path: raw little-endian float32.
+    """
+
+    path: Path
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """The values of a slice of step 1."""
+        start, stop, _ = part.indices(self.path.stat().st_size // 4)
+        return np.fromfile(self.path, dtype="<f4", count=stop - start, offset=4 * start)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A point from which a study can go on.
@@ -46,6 +62,10 @@ class Checkpoint:
     def values(self, module: str) -> np.ndarray:
         """A module's flat float32 values."""
         return np.fromfile(self.path(module), dtype="<f4")
+
+    def stretches(self, module: str) -> Stretches:
+        """A module's flat float32 values, read from the disk stretch by stretch."""
+        return Stretches(self.path(module))
 
     def tensors(self, module: str) -> dict[str, np.ndarray]:
         """A module's named tensors."""

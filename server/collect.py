@@ -255,11 +255,8 @@ class Collector:
         trains = () if isinstance(task, ClosedFormTask) else role.trains
         layouts = {module: checkpoint.layouts[module] for module in trains}
 
-        def current(module: str) -> np.ndarray:
-            return np.memmap(checkpoint.path(module), dtype="<f4", mode="r")
-
         # From here on a module is what it was trained to, however it came.
-        reply = with_tensors(reply, site=site, layouts=layouts, rule=self._rule, current=current)
+        reply = with_tensors(reply, site=site, layouts=layouts, rule=self._rule, current=checkpoint.values)
         rest, measured = measured_of(reply) if order.measure else (reply, None)
         check_reply(
             rest,
@@ -267,7 +264,7 @@ class Collector:
             site=site,
             layouts=layouts,
             bounds=self._study.reply_bounds,
-            current=current,
+            current=checkpoint.stretches,
             rule=self._rule,
         )
         check_sums(rest, site=site, expected=self._sums.of_training(task))

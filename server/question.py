@@ -8,7 +8,7 @@ judges a reply.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cardionets_core.errors import UnreachableError
@@ -45,17 +45,23 @@ class Question:
         """Nodes that were asked and have not answered."""
         return {sent.node for sent in self._waiting.values()}
 
-    def send(self, orders: Mapping[int, Order]) -> list[tuple[Answer, Order]]:
-        """Send orders; returns an answer for each node that could not be reached."""
+    def send(self, orders: dict[int, Order]) -> list[tuple[Answer, Order]]:
+        """Send orders.
+
+        Args:
+            orders: node to order; emptied, so that a model is held once while it is on its way.
+
+        Returns:
+            An answer for each node that could not be reached.
+        """
         start, since = time.monotonic(), time.time()
+        bare = {node: without_tensors(order) for node, order in orders.items()}
         pushed = self._link.push(orders, ttl_s=self._ttl_s + TTL_SPARE_S)
         for message_id, node in pushed.items():
-            self._waiting[message_id] = _Sent(
-                node=node, order=without_tensors(orders[node]), start=start, since=since
-            )
+            self._waiting[message_id] = _Sent(node=node, order=bare[node], start=start, since=since)
         return [
-            (_without_reply(node, UnreachableError.code, 0.0), orders[node])
-            for node in orders
+            (_without_reply(node, UnreachableError.code, 0.0), bare[node])
+            for node in bare
             if node not in set(pushed.values())
         ]
 
@@ -117,8 +123,8 @@ def without_tensors(order: Order) -> Order:
     return replace(order, modules={}, frozen_modules={}, shared={})
 
 
-def ask(link: SiteLink, orders: Mapping[int, Order], *, deadline_s: float) -> Iterator[Answer]:
-    """Send orders and yield each answer as it arrives; then one ``late`` answer a silent node."""
+def ask(link: SiteLink, orders: dict[int, Order], *, deadline_s: float) -> Iterator[Answer]:
+    """Send orders (emptied) and yield each answer as it arrives; then one ``late`` answer a silent node."""
     question = Question(link, ttl_s=deadline_s)
     for answer, _ in question.send(orders):
         yield answer

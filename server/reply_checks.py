@@ -19,6 +19,7 @@ from cardionets_core.exchange.messages import MEASURED, Order, Reply
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.tasks import Role, Task
 from cardionets_core.training.local_rule import NORMALISER, LocalRule
+from server.checkpoint import Stretches
 
 CHUNK_VALUES = 1 << 20
 # FedAvg's products stay exact in float64 below this; no study has more samples in a round.
@@ -35,7 +36,7 @@ def check_reply(
     site: str,
     layouts: Mapping[str, Layout],
     bounds: ReplyBounds,
-    current: Callable[[str], np.ndarray] | None = None,
+    current: Callable[[str], np.ndarray | Stretches] | None = None,
     rule: LocalRule = PLAIN,
 ) -> None:
     """Judge a reply to a training order.
@@ -73,7 +74,8 @@ def check_reply(
             )
         if name in trained:
             _check_count(site, name, reply.samples[name], min(bounds.maximum_samples, COUNT_LIMIT))
-        before, largest = module.values, None
+        before: np.ndarray | Stretches = module.values
+        largest = None
         kept = rule.kept_parts(name, layout) if name in trained else []
         # The bound is one of a module's move; a control variate is a gradient.
         if name in trained and (kept or bounds.maximum_update_norm is not None):
@@ -159,7 +161,7 @@ def _check_layout(site: str, module: str, given: Layout, expected: Layout) -> No
 
 
 def _check_values(
-    site: str, module: str, values: np.ndarray, current: np.ndarray, maximum_norm: float | None
+    site: str, module: str, values: np.ndarray, current: np.ndarray | Stretches, maximum_norm: float | None
 ) -> None:
     """Walk in chunks so that judging a module needs no second copy of it."""
     squares = 0.0

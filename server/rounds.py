@@ -104,8 +104,16 @@ class SiteLink:
         found = self._patiently(lambda: list(self.grid.get_nodes()), "looking for sites")
         return {int(info.node_id): str(getattr(info, "name", "") or "") for info in found}
 
-    def push(self, orders: Mapping[int, Order], *, ttl_s: float) -> dict[str, int]:
-        """Send orders; returns message number to node. A node that is not among them could not be reached."""
+    def push(self, orders: dict[int, Order], *, ttl_s: float) -> dict[str, int]:
+        """Send orders.
+
+        Args:
+            orders: node to order; emptied once they are laid out, so that a model is held once from then on.
+            ttl_s: for how long an answer is of use.
+
+        Returns:
+            Message number to node; a node that is not among them could not be reached.
+        """
         if not orders:
             return {}
         content: dict[int, RecordDict] = {}
@@ -117,27 +125,29 @@ class SiteLink:
                 nbytes += envelope.nbytes
                 content[id(order)] = to_records(envelope)
                 del envelope
+        laid_out = {
+            node: (content[id(order)], MESSAGE_TYPES[order.kind], str(order.name.round))
+            for node, order in orders.items()
+        }
+        orders.clear()
+        content.clear()
+        del order
 
         def send() -> dict[str, int]:
             messages = [
-                Message(
-                    content[id(order)],
-                    dst_node_id=node,
-                    message_type=MESSAGE_TYPES[order.kind],
-                    ttl=ttl_s,
-                    group_id=str(order.name.round),
-                )
-                for node, order in orders.items()
+                Message(records, dst_node_id=node, message_type=kind, ttl=ttl_s, group_id=group)
+                for node, (records, kind, group) in laid_out.items()
             ]
             numbers = list(self.grid.push_messages(messages))
             if len(numbers) != len(messages):
                 # One of Flower's grids leaves out what it could not store.
                 named = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
                 return {number: named[number] for number in numbers if number in named}
-            return {number: node for number, node in zip(numbers, orders, strict=True) if number is not None}
+            pairs = zip(numbers, laid_out, strict=True)
+            return {number: node for number, node in pairs if number is not None}
 
         pushed = self._patiently(send, "sending orders")
-        content.clear()
+        laid_out.clear()
         give_back(nbytes)
         return pushed
 

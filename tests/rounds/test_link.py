@@ -1,13 +1,17 @@
 """The way to the sites: Flower's numbers, waits that end, a SuperLink that is away for a moment."""
 
 import time
+import weakref
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from cardionets_core.errors import UnreachableError
-from cardionets_core.exchange.messages import Order, Reply, RoundName, reply_to_envelope
+from cardionets_core.exchange.messages import Order, PackedModule, Reply, RoundName, reply_to_envelope
+from cardionets_core.exchange.tensors import Layout
 from server.question import Question, ask
 from server.records import to_records
 from server.rounds import CODES, INVALID_FAB, NODE_UNAVAILABLE, SiteLink, wire_fault
@@ -97,6 +101,25 @@ class Away(LocalGrid):
     def pull_messages(self, message_ids):
         self._fail()
         return super().pull_messages(message_ids)
+
+
+def test_a_model_on_its_way_is_held_once():
+    values = np.zeros(8, dtype=np.float32)
+    alive = weakref.ref(values)
+    module = PackedModule(layout=Layout(names=("w",), shapes=((8,),)), values=values)
+    orders = dict.fromkeys((1000, 1001), replace(ORDER, modules={"m": module}))
+    seen = []
+
+    class Watched(LocalGrid):
+        def push_messages(self, messages):
+            messages = list(messages)
+            seen.extend((alive(), message.metadata.dst_node_id) for message in messages)
+            return super().push_messages(messages)
+
+    del values, module
+    pushed = SiteLink(Watched([app("alpha"), app("beta")])).push(orders, ttl_s=5)
+    assert seen == [(None, 1000), (None, 1001)], "the order's own tensors wait beside the laid out ones"
+    assert sorted(pushed.values()) == [1000, 1001] and orders == {}
 
 
 @pytest.mark.parametrize("failures", [1, 3])

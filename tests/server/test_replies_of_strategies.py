@@ -12,6 +12,7 @@ from cardionets_core.exchange.tensors import Layout
 from cardionets_core.training.controls import TAKEN, mark
 from cardionets_core.training.local_rule import LocalRule
 from server.aggregation import population_of, taken_marks
+from server.checkpoint import Stretches
 from server.reply_checks import check_reply
 from server.round_store import RoundStore
 
@@ -132,3 +133,23 @@ def test_marks_are_those_of_each_sites_last_reply_of_the_phase():
     # b was there in phase 0 only; d could serve and never entered.
     assert population_of([*history, empty], phase=1, names={"a", "d"}) == 3
     assert population_of(history, phase=2, names={"a"}) == 1
+
+
+def test_a_model_on_disk_judges_as_the_one_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("server.reply_checks.CHUNK_VALUES", 2)
+    now, sent = [1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 8.0]
+    np.array(now, dtype="<f4").tofile(tmp_path / "m.f32")
+    order = Order(kind="train", name=NAME, study_json="{}")
+    reply = Reply(site="a", name=NAME, modules={"m": packed(sent)}, samples={"m": 4})
+
+    def judge(largest, rule=LOCAL):
+        check_reply(
+            reply, order=order, site="a", layouts={"m": LAYOUT}, rule=rule,
+            bounds=ReplyBounds(maximum_update_norm=largest), current=lambda _: Stretches(tmp_path / "m.f32"),
+        )  # fmt: skip
+
+    judge(3.0)
+    with pytest.raises(ReplyRefusedError, match="moved by 3"):
+        judge(2.999)
+    with pytest.raises(ReplyRefusedError, match="stay at the site"):
+        judge(3.0, LocalRule(local=("m.w",)))
