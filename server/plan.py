@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from cardionets_core.config.study import Study
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask
+from cardionets_core.tasks import ClosedFormTask, GradientTask
+from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
 from cardionets_core.training.local_rule import local_rule
 from server.aggregation import strategy_of
 from server.phase_order import tasks_of
@@ -25,7 +28,7 @@ def plan_of(study: Study) -> dict[str, Any]:
     """
     tasks = tasks_of(study)
     strategy_of(study, tasks)
-    rule = local_rule(study)
+    rule, sums = local_rule(study), ExpectedSums(study.preset)
     phases: list[dict[str, Any]] = []
     for task, phase in zip(tasks, study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
@@ -42,13 +45,24 @@ def plan_of(study: Study) -> dict[str, Any]:
                 "reads": list(task.reads),
                 "needs": sorted(task.needs),
                 "decomposes": task.decomposes,
-                # A closed-form task sends sums back instead of the module; they are not counted here.
+                # Tensors; a closed-form task sends sums back instead of the module.
                 "bytes_per_round_and_site": ordered
                 if isinstance(task, ClosedFormTask)
                 else ordered + update + beside,
+                # Statistics go out, and come back added.
+                "sum_bytes_per_round_and_site": _bytes(sums.of_training(task))
+                + (
+                    2 * _bytes(sums.of_statistics(task))
+                    if isinstance(task, GradientTask) and task.shares
+                    else 0
+                ),
+                # Validation after each round, test after the last one.
+                "measured_bytes_each_time": _bytes(rule.metric_shapes(task, sums.of_metrics(task))),
+                "last_model_bytes_per_site": ordered,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),
             }
         )
+        phases[-1]["bytes_per_site"] = _phase_bytes(phases[-1])
     return {
         "schema_version": SCHEMA_VERSION,
         "study": study.name,
@@ -60,10 +74,7 @@ def plan_of(study: Study) -> dict[str, Any]:
         "initial": dict(study.initial),
         "totals": {
             "rounds": sum(phase.rounds for phase in study.phases),
-            "bytes_per_site": sum(
-                each["rounds"] * each["bytes_per_round_and_site"] + each["frozen_bytes_once_per_site"]
-                for each in phases
-            ),
+            "bytes_per_site": sum(each["bytes_per_site"] for each in phases),
         },
     }
 
@@ -72,19 +83,20 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
     """The plan for people."""
     yield f"study {content['study']} · preset {content['preset']} · digest {content['study_digest']}"
     for phase in content["phases"]:
-        megabytes = phase["bytes_per_round_and_site"] / 1e6
+        megabytes = (phase["bytes_per_round_and_site"] + phase["sum_bytes_per_round_and_site"]) / 1e6
         once = phase["frozen_bytes_once_per_site"] / 1e6
-        trains = ", ".join(phase["trains"]) or "nothing"
+        trains, rounds = ", ".join(phase["trains"]) or "nothing", phase["rounds"]
         yield (
-            f"  {phase['task']:10} {phase['rounds']:4} rounds · trains {trains}"
+            f"  {phase['task']:10} {rounds:4} round{'s' * (rounds != 1)} · trains {trains}"
             f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
             f" · {megabytes:.2f} MB out and back a round and site"
+            + f" · {phase['measured_bytes_each_time'] / 1e6:.2f} MB of sums each time it is measured"
             + (f" · {once:.2f} MB once a site" if once else "")
         )
-    totals = content["totals"]
+    rounds, megabytes = content["totals"]["rounds"], content["totals"]["bytes_per_site"] / 1e6
     yield (
-        f"in all: {totals['rounds']} rounds · at most {totals['bytes_per_site'] / 1e6:.2f} MB a site, "
-        f"updates in {content['precision']}"
+        f"in all: {rounds} rounds · at most {megabytes:.2f} MB a site, both ways, "
+        f"where no round is repeated; updates in {content['precision']}"
     )
     yield f"privacy: {content['privacy']}"
     if content["initial"]:
@@ -92,6 +104,18 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
         yield from (f"  {name:16} {digest}" for name, digest in sorted(content["initial"].items()))
     else:
         yield "starts from random weights, drawn by the study's seed"
+
+
+def _phase_bytes(phase: dict[str, Any]) -> int:
+    """All that goes to one site and comes from it in a phase, where it holds nothing yet."""
+    each_round = phase["bytes_per_round_and_site"] + phase["sum_bytes_per_round_and_site"]
+    measured = (phase["rounds"] + 1) * phase["measured_bytes_each_time"]
+    once = phase["last_model_bytes_per_site"] + phase["frozen_bytes_once_per_site"]
+    return int(phase["rounds"] * each_round + measured + once)
+
+
+def _bytes(shapes: Shapes) -> int:
+    return sum(8 * int(np.prod(shape)) for shape in shapes.values())
 
 
 def _parameters(name: str, preset: str) -> int:

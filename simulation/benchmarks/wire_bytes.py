@@ -2,7 +2,8 @@
 
 The baseline sends the whole model, that is every module of the study, to every site in every round to train,
 gets it back from each, and sends the mean to every site again to be measured, as Flower's FedAvg does; after
-a phase's last round once more, for the test patients. Tensors are counted, not the few bytes around them.
+a phase's last round once more, for the test patients. Tensors are counted, and our sums of metrics and of
+closed-form phases; of the baseline's metrics nothing is.
 ``python -m simulation.benchmarks.wire_bytes --result runs/demo/result.json`` counts a finished run; without
 it, the plan of the study is counted, where a site holds each frozen module from its first phase on. Prints
 one JSON line a phase and one for the whole.
@@ -87,7 +88,8 @@ def of_plan(plan: Mapping[str, Any], sizes: Mapping[str, int], *, sites: int) ->
         trained = sum(sizes[name] for name in phase["trains"])
         # The phase's last model goes out once more, for the test patients; a phase that trains nothing
         # sends nothing but the order.
-        ours = phase["rounds"] * phase["bytes_per_round_and_site"] + trained
+        ours = phase["rounds"] * (phase["bytes_per_round_and_site"] + phase["sum_bytes_per_round_and_site"])
+        ours += trained + (phase["rounds"] + 1) * phase["measured_bytes_each_time"]
         ours += sum(sizes[name] for name in phase["reads"] if name not in held)
         held |= {*phase["reads"], *phase["trains"]}
         rounds = phase["rounds"] if phase["trains"] else 0

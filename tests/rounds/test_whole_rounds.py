@@ -13,6 +13,7 @@ from cardionets_core.audit import journal
 from cardionets_core.errors import CheckpointError, QuorumNotMetError, UnknownNameError
 from client.app import make_app
 from server.app import run_study
+from server.plan import plan_of
 from simulation.central import train_centrally
 from simulation.flower import hospital_of_partition
 from simulation.local_grid import LocalGrid
@@ -81,6 +82,18 @@ def test_each_round_has_per_site_and_pooled_metrics_and_its_cost(finished):
         assert entry["seconds"] > 0 and entry["bytes_sent"] > 0 and entry["bytes_received"] > 0
         measured = [row["metrics"]["n_rows"] for row in entry["sites"] if "metrics" in row]
         assert sum(measured) == entry["pooled"]["n_rows"]
+
+
+def test_the_plan_told_how_much_goes_out_and_comes_back(finished, study):
+    result, _ = finished
+    for index, phase in enumerate(plan_of(study)["phases"]):
+        done = [entry for entry in result["rounds"] if entry["phase"] == index]
+        sites = max(sum("metrics" in row for row in entry["sites"]) for entry in done)
+        moved = sum(entry["bytes_sent"] + entry["bytes_received"] for entry in done)
+        assert 0 < moved <= sites * phase["bytes_per_site"], phase["task"]
+        if phase["task"] == "probe":
+            sums = phase["sum_bytes_per_round_and_site"] + 2 * phase["measured_bytes_each_time"]
+            assert sum(entry["bytes_received"] for entry in done) == sites * sums
 
 
 def test_what_left_each_site_is_in_its_journal(finished, consortium):

@@ -68,8 +68,13 @@ def test_the_plan_of_a_workspace_tells_what_changed_since_it_was_approved(run, h
     first = answer(run, "plan", home)
     assert first["approved"] == {"changes": [], "digest": None, "is_this": False, "recorded": False}
     rounds = sum(phase["rounds"] for phase in first["phases"])
-    bytes_ = sum(p["rounds"] * p["bytes_per_round_and_site"] + p["frozen_bytes_once_per_site"]
-                 for p in first["phases"])  # fmt: skip
+    # Modules out and back, sums, and what is measured: after each round, and once more on test patients.
+    bytes_ = sum(
+        p["rounds"]
+        * (p["bytes_per_round_and_site"] + p["sum_bytes_per_round_and_site"] + p["measured_bytes_each_time"])
+        + p["measured_bytes_each_time"] + p["last_model_bytes_per_site"] + p["frozen_bytes_once_per_site"]
+        for p in first["phases"]
+    )  # fmt: skip
     assert first["totals"] == {"rounds": rounds, "bytes_per_site": bytes_}
     assert first["privacy"].startswith("none in this version") and first["initial"] == {}
     assert answer(run, "plan", home, "--approve")["approved"]["recorded"]
