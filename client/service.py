@@ -57,6 +57,7 @@ def run_service(folder: SiteFolder, *, tell: Callable[[str], None]) -> None:
             "server": config.server,
             "versions": {name: importlib.metadata.version(name) for name in ("cardionets", "flwr")},
         },
+        ports={"connection.yaml: runtime_port": ("127.0.0.1", config.runtime_port)},
         maximum_log_bytes=config.logs.maximum_bytes,
         keep_logs=config.logs.keep,
         tell=tell,

@@ -12,18 +12,24 @@ from typing import Any
 
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import little_room
+from cardionets_core.errors import CodeNotApprovedError, StudyNotApprovedError
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import read_json, running_service
 from server.link.admission import last_heard
-from server.link.wanted import RUN, Wanted, newer_result, read_wanted
+from server.link.wanted import PAUSE_REQUEST, RUN, Wanted, newer_result, read_wanted
 from server.provision.registry import read_registry
 
 SCHEMA_VERSION = 1
 ENDED = ("completed", "paused", "failed")
+UNDER_WAY = ("waiting", "running")
 STATUS = "status.json"
 HEALTHY_S = 65.0
 """Flower's nodes are heard every 30 s; two missed ones and a bit."""
 DAY_S = 86_400.0
+UNAPPROVED = {
+    CodeNotApprovedError.code: "the site has not approved this code",
+    StudyNotApprovedError.code: "the site has not approved this study",
+}
 
 
 def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, Any]:
@@ -35,7 +41,7 @@ def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, A
     now = time.time() if now_s is None else now_s
     service = running_service(workspace.state)
     wanted = read_wanted(workspace)
-    study = _study(wanted)
+    study = _study(wanted, served=service is not None)
     return {
         "schema_version": SCHEMA_VERSION,
         "address": workspace.config().address,
@@ -70,14 +76,16 @@ def _service(service: dict[str, Any] | None) -> dict[str, Any]:
     return {"status": service["status"], "processes": service["processes"]}
 
 
-def _study(wanted: Wanted | None) -> dict[str, Any]:
-    """What the run says of itself, and what is wanted of it."""
+def _study(wanted: Wanted | None, *, served: bool) -> dict[str, Any]:
+    """What the run says of itself, and what is wanted of it; without the service nothing of it runs."""
     if wanted is None:
         return {"state": "not begun"}
     told = read_json(wanted.out / STATUS) or {}
+    state = _state(wanted, str(told.get("state", "")), served=served)
     return {
         **told,
-        "state": _state(wanted, str(told.get("state", ""))),
+        "state": state,
+        "pause_requested": state not in ENDED and (wanted.out / PAUSE_REQUEST).exists(),
         "name": wanted.study,
         "study_digest": wanted.study_digest,
         "folder": str(wanted.out),
@@ -87,9 +95,11 @@ def _study(wanted: Wanted | None) -> dict[str, Any]:
     }
 
 
-def _state(wanted: Wanted, told: str) -> str:
+def _state(wanted: Wanted, told: str, *, served: bool) -> str:
     if wanted.wanted != RUN:
         return wanted.outcome
+    if not served:
+        return "stopped"
     if newer_result(wanted) is not None:
         return "ending"  # the run has written its result, and the service has not taken it up yet
     return "starting" if told in ("", *ENDED) else told
@@ -110,7 +120,8 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
                 "certificate_days_left": round((entry.ends.timestamp() - now_s) / DAY_S, 1),
                 "heartbeat_s_ago": None if last is None else round(now_s - last, 1),
                 "connected": connected,
-                "configured": said.get("phases", {}).get(study.get("task")) == "serves",
+                "configured": _says_of_phase(said, study) == "serves",
+                "says_of_phase": _says_of_phase(said, study),
                 "trained": _place(said),
                 "code": said.get("code", ""),
                 "patients": said.get("patients"),
@@ -119,6 +130,11 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
             }
         )
     return rows
+
+
+def _says_of_phase(said: dict[str, Any], study: dict[str, Any]) -> str:
+    """``serves``, the code for which the site sits the phase out, or empty while it was not asked."""
+    return str(said.get("phases", {}).get(study.get("task"), ""))
 
 
 def _place(said: dict[str, Any]) -> str:
@@ -136,11 +152,15 @@ def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dic
             found.append({"where": name, "what": f"ended with {entry['last_exit']}: {told}",
                           "remedy": f"see {entry['log']}"})  # fmt: skip
     failure = study.get("failure")
-    if failure and study["state"] != "running":
+    if failure and study["state"] in ENDED:
         found.append({"where": str(failure.get("where") or "study"), "what": failure.get("what", ""),
                       "remedy": failure.get("remedy", "")})  # fmt: skip
     elif study.get("why"):
         found.append({"where": "study", "what": study["why"], "remedy": "cardionets-server resume"})
+    for site in study.get("sites", []):
+        if site.get("code") in UNAPPROVED and study["state"] != "completed":
+            found.append({"where": site["site"], "what": UNAPPROVED[site["code"]],
+                          "remedy": "its IT decides: cardionets-client approve FOLDER"})  # fmt: skip
     return found
 
 
@@ -168,7 +188,12 @@ def _site_line(site: dict[str, Any], *, warn_days: float) -> str:
     else:
         health = "connected" if site["connected"] else "NOT connected"
         words.append(f"{health}, heard {site['heartbeat_s_ago']:.0f} s ago")
-    words.append("configured" if site["configured"] else "not configured for this phase yet")
+    if site["configured"]:
+        words.append("configured")
+    elif site["says_of_phase"]:
+        words.append(f"sits this phase out ({site['says_of_phase']})")
+    else:
+        words.append("not configured for this phase yet")
     if site["trained"]:
         words.append(f"trained {site['trained']}")
     if site["versions"]:
@@ -190,10 +215,14 @@ def _study_lines(study: dict[str, Any]) -> list[str]:
     if study["state"] == "not begun":
         return ["study: not begun; cardionets-server run"]
     lines = [f"study {study['name']} · {study['state']}"]
-    if "phase" in study:
+    if study["state"] == "stopped":
+        lines.append("  nothing of it runs; it goes on when the service does: cardionets-server start")
+    if study["pause_requested"]:
+        lines.append("  pauses after the round that runs")
+    if study.get("phase"):
         text = f"  phase {study['phase']}/{study.get('phases', '?')} {study.get('task', '')}"
         lines.append(f"{text} · round {study.get('round', 0)}/{study.get('rounds', '?')}")
-    waiting = study.get("waiting_for")
+    waiting = study.get("waiting_for") if study["state"] in UNDER_WAY else None
     if waiting and waiting["sites"]:
         names = ", ".join(site["site"] for site in waiting["sites"])
         lines.append(f"  waits for {names} until {_clock(waiting['until_s'])}")
@@ -205,7 +234,7 @@ def _study_lines(study: dict[str, Any]) -> list[str]:
         known = [entry["value"] for entry in primary["values"] if entry["value"] is not None]
         if known:
             lines.append(f"  held-out {primary.get('name')}: {known[-1]:.4f} ({way})")
-    if study.get("left_s") is not None:
+    if study.get("left_s") is not None and study["state"] in UNDER_WAY:
         lines.append(f"  about {study['left_s']:.0f} s left")
     lines.append(f"  {study['folder']}")
     return lines

@@ -46,6 +46,6 @@ class PauseRequest:
             self._path.unlink()
         raise StudyPausedError(
             "the coordinator paused the study",
-            where=f"{REQUESTS}/{PAUSE}",
+            where="study",
             remedy="resume the study: it goes on where it stopped, and no site does its work twice",
         )

@@ -47,7 +47,7 @@ def run_service(workspace: Workspace, *, tell: Callable[[str], None]) -> None:
         raise CertificateInvalidError(
             f"the workspace has no {', '.join(missing)} yet",
             where=str(workspace.trust),
-            remedy="admit a first site with `cardionets-server admit` or `provision`; this makes them",
+            remedy="make them: cardionets-server provision DIR",
         )
     lay_out(workspace)
     config, control = workspace.config(), Control(workspace)
@@ -69,6 +69,10 @@ def run_service(workspace: Workspace, *, tell: Callable[[str], None]) -> None:
             "versions": {name: importlib.metadata.version(name) for name in ("cardionets", "flwr")},
         },
         jobs=jobs,
+        ports={
+            "server.yaml: address": (config.listen_host, config.outer_port),
+            "server.yaml: inner_port": ("127.0.0.1", config.inner_port),
+        },
         maximum_log_bytes=config.logs.maximum_bytes,
         keep_logs=config.logs.keep,
         tell=tell,

@@ -13,11 +13,20 @@ from cardionets_core.config.study import Study, read_study
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import ConfigError, ServiceDownError, UsageError
 from cardionets_core.service.state import read_json, running_service
+from server.approved_plans import approve_plan, comparison
 from server.link.control import Control
 from server.link.keeper import finished_rounds, is_running, submit
-from server.link.wanted import NOTHING, RESULT, RUN, Wanted, newer_result, read_wanted, write_wanted
+from server.link.wanted import (
+    NOTHING,
+    PAUSE_REQUEST,
+    RESULT,
+    RUN,
+    Wanted,
+    newer_result,
+    read_wanted,
+    write_wanted,
+)
 
-PAUSE_REQUEST = Path("requests") / "pause"
 STOP_S = 40.0
 ENDING_S = 30.0
 
@@ -27,22 +36,38 @@ def run_folder(workspace: Workspace, study: Study) -> Path:
     return workspace.runs / f"{study.name}-{study.digest[:12]}"
 
 
-def begin(workspace: Workspace, *, initial: Path | None, track: bool) -> Wanted:
+def begin(workspace: Workspace, *, initial: Path | None, track: bool, approve: bool = False) -> Wanted:
     """Begin the study of ``study.yaml``, or go on with what there is of it.
 
     Args:
         workspace: the coordinator's folder.
         initial: folder of the weights that the study names as ``initial``.
         track: whether MLflow's store is written.
+        approve: record the study as approved; else it must be the one that was approved last.
 
     Raises:
         ServiceDownError: the service does not run.
-        ConfigError: the study cannot work.
+        ConfigError: the study cannot work, or is not the one that was approved.
         UsageError: a study runs already, or this one has completed.
     """
     _require_service(workspace)
     study = read_study(workspace.study_yaml)
     _require_idle(workspace)
+    if approve:
+        approve_plan(workspace, study)
+    _require_approved(workspace, study)
+    return _begin(workspace, study, initial=initial, track=track)
+
+
+def running_study(workspace: Workspace) -> Wanted | None:
+    """The study of ``study.yaml`` where it is the one that runs now, else None."""
+    wanted = read_wanted(workspace)
+    if wanted is None or wanted.wanted != RUN or _is_ending(wanted):
+        return None
+    return wanted if read_study(workspace.study_yaml).digest == wanted.study_digest else None
+
+
+def _begin(workspace: Workspace, study: Study, *, initial: Path | None, track: bool) -> Wanted:
     out = run_folder(workspace, study)
     if (read_json(out / RESULT) or {}).get("status") == "completed":
         raise UsageError(
@@ -92,7 +117,8 @@ def go_on(workspace: Workspace) -> Wanted:
             where=str(workspace.study_yaml),
             remedy="undo the change to resume, or begin the new one with `cardionets-server run`",
         )
-    return begin(workspace, initial=Path(wanted.initial) if wanted.initial else None, track=wanted.track)
+    initial = Path(wanted.initial) if wanted.initial else None
+    return _begin(workspace, study, initial=initial, track=wanted.track)
 
 
 def ask_to_pause(workspace: Workspace, *, now: bool = False) -> None:
@@ -138,6 +164,20 @@ def _require_service(workspace: Workspace) -> None:
         )
 
 
+def _require_approved(workspace: Workspace, study: Study) -> None:
+    found = comparison(workspace, study)
+    if found["is_this"]:
+        return
+    changed = "; ".join(f"{each['key']}: {each['was']} -> {each['is']}" for each in found["changes"][:5])
+    raise ConfigError(
+        f"study.yaml has changed since its plan was approved ({changed})"
+        if found["digest"]
+        else "the plan of this study was not approved yet",
+        where=str(workspace.study_yaml),
+        remedy="see `cardionets-server plan DIR`; then `plan DIR --approve`, or `run DIR --approve`",
+    )
+
+
 def _require_idle(workspace: Workspace) -> None:
     end = time.monotonic() + ENDING_S
     wanted = read_wanted(workspace)
@@ -148,7 +188,7 @@ def _require_idle(workspace: Workspace) -> None:
         raise UsageError(
             f"the study {wanted.study} runs already",
             where=str(wanted.out),
-            remedy="see `cardionets-server status`; end it with `pause`",
+            remedy="follow it with `watch` or `run --wait`; `pause` ends it after its round",
         )
     if wanted is not None and is_running(wanted.out):
         raise UsageError(

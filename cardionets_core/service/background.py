@@ -46,6 +46,7 @@ def start_in_background(
             remedy="look at it with status, or end it with stop",
         )
     log.parent.mkdir(parents=True, exist_ok=True)
+    before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as handle:
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT,
@@ -55,7 +56,7 @@ def start_in_background(
     while time.monotonic() < end:
         if process.poll() is not None:
             raise ServiceDownError(
-                f"the service ended with {process.returncode}:\n" + "\n".join(tail(log, 5)),
+                f"the service ended with {process.returncode}:\n" + "\n".join(tail(log, 5, since=before)),
                 where=str(log),
                 remedy="mend what the log says, then start again",
             )

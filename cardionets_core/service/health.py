@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,30 @@ from typing import Any
 from cardionets_core.errors import UsageError
 
 LOOPBACK = "127.0.0.1"
+
+
+def require_free(host: str, port: int, *, key: str) -> None:
+    """Make sure that a process can listen here, before it is started and says so among other words.
+
+    Args:
+        host: address to listen on.
+        port: of it.
+        key: of the document that names the port.
+
+    Raises:
+        UsageError: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}",
+                where=key,
+                remedy=f"end what uses it (`ss -ltnp` shows it), or change {key}",
+            ) from error
 
 
 class HealthPage:

@@ -35,12 +35,18 @@ def rotate(path: Path, *, maximum_bytes: int, keep: int) -> bool:
     return True
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log; none where there is no log."""
+def tail(path: Path, lines: int, *, since: int = 0) -> list[str]:
+    """The last lines of a log; none where there is no log.
+
+    Args:
+        path: of the log.
+        lines: how many at most.
+        since: bytes at its beginning that do not count; a log that has been cut since then counts whole.
+    """
     try:
         with path.open("rb") as handle:
-            handle.seek(0, 2)
-            handle.seek(max(0, handle.tell() - TAIL_BYTES))
+            end = handle.seek(0, 2)
+            handle.seek(max(0, end - TAIL_BYTES, since if since <= end else 0))
             text = handle.read().decode("utf-8", errors="replace")
     except OSError:
         return []

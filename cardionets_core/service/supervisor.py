@@ -13,14 +13,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from cardionets_core.durable import write_json
-from cardionets_core.service.health import HealthPage
+from cardionets_core.service.health import HealthPage, require_free
 from cardionets_core.service.logs import rotate
 from cardionets_core.service.process import ProcessSpec, Watched
 from cardionets_core.service.state import SCHEMA_VERSION, STATE, end_leftovers, identity, only_one
@@ -28,6 +28,7 @@ from cardionets_core.service.state import SCHEMA_VERSION, STATE, end_leftovers, 
 LOOK_S = 0.25
 ROTATE_S = 5.0
 REFRESH_S = 5.0
+NO_PORTS: Mapping[str, tuple[str, int]] = MappingProxyType({})
 
 Tell = Callable[[str], None]
 
@@ -56,6 +57,7 @@ class Supervisor:
         health_port: on loopback.
         facts: what the health page and ``service.json`` also say.
         jobs: done beside the processes once all of them are ready.
+        ports: key of the document that names it, to host and port on which a process is going to listen.
         maximum_log_bytes: of one log.
         keep_logs: older logs of each.
         tell: told in plain lines what happens.
@@ -69,6 +71,7 @@ class Supervisor:
         health_port: int,
         facts: dict[str, Any],
         jobs: Sequence[Job] = (),
+        ports: Mapping[str, tuple[str, int]] = NO_PORTS,
         maximum_log_bytes: int = 10_000_000,
         keep_logs: int = 5,
         tell: Tell = lambda text: None,
@@ -78,6 +81,7 @@ class Supervisor:
         self._health_port = health_port
         self._facts = facts
         self._jobs = jobs
+        self._ports = ports
         self._maximum_log_bytes = maximum_log_bytes
         self._keep_logs = keep_logs
         self._teller = tell
@@ -89,11 +93,13 @@ class Supervisor:
         """Run until SIGTERM, SIGINT or ``end``.
 
         Raises:
-            UsageError: another service runs in this folder, or the health port is taken.
+            UsageError: another service runs in this folder, or a port is taken.
         """
         with only_one(self._folder):
             for name in end_leftovers(self._folder):
                 self._tell(f"{name} of an earlier, killed service was ended")
+            for key, (host, port) in self._ports.items():
+                require_free(host, port, key=key)
             page = HealthPage(self._health_port, self.describe)
             earlier = self._take_signals()
             workers = [threading.Thread(target=self._repeat, args=(job,), daemon=True) for job in self._jobs]

@@ -61,15 +61,23 @@ def run(
         bool, typer.Option("--wait", help="follow it to its end; the exit code says how")
     ] = False,
     no_track: Annotated[bool, typer.Option("--no-track", help="write no MLflow store")] = False,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="record study.yaml as approved, as `plan --approve` does")
+    ] = False,
     format: FormatOption = Format.table,
 ) -> None:
     """Begin the workspace's study, or go on with it; it goes on through crashes until it ends or pauses."""
     from cardionets_core.config.workspace import open_workspace
-    from server.studying import begin
+    from server.studying import begin, running_study
 
     with answering(format):
         workspace = open_workspace(folder)
-        wanted = begin(workspace, initial=initial, track=not no_track)
+        if wait and (wanted := running_study(workspace)):
+            _say(f"the study {wanted.study} runs already; this follows it")
+            _follow(workspace, format)
+            return
+        wanted = begin(workspace, initial=initial, track=not no_track, approve=approve)
+    _tell_who_is_there(workspace)
     content = {"study": wanted.study, "study_digest": wanted.study_digest,
                "run_id": wanted.run_id, "folder": str(wanted.out)}  # fmt: skip
     if not wait:
@@ -132,11 +140,24 @@ def watch(folder: WorkspaceArgument = Path()) -> None:
 def _follow(workspace: Any, format: Format) -> None:
     from server.live import follow
 
-    content = follow(workspace, tell=_say)
+    try:
+        content = follow(workspace, tell=_say)
+    except KeyboardInterrupt:
+        _say("the study goes on; `watch` or `run --wait` follow it, `pause` ends it after its round")
+        raise SystemExit(130) from None
     if format is Format.json:
         print(json.dumps(content, sort_keys=True))
     if content["exit_code"]:
         raise SystemExit(content["exit_code"])
+
+
+def _tell_who_is_there(workspace: Any) -> None:
+    from server.overview import overview
+
+    sites = [site for site in overview(workspace)["sites"] if site["status"] == "admitted"]
+    connected = sum(site["connected"] for site in sites)
+    if connected < len(sites) or not sites:
+        _say(f"{connected} of {len(sites)} admitted sites are connected; `status` says for whom it waits")
 
 
 def _say(text: str) -> None:

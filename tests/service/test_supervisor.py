@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,9 +15,10 @@ import psutil
 import pytest
 
 from cardionets_core.durable import write_json
-from cardionets_core.errors import UsageError
+from cardionets_core.errors import ServiceDownError, UsageError
 from cardionets_core.service import supervisor
-from cardionets_core.service.health import ask_health
+from cardionets_core.service.background import start_in_background
+from cardionets_core.service.health import ask_health, require_free
 from cardionets_core.service.logs import rotate, tail
 from cardionets_core.service.process import ProcessSpec
 from cardionets_core.service.state import end_leftovers, identity, living, only_one, running_service
@@ -239,3 +241,26 @@ Supervisor([one], folder=folder, health_port=0, facts={{}}).run()
     process.send_signal(number)
     assert process.wait(20) == 0
     assert not psutil.pid_exists(child)
+
+
+def test_a_port_that_is_taken_is_told_by_the_key_that_names_it():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=str(port)) as told:
+            require_free("127.0.0.1", port, key="server.yaml: inner_port")
+        assert told.value.where == "server.yaml: inner_port"
+    require_free("127.0.0.1", port, key="server.yaml: inner_port")
+    with pytest.raises(UsageError, match="cannot listen on"):
+        require_free("203.0.113.1", port, key="server.yaml: address")
+
+
+def test_a_service_that_ends_tells_its_own_words_and_not_those_of_an_earlier_start(tmp_path):
+    log = tmp_path / "service.log"
+    log.write_text("words of an earlier start\n")
+    command = [sys.executable, "-c", "print('mine'); raise SystemExit(3)"]
+    with pytest.raises(ServiceDownError, match="ended with 3") as told:
+        start_in_background(command, folder=tmp_path / "state", log=log, cwd=tmp_path)
+    assert "mine" in told.value.what and "earlier" not in told.value.what
+    assert log.read_text().startswith("words of an earlier start")

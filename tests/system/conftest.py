@@ -130,7 +130,7 @@ class Field(Deployment):
     def begin(self, study: dict[str, Any], *, approve: bool = True) -> Path:
         """Begin a study; returns its run folder."""
         model = self.set_study(study, approve=approve)
-        self.run("cardionets-server", "run", self.server, "--no-track")
+        self.run("cardionets-server", "run", self.server, "--no-track", "--approve")
         return self.workspace.runs / f"{model.name}-{model.digest[:12]}"
 
     def outcome(self, *, seconds: float) -> dict[str, Any]:

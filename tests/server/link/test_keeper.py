@@ -6,12 +6,16 @@ import os
 import time
 
 import pytest
+import yaml
 
+from cardionets_core.config.study import read_study
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import write_json
-from cardionets_core.errors import ServiceDownError, UsageError
+from cardionets_core.errors import ConfigError, ServiceDownError, UsageError
 from cardionets_core.service.state import identity, only_one
 from server import studying
+from server.commands import service
+from server.commands.answer import Format
 from server.link import admission
 from server.link.admission import AdmittedSites, Heartbeats, last_heard
 from server.link.guard import HEARTBEAT
@@ -20,8 +24,10 @@ from server.link.wanted import RUN_LOCK, Wanted, read_wanted, write_wanted
 from server.overview import overview, overview_lines
 from server.provision.admission import provision, revoke
 from server.provision.registry import read_registry
-from server.studying import ask_to_pause, begin, go_on
+from server.studying import ask_to_pause, begin, go_on, running_study
 from server.workspace_folder import make_workspace
+
+STUDY = {"name": "s", "seed": 1, "phases": [{"task": "ecg_mae", "rounds": 1}]}
 
 
 class FakeControl:
@@ -57,6 +63,12 @@ def workspace(tmp_path) -> Workspace:
     found = Workspace(tmp_path / "hub")
     provision(found, ["alpha", "beta"])
     return found
+
+
+def served(workspace):
+    """The service runs: this process stands for it."""
+    content = {"supervisor": identity(os.getpid()), "status": "ok", "processes": {}}
+    write_json(workspace.state / "service.json", content)
 
 
 @pytest.fixture
@@ -190,8 +202,44 @@ def test_a_study_is_not_begun_without_the_service(workspace):
         go_on(workspace)
 
 
+def test_only_the_study_whose_plan_was_approved_is_begun(workspace, monkeypatch):
+    served(workspace)
+    workspace.study_yaml.write_text(yaml.safe_dump(STUDY))
+    begun = []
+    monkeypatch.setattr(studying, "_begin", lambda workspace, study, **options: begun.append(study.seed))
+    with pytest.raises(ConfigError, match="not approved yet"):
+        begin(workspace, initial=None, track=False)
+    begin(workspace, initial=None, track=False, approve=True)
+    begin(workspace, initial=None, track=False)
+    workspace.study_yaml.write_text(yaml.safe_dump(STUDY | {"seed": 2}))
+    with pytest.raises(ConfigError, match="seed: 1 -> 2"):
+        begin(workspace, initial=None, track=False)
+    assert begun == [1, 1]
+
+
+def test_the_study_that_runs_is_told_from_another(workspace, wanted):
+    workspace.study_yaml.write_text(yaml.safe_dump(STUDY))
+    assert running_study(workspace) is None
+    digest = read_study(workspace.study_yaml).digest
+    this = wanted.changed(study_digest=digest)
+    write_wanted(workspace, this)
+    assert running_study(workspace) == this
+    write_wanted(workspace, this.changed(wanted="nothing", outcome="paused"))
+    assert running_study(workspace) is None
+
+
+def test_ctrl_c_while_following_says_that_the_study_goes_on(workspace, monkeypatch, capsys):
+    def interrupted(workspace, *, tell):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server.live.follow", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        service._follow(workspace, Format.table)
+    assert ended.value.code == 130 and "the study goes on" in capsys.readouterr().err
+
+
 def test_a_second_study_is_not_begun_while_one_runs(workspace, wanted):
-    write_json(workspace.state / "service.json", {"supervisor": identity(os.getpid()), "status": "ok"})
+    served(workspace)
     with pytest.raises(UsageError, match="runs already"):
         begin(workspace, initial=None, track=False)
 
@@ -206,11 +254,12 @@ def test_the_state_is_that_of_the_run_that_is_wanted(workspace, wanted, told, ha
     write_json(wanted.out / "status.json", {"state": told, "sites": []})
     if has_result:
         write_json(wanted.out / "result.json", {"status": told})
+    served(workspace)
     assert overview(workspace)["study"]["state"] == said
 
 
 def test_a_run_that_is_ending_is_waited_for(workspace, wanted, monkeypatch):
-    write_json(workspace.state / "service.json", {"supervisor": identity(os.getpid()), "status": "ok"})
+    served(workspace)
     write_json(wanted.out / "result.json", {"status": "completed"})
     slept = []
 
@@ -225,7 +274,7 @@ def test_a_run_that_is_ending_is_waited_for(workspace, wanted, monkeypatch):
     monkeypatch.setattr(studying.time, "sleep", sleep)
     monkeypatch.setattr(studying, "_check", beyond)
     with pytest.raises(UsageError, match="it goes on"):
-        begin(workspace, initial=None, track=False)
+        begin(workspace, initial=None, track=False, approve=True)
     assert len(slept) == 3
 
 
@@ -253,10 +302,40 @@ def test_status_tells_admitted_connected_configured_and_trained_apart(workspace,
     assert (beta["connected"], beta["configured"], beta["heartbeat_s_ago"]) == (False, False, None)
     text = "\n".join(overview_lines(content))
     for word in ("not running", "never heard", "9 patients", "round 3/5", "r2: 0.2500 (higher is better)",
-                 "waits for alpha"):  # fmt: skip
+                 "stopped", "goes on when the service does"):  # fmt: skip
         assert word in text
+    assert "waits for" not in text, "without the service nothing waits"
+    served(workspace)
+    assert "waits for alpha" in "\n".join(overview_lines(overview(workspace)))
     late = overview(workspace, now_s=time.time() + 100)["sites"][0]
     assert not late["connected"]
+
+
+def test_a_site_that_sits_a_phase_out_or_has_not_approved_is_told_with_what_to_do(workspace, wanted):
+    served(workspace)
+    told = {"state": "running", "task": "align", "phase": 1, "sites": [
+        {"site": "alpha", "phases": {"align": "phase-not-permitted"}, "code": ""},
+        {"site": "beta", "phases": {}, "code": "study-not-approved"},
+    ]}  # fmt: skip
+    write_json(wanted.out / "status.json", told)
+    content = overview(workspace)
+    text = "\n".join(overview_lines(content))
+    assert "sits this phase out (phase-not-permitted)" in text and "not configured for this phase yet" in text
+    (found,) = content["failures"]
+    assert found["where"] == "beta" and "cardionets-client approve" in found["remedy"]
+
+
+def test_a_pause_that_is_asked_for_and_one_that_is_over_are_told_apart(workspace, wanted):
+    served(workspace)
+    failure = {"code": "study-paused", "what": "the coordinator paused", "where": "study", "remedy": "resume"}
+    write_json(
+        wanted.out / "status.json", {"state": "paused", "failure": failure, "left_s": 9.0, "sites": []}
+    )
+    content = overview(workspace)
+    assert (content["study"]["state"], content["failures"]) == ("starting", [])
+    ask_to_pause(workspace)
+    text = "\n".join(overview_lines(overview(workspace)))
+    assert "pauses after the round that runs" in text and " left" not in text
 
 
 def test_the_cause_of_a_pause_stands_in_the_status(workspace, wanted):
