@@ -247,9 +247,13 @@ def journal(
     verify: Annotated[bool, typer.Option("--verify", help="check the chain of hashes only")] = False,
     format: FormatOption = Format.table,
 ) -> None:
-    """Print what left the building, one JSON object a line, or check that no line was changed."""
+    """Print what left the building, a line for each, or check that no line was changed.
+
+    Times are this machine's, and phases count from 1. With --format json, one JSON object a line as it was
+    written: seconds since 1970, and phases from 0.
+    """
     from cardionets_core.audit.journal import verify as verify_chain
-    from client.gate import JOURNAL
+    from client.journal import JOURNAL, journal_bodies, journal_line
 
     with answering(format):
         from cardionets_core.config.site import read_site
@@ -262,8 +266,8 @@ def journal(
         summary = {"schema_version": SCHEMA_VERSION, "lines": whole, "whole": True}
         _print(summary, lambda found: [f"{found['lines']} lines, whole"], format)
     elif path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            print(line.partition(" ")[2])
+        for body in journal_bodies(path):
+            print(body if format is Format.json else journal_line(body))
 
 
 def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[str]], format: Format) -> None:

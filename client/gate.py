@@ -18,10 +18,10 @@ from cardionets_core.durable import on_disk
 from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
 from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply, reply_to_envelope
 from cardionets_core.training.local_rule import LocalRule
+from client.journal import JOURNAL
 from client.local_tensors import check_none_leaves
 from client.updates import check_codes
 
-JOURNAL = "journal.jsonl"
 PLAIN = LocalRule()
 
 

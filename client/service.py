@@ -19,7 +19,8 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.errors import CertificateInvalidError, ConfigError, VersionMismatchError
 from cardionets_core.service.process import ProcessSpec
-from cardionets_core.service.supervisor import Supervisor
+from cardionets_core.service.supervisor import Job, Supervisor
+from client.missing import LinkWatch, missing_lines
 from client.warm import is_waiting, write_starter
 
 QUIET = {
@@ -30,12 +31,13 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PYTHONUNBUFFERED": "1",
 }
+LINK_EVERY_S = 3.0
 DROPPED = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
 """Not taken from whoever starts the service: the code of the SuperNode must be the installed one."""
 
 
 def run_service(folder: SiteFolder, *, tell: Callable[[str], None]) -> None:
-    """Run the service in the foreground until SIGTERM or SIGINT.
+    """Run the service in the foreground until SIGTERM or SIGINT; says what the site still lacks.
 
     Raises:
         ConfigError: a document is wrong, or the two do not name the same site.
@@ -47,6 +49,9 @@ def run_service(folder: SiteFolder, *, tell: Callable[[str], None]) -> None:
     config = folder.config()
     for path in (folder.node, folder.logs, folder.service):
         path.mkdir(parents=True, exist_ok=True)
+    for line in missing_lines(folder):
+        tell(line)
+    watch = LinkWatch(folder=folder, server=config.server, tell=tell)
     Supervisor(
         processes(folder),
         folder=folder.service,
@@ -57,6 +62,7 @@ def run_service(folder: SiteFolder, *, tell: Callable[[str], None]) -> None:
             "server": config.server,
             "versions": {name: importlib.metadata.version(name) for name in ("cardionets", "flwr")},
         },
+        jobs=(Job(name="link", every_s=LINK_EVERY_S, work=watch, when_ready=False),),
         ports={"connection.yaml: runtime_port": ("127.0.0.1", config.runtime_port)},
         maximum_log_bytes=config.logs.maximum_bytes,
         keep_logs=config.logs.keep,

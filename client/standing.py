@@ -17,7 +17,7 @@ from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
-from client.gate import JOURNAL
+from client.journal import JOURNAL
 
 SCHEMA_VERSION = 1
 # What Flower's SuperNode writes, and what it means; the last one in the log counts.
@@ -26,12 +26,17 @@ TELLING = (
     ("Receiving:", "working"),
     ("Sent successfully", "connected"),
     ("Failed to initialize the connection", "not connected"),
+    ("Connection attempt failed", "not connected"),
+    ("Connection successful", "connected"),
     ("not-admitted", "not admitted"),
     ("certificate-invalid", "certificate refused"),
     ("signature-refused", "signature refused: is the clock right?"),
     ("could not be verified", "waits for approval of code"),
     ("could not verify the FAB", "waits for approval of code"),
 )
+NOT_YET = "not connected yet"
+FIRST_START = "supernode starts (restarts: 0)"
+"""The line with which a service begins the log; what stands before it is of an earlier one."""
 
 
 def standing(folder: SiteFolder) -> dict[str, Any]:
@@ -42,14 +47,13 @@ def standing(folder: SiteFolder) -> dict[str, Any]:
     """
     config = folder.config()
     service = running_service(folder.service)
-    lines = tail(folder.logs / "supernode.log", 200)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "site": config.site,
         "server": config.server,
         "service": "running" if service else "not running",
         "processes": (service or {}).get("processes", {}),
-        "link": _link(lines) if service else "not connected",
+        "link": link_of(folder) if service else "not connected",
         "last_reply": None,
         "last_refusal": _last_refusal(folder.root / "client.log"),
         "disk": little_room(folder.root),
@@ -84,12 +88,15 @@ def standing_lines(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _link(lines: list[str]) -> str:
-    for line in reversed(lines):
+def link_of(folder: SiteFolder) -> str:
+    """What the SuperNode's log says last of the link, since the service was started."""
+    for line in reversed(tail(folder.logs / "supernode.log", 200)):
+        if line.startswith("--- ") and line.endswith(FIRST_START):
+            break
         for mark, meaning in TELLING:
             if mark in line:
                 return meaning
-    return "not connected yet"
+    return NOT_YET
 
 
 def _last_line(journal: Path) -> dict[str, Any] | None:

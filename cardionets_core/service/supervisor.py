@@ -41,11 +41,13 @@ class Job:
         name: for the log.
         every_s: pause between two times.
         work: does it; an exception is told, and it is tried again.
+        when_ready: only while every process does its work.
     """
 
     name: str
     every_s: float
     work: Callable[[], None]
+    when_ready: bool = True
 
 
 class Supervisor:
@@ -56,7 +58,7 @@ class Supervisor:
         folder: of ``service.json`` and the lock.
         health_port: on loopback.
         facts: what the health page and ``service.json`` also say.
-        jobs: done beside the processes once all of them are ready.
+        jobs: done beside the processes; most of them once all are ready.
         ports: key of the document that names it, to host and port on which a process is going to listen.
         maximum_log_bytes: of one log.
         keep_logs: older logs of each.
@@ -186,7 +188,7 @@ class Supervisor:
 
     def _repeat(self, job: Job) -> None:
         while not self._ending.is_set():
-            if self.ready:
+            if self.ready or not job.when_ready:
                 try:
                     job.work()
                 except Exception as error:  # whatever it is, the service goes on and says so

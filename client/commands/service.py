@@ -27,21 +27,26 @@ def start(
 ) -> None:
     """Run this site's service: connect to the coordinator, answer approved orders, restart after failures.
 
-    It opens connections outwards only; nothing needs to be opened inwards.
+    It opens connections outwards only; nothing needs to be opened inwards. Says at once what the site still
+    lacks (approvals, a prepared cache), and when the link to the coordinator comes or goes.
     """
     from cardionets_core.config.connection import open_site_folder
 
     place = open_site_folder(folder)
     if background:
         from cardionets_core.service.background import start_in_background
+        from client.missing import missing_lines
         from client.service import check_folder
 
         check_folder(place)
+        for line in missing_lines(place):
+            _say(line)
         command = [sys.executable, "-P", "-m", "client.cli", "start", str(place.root)]
         content = start_in_background(
             command, folder=place.service, log=place.logs / "service.log", cwd=place.root
         )
         _say(f"the service runs (process {content['supervisor']['pid']:.0f}); log {place.logs}")
+        _say(f"whether it reaches the coordinator, says: cardionets-client status {place.root}")
         return
     from client.service import run_service
 

@@ -17,7 +17,7 @@ import cardionets_core
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import MachineUnfitError
 from client.doctor.findings import Findings, Notice
-from client.gate import JOURNAL
+from client.journal import JOURNAL
 
 SLACK_S = 86_400.0
 """Files unpacked from an archive can carry another time zone's hours."""

@@ -22,7 +22,7 @@ from cardionets_core.training.controls import TAKEN, mark, taken
 from client.app import make_app
 from client.approvals.store import ApprovalStore
 from client.approvals.study_facts import study_facts
-from client.gate import JOURNAL
+from client.journal import JOURNAL
 from client.modules import pack_module
 from client.rehearsal import left_facts, rehearsal_of
 from client.replies import order_digest

@@ -147,6 +147,18 @@ def test_jobs_go_on_after_an_error(tmp_path):
     assert any("OSError: once" in line for line in running.told)
 
 
+def test_a_job_may_be_done_before_all_is_ready(tmp_path):
+    never, always = [], []
+    jobs = [
+        Job(name="never", every_s=0.05, work=lambda: never.append(1)),
+        Job(name="always", every_s=0.05, work=lambda: always.append(1), when_ready=False),
+    ]
+    unready = spec("one", FOREVER, tmp_path, ready=lambda: False)
+    with Running([unready], tmp_path, jobs=jobs):
+        wait_until(lambda: len(always) > 2)
+    assert never == []
+
+
 def test_the_health_page_tells_the_truth(tmp_path):
     gate = tmp_path / "gate"
     running = Running([spec("one", FOREVER, tmp_path, ready=gate.exists)], tmp_path)

@@ -1,0 +1,86 @@
+"""What a site that was just started still lacks, and whether its link to the coordinator is there.
+
+Comes in: a site's folder. Goes out: plain lines for whoever started the service. Stops nothing: what is
+missing may be made while the service runs. Asks nobody: of the link tells the SuperNode's log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cardionets_core.config.connection import SiteFolder
+from cardionets_core.config.site import read_site
+from client.approvals.store import CODE, STUDY, ApprovalStore
+from client.standing import NOT_YET, link_of
+
+FIRST_LINK_S = 30.0
+"""A SuperNode that has said nothing of its link for so long has none."""
+_CONNECTED = "connected"
+
+
+def missing_lines(folder: SiteFolder) -> list[str]:
+    """What orders will be refused for; empty where nothing is missing.
+
+    Raises:
+        ConfigError: site.yaml is wrong.
+    """
+    standing = ApprovalStore(folder.approvals).standing()
+    approve = f"cardionets-client approve {folder.root}"
+    lines = []
+    if standing.fault:
+        lines.append(f"missing: {standing.fault}: nothing counts as approved; look at it with: {approve}")
+    elif not standing.approved(CODE):
+        lines.append(f"missing: no code is approved yet, so no order runs here; look at it with: {approve}")
+    elif not standing.approved(STUDY):
+        lines.append(f"missing: no study is approved yet, so no order runs here; look at it with: {approve}")
+    # The name of cardionets_core.data.manifest, which would bring pyarrow and numpy.
+    if not (read_site(folder.site_yaml).folders.cache / "cohort" / "manifest.json").is_file():
+        prepare = f"cardionets-client prepare --site {folder.site_yaml}"
+        lines.append(
+            f"missing: there is no cache of the data yet, so no order is served; make it with: {prepare}"
+        )
+    return lines
+
+
+@dataclass(slots=True, kw_only=True)
+class LinkWatch:
+    """Tells when the link to the coordinator comes, goes, or is refused; a job of the service.
+
+    Attributes:
+        folder: of the site.
+        server: host and port of the coordinator.
+        tell: called with a line.
+        clock: seconds that only grow.
+    """
+
+    folder: SiteFolder
+    server: str
+    tell: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _begun_s: float | None = None
+    _seen: str = ""
+    _told: str = ""
+
+    def __call__(self) -> None:
+        """Look once; a state counts when it is seen twice, so that one lost call is no news."""
+        now_s = self.clock()
+        self._begun_s = now_s if self._begun_s is None else self._begun_s
+        state = link_of(self.folder)
+        if state == "working":
+            state = _CONNECTED
+        again, self._seen = state == self._seen, state
+        if not again or state == self._told or (state == NOT_YET and now_s - self._begun_s < FIRST_LINK_S):
+            return
+        self._told = state
+        self.tell(self._line(state))
+
+    def _line(self, state: str) -> str:
+        if state == _CONNECTED:
+            return f"link: connected to {self.server}"
+        if state.startswith("not connected"):
+            state = f"{self.server} does not answer; it is asked again and again"
+        if "approval" in state:
+            return f"link: {state}; look at it with: cardionets-client approve {self.folder.root}"
+        return f"link: {state}; look at the way with: cardionets-client check --site {self.folder.site_yaml}"
