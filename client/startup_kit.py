@@ -64,7 +64,8 @@ def install_kit(
     Raises:
         CertificateInvalidError: the kit is damaged, changed, expired, or not of this site's key.
         NotAdmittedError: the kit is of another consortium or site than the folder.
-        UsageError: it needs a passphrase, or the key that ``request`` made, and that is not there.
+        UsageError: the path is mistaken, or the kit needs a passphrase, or the key that ``request`` made,
+            and that is not there.
         StorageFailedError: the folder cannot be written; run the command again to finish.
     """
     checked = _checked(path, folder, passphrase=passphrase, authority=authority)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardionets_core.errors import CertificateInvalidError
+from cardionets_core.errors import CertificateInvalidError, UsageError
 from cardionets_core.trust.certificates import Certificate, key_of, read_certificate
 from cardionets_core.trust.keys import PrivateKey
 from cardionets_core.trust.signatures import fits, sign
@@ -36,6 +36,8 @@ MAXIMUM_FILES = 64
 MAXIMUM_FILE_BYTES = 32_000_000
 MAXIMUM_KIT_BYTES = 64_000_000
 SECRET = frozenset({KEY})
+_ZIP = b"PK"
+"""How a zip begins; what begins otherwise is no damaged kit but another file."""
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100000
 _UNIX = 3
@@ -84,6 +86,7 @@ def open_kit(path: Path) -> Kit:
     """Read a kit and check all of it, before anything is written.
 
     Raises:
+        UsageError: there is no such file, or it is a folder or another kind of file than a zip.
         CertificateInvalidError: it is no kit, has names that would leave the folder, is too large, a file is
             missing, foreign or changed, or the signature is not the authority's.
     """
@@ -106,8 +109,14 @@ def open_kit(path: Path) -> Kit:
 
 def _unzipped(path: Path) -> dict[str, bytes]:
     try:
+        if not path.is_file():
+            told = "the path is that of a folder" if path.is_dir() else "there is no such file"
+            raise _mistaken(told, path)
         if path.stat().st_size > MAXIMUM_KIT_BYTES:
             raise _refused("the file is too large for a startup kit", path)
+        with path.open("rb") as stream:
+            if stream.read(len(_ZIP)) not in (_ZIP, b""):
+                raise _mistaken("the file is no zip, so it is no startup kit", path)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > MAXIMUM_FILES or sum(e.file_size for e in entries) > MAXIMUM_KIT_BYTES:
@@ -118,11 +127,9 @@ def _unzipped(path: Path) -> dict[str, bytes]:
                     raise _refused(f"the zip holds a name that no kit has: {entry.filename!r}", path)
                 found[entry.filename] = _content(archive, entry, path)
             return found
-    except FileNotFoundError:
-        raise _refused("there is no such file", path) from None
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         # zipfile raises RuntimeError for an encrypted entry, NotImplementedError for unknown packing.
-        raise _refused("the file is no zip, or a damaged one", path) from error
+        raise _refused("the zip is damaged or cannot be read", path) from error
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> bytes:
@@ -140,6 +147,14 @@ def _listed(manifest: bytes, path: Path) -> dict[str, str]:
     if len(found) != len(lines):
         raise _refused("the kit's manifest cannot be read", path)
     return found
+
+
+def _mistaken(what: str, path: Path) -> UsageError:
+    return UsageError(
+        what,
+        where=str(path),
+        remedy="look at the path: a kit is the file NAME-kit.zip that the coordinator sent",
+    )
 
 
 def _refused(what: str, path: Path) -> CertificateInvalidError:

@@ -137,7 +137,11 @@ def revoke(
         workspace = _workspace(folder)
         row = known_site(read_registry(workspace), site)
         if not yes:
-            _ask(f"revoke {site} (key {row.fingerprint[:16]}…)? ")
+            _ask(
+                f"revoke {site} (key {row.fingerprint[:16]}…)? ",
+                unasked="give --yes",
+                denied="nothing was revoked; run the command again where the site is to go",
+            )
         gone = revoke_site(workspace, site, reason=reason)
         content = {
             "site": gone.site,
@@ -179,22 +183,30 @@ def _confirm(asked: Asked, fingerprint: str | None, *, yes: bool) -> None:
                 remedy="admit nobody; ask the site to read its fingerprint again and send a new request",
             )
     elif not yes:
-        _ask("does the site read out the same? ")
+        _ask(
+            "does the site read out the same? ",
+            unasked='give --fingerprint "…" as the site reads it out; --yes would compare nothing',
+            denied="nobody was admitted; ask the hospital by telephone what it reads, or for a new request",
+        )
 
 
-def _ask(question: str) -> None:
-    """A yes from a person; anything else ends the command with nothing changed."""
+def _ask(question: str, *, unasked: str, denied: str) -> None:
+    """A yes from a person; anything else ends the command with nothing changed.
+
+    Args:
+        question: asked on stderr.
+        unasked: what to do where nobody can be asked.
+        denied: what to do after any other answer than yes.
+    """
     if not sys.stdin.isatty():
         raise UsageError(
             "the command asks a question, and nobody is there to answer",
             where="terminal",
-            remedy="give --yes",
+            remedy=unasked,
         )
     print(f"{question}[yes/no] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError(
-            "not confirmed; nothing was changed", where="terminal", remedy="answer yes, or --yes"
-        )
+        raise UsageError("not confirmed; nothing was changed", where="terminal", remedy=denied)
 
 
 def _admission(made: Admission) -> dict[str, Any]:

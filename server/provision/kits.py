@@ -14,7 +14,7 @@ from string import Template
 from cardionets_core.config.sites import SiteRow
 from cardionets_core.config.study import read_study
 from cardionets_core.config.workspace import ServerConfig, Workspace
-from cardionets_core.errors import CertificateInvalidError, ConfigError
+from cardionets_core.errors import CertificateInvalidError, ConfigError, UsageError
 from cardionets_core.trust.certificates import Certificate, certificate_pem, key_of, read_certificate
 from cardionets_core.trust.keys import fingerprint, spoken
 from cardionets_core.trust.kit import (
@@ -94,7 +94,7 @@ def travelling_key(workspace: Workspace, row: SiteRow) -> bytes | None:
     try:
         files = open_kit(path).files
         certificate = read_certificate(files[CERTIFICATE], where=str(path))
-    except (CertificateInvalidError, KeyError):
+    except (CertificateInvalidError, UsageError, KeyError):
         return None  # sent and removed, or torn: there is nothing to keep
     return files.get(KEY) if fingerprint(key_of(certificate)) == row.fingerprint else None
 

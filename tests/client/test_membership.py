@@ -186,7 +186,9 @@ def test_a_kit_that_was_touched_writes_nothing(site, home, admitted):
             for name, content in (files | change).items():
                 archive.writestr(name, content)
         assert site("init", admitted, "--kit", kit, code=6)["error"]["code"] == "certificate-invalid"
-    site("init", admitted, "--kit", kit.parent, code=6)
+    for mistaken in (kit.parent, kit.with_name("nothere.zip"), home / "study.yaml"):
+        told = site("init", admitted, "--kit", mistaken, code=2)["error"]
+        assert told["code"] == "usage" and "look at the path" in told["remedy"]
     assert digests(admitted) == before
 
 

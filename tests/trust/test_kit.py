@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from cardionets_core.errors import CertificateInvalidError
+from cardionets_core.errors import CertificateInvalidError, UsageError
 from cardionets_core.trust.certificates import certificate_pem, make_authority
 from cardionets_core.trust.keys import make_key
 from cardionets_core.trust.kit import AUTHORITY, KEY, MANIFEST, SIGNATURE, open_kit, pack_kit
@@ -79,12 +79,19 @@ def test_a_kit_signed_by_another_key_than_its_authority_is_refused(files, tmp_pa
 def test_truncated_and_foreign_files_are_refused(authority, files, tmp_path):
     packed = pack_kit(files, key=authority[0])
     path = tmp_path / "kit.zip"
-    for content in (b"", b"no zip", packed[: len(packed) // 2], packed[:-10]):
+    for content in (b"", packed[: len(packed) // 2], packed[:-10]):
         path.write_bytes(content)
         with pytest.raises(CertificateInvalidError):
             open_kit(path)
-    with pytest.raises(CertificateInvalidError, match="no such file"):
-        open_kit(tmp_path / "absent.zip")
+
+
+def test_a_mistaken_path_is_told_as_one(tmp_path):
+    document = tmp_path / "site.yaml"
+    document.write_text("site: alpha\n")
+    for path, told in ((tmp_path / "absent.zip", "no such file"), (tmp_path, "folder"), (document, "no zip")):
+        with pytest.raises(UsageError, match=told) as refused:
+            open_kit(path)
+        assert "look at the path" in refused.value.remedy and "again" not in refused.value.remedy
 
 
 def test_every_changed_byte_is_noticed_or_means_nothing(authority, files, tmp_path):
@@ -96,5 +103,5 @@ def test_every_changed_byte_is_noticed_or_means_nothing(authority, files, tmp_pa
         packed[place] ^= 0x41
         try:
             assert dict(open_kit(path).files) == files
-        except CertificateInvalidError:
+        except (CertificateInvalidError, UsageError):
             continue

@@ -1,9 +1,11 @@
 """Sites come, are renewed and go by the coordinator's commands; no call touches another site."""
 
 import hashlib
+import io
 import json
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -250,6 +252,20 @@ def test_a_registry_that_was_touched_admits_nobody_by_a_guess(server, workspace,
     path.write_text(change(json.loads(path.read_text())))
     with pytest.raises(ConfigError, match=told):
         read_registry(Workspace(workspace))
+
+
+def test_a_question_that_is_not_answered_with_yes_names_the_way_on(workspace, asks, run, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    request = asks("alpha").request
+    nobody = run("cardionets-server", "admit", workspace, request)
+    assert nobody.returncode == 2 and "to do: give --fingerprint" in nobody.stderr
+    monkeypatch.setattr(sys, "stdin", Terminal("no\n"))
+    denied = run("cardionets-server", "admit", workspace, request)
+    assert denied.returncode == 2 and "nobody was admitted; ask the hospital" in denied.stderr
+    assert "--yes" not in denied.stderr and not list((workspace / "kits").glob("*.zip"))
 
 
 def test_a_kit_carries_bundle_and_study_where_both_are_there(server, workspace, asks):
