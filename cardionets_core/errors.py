@@ -14,6 +14,7 @@ walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its tex
     │   ├── ModalityMissingError             modality-missing
     │   ├── TooFewPatientsError              too-few-patients
     │   ├── CacheStaleError                  cache-stale
+    │   │   └── CacheMissingError            cache-missing
     │   ├── CacheForeignError                cache-foreign
     │   └── RecordRefused                    record-refused   (carries a reason of REFUSAL_REASONS)
     ├── PrivacyError                exit 5   privacy
@@ -135,6 +136,12 @@ class CacheStaleError(DataError):
     """The cache was made from other data, code or settings."""
 
     code = "cache-stale"
+
+
+class CacheMissingError(CacheStaleError):
+    """There is no cache yet: the site was never prepared."""
+
+    code = "cache-missing"
 
 
 class CacheForeignError(DataError):

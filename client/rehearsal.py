@@ -28,7 +28,7 @@ from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Tas
 from cardionets_core.training.controls import TAKEN, taken
 from cardionets_core.training.local_rule import LocalRule, local_rule
 from cardionets_core.training.seeds import derive_seed
-from client.gate import JOURNAL
+from client.journal import JOURNAL
 from client.modules import pack_module
 from client.round import answer
 
@@ -126,7 +126,7 @@ class Rehearsal:
         try:
             reply = answer(order, site_path=site_path)
         except CardioNetsError as error:
-            return Left(kind=kind, split=shown, error=error)
+            return Left(kind=kind, split=shown, error=self._at_home(error))
         return Left(kind=kind, split=shown, reply=reply, patients=self._patients())
 
     def _order(self, kind: Kind, *, shared: Mapping[str, np.ndarray], split: Split) -> Order:
@@ -153,6 +153,14 @@ class Rehearsal:
             shared=shared,
             split=split,
         )
+
+    def _at_home(self, error: CardioNetsError) -> CardioNetsError:
+        """The refusal with the site's own folders in the place of those that stand in for them."""
+        for name in ("cache", "state"):
+            stand_in, own = str(self.scratch / name), str(getattr(self.config.folders, name))
+            error.where = error.where.replace(stand_in, own)
+            error.what = error.what.replace(stand_in, own)
+        return error
 
     def _step(self, reply: Reply | None) -> None:
         """The next model of a consortium of this one site, for it to be measured."""

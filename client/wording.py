@@ -60,6 +60,8 @@ VIEWS = {
     "3ch": "3-chamber cines",
     "sax": "short-axis cines",
 }
+NO_CACHE, NOT_PERMITTED = "cache-missing", "phase-not-permitted"
+"""Codes that are told of phases."""
 PAIRS = "pairs are ECGs with a 4-chamber cine of the same visit: no phase uses another view yet"
 
 
@@ -205,8 +207,7 @@ def check_lines(found: dict[str, Any]) -> Iterator[str]:
                     yield f"           {flag}: {flag_words(flag)}"
     if "splits" in found:
         yield from _split_lines(found["splits"])
-    for name, state in found["phases"].items():
-        yield f"phase {name:12} {state}"
+    yield from _phase_lines(found["phases"])
     for notice in found["notices"]:
         yield f"notice: {notice['what']}" + (f"\n  to do: {notice['remedy']}" if notice["remedy"] else "")
     for problem in found["problems"]:
@@ -217,6 +218,16 @@ def check_lines(found: dict[str, Any]) -> Iterator[str]:
             yield f"  to do: {problem['remedy']}"
     number = len(found["problems"])
     yield f"{number} problem(s)" if number else "no problems"
+
+
+def _phase_lines(phases: dict[str, str]) -> Iterator[str]:
+    permitted = [name for name, state in phases.items() if state != NOT_PERMITTED]
+    if permitted and all(phases[name] == NO_CACHE for name in permitted):
+        yield "phases     not known yet: there is no cache; prepare makes it"
+        yield f"           permitted by the policy: {', '.join(permitted)}"
+        return
+    for name, state in phases.items():
+        yield f"phase {name:12} {state}"
 
 
 def _split_lines(found: dict[str, Any]) -> Iterator[str]:

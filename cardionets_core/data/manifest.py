@@ -27,7 +27,7 @@ from cardionets_core.data.pseudonym import other_key
 from cardionets_core.data.storage import regular_file
 from cardionets_core.data.store import LOG
 from cardionets_core.data.store_log import read_head
-from cardionets_core.errors import CacheForeignError, CacheStaleError
+from cardionets_core.errors import CacheForeignError, CacheMissingError, CacheStaleError
 
 SCHEMA = 4
 MANIFEST = "manifest.json"
@@ -89,7 +89,8 @@ def read_manifest(config: SiteConfig) -> Manifest:
     """The manifest of a site's cache.
 
     Raises:
-        CacheStaleError: there is none, or one of another schema.
+        CacheMissingError: there is none.
+        CacheStaleError: it has another schema.
         CacheForeignError: it is torn, or belongs to another site.
     """
     path = cohort_folder(config) / MANIFEST
@@ -97,7 +98,7 @@ def read_manifest(config: SiteConfig) -> Manifest:
         content = _content(path)
         schema, site = content["schema"], content["site"]
     except FileNotFoundError:
-        raise CacheStaleError(
+        raise CacheMissingError(
             "there is no cache yet, or it is being made", where=str(path.parent), remedy="run `prepare`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -47,10 +47,10 @@ def test_before_prepare_all_but_the_cache_is_checked_and_nothing_is_changed(hosp
     done = client("check", "--site", hospital.site, "--format", "json", "--picture", tmp_path / "sample.png")
     assert state_of(hospital.folder) == before
     found = json.loads(done.out)
-    assert [problem["code"] for problem in found["problems"]] == ["cache-stale"] and done.code == 4
+    assert [problem["code"] for problem in found["problems"]] == ["cache-missing"] and done.code == 4
     assert all(problem["remedy"] for problem in found["problems"])
     assert found["schema_version"] == 2 and found["exit_code"] == 4
-    assert set(found["phases"].values()) == {"cache-stale"}
+    assert set(found["phases"].values()) == {"cache-missing"}
     assert found["sample"]["read"] == 8
     assert found["sample"]["accepted"] + sum(found["sample"]["refused"].values()) == 8
     assert found["listing"]["recordings"] == {"ecg": 11, "cine": 12}
@@ -64,6 +64,10 @@ def test_before_prepare_all_but_the_cache_is_checked_and_nothing_is_changed(hosp
     assert not [name for name in hospital.identifiers if name in told]
     again = client("check", "--site", hospital.site, "--picture", tmp_path / "sample.png")
     assert again.code == 2 and "--replace" in again.err
+    lines = client("check", "--site", hospital.site, "--sample", 0).out.splitlines()
+    assert len([line for line in lines if "there is no cache" in line]) == 2  # of the phases, and the problem
+    assert not [line for line in lines if line.startswith("phase ") or "stale" in line]
+    assert "to do: run `prepare`" in lines[-2]
 
 
 def test_the_listing_gives_the_splits_that_prepare_gives(hospital, client):

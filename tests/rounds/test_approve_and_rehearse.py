@@ -15,6 +15,7 @@ import yaml
 from flwr.app import Message
 from safetensors.numpy import load_file
 
+from cardionets_core.config.site import read_site
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.exchange.messages import Order, RoundName, order_to_envelope, reply_from_envelope
 from cardionets_core.models import build_module
@@ -276,6 +277,17 @@ def test_torch_is_not_imported_for_an_order_that_is_refused(folder, study):
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_rehearsal_before_prepare_names_the_sites_own_cache(folder, study, tmp_path, run):
+    cache = read_site(folder / "site.yaml").folders.cache
+    shutil.rmtree(cache)
+    (tmp_path / "study.json").write_text(study.to_json())
+    done = run(
+        "cardionets-client", "rehearse", "--site", folder / "site.yaml", "--study", tmp_path / "study.json"
+    )
+    assert done.returncode == 4 and "only the code cache-missing would leave" in done.stdout
+    assert f"where: {cache}" in done.stderr and "prepare" in done.stderr and "rehearsal-" not in done.stderr
 
 
 def test_a_rehearsal_shows_the_very_reply_of_a_round_and_leaves_no_trace(folder, study, tmp_path, run):
