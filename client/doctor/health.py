@@ -150,12 +150,13 @@ def judge_versions(config: ConnectionConfig, content: dict[str, object]) -> Find
     differing = [name for name in kit if here[name] != there[name]]
     if differing:
         told = "; ".join(f"{name} {here[name]} here, {there[name]} at the server" for name in differing)
-        wanted = " ".join(f'"{name}=={there[name]}"' for name in differing)
+        wanted = " ".join(_to_install(name, there[name]) for name in differing)
         findings.problems.append(
             VersionMismatchError(
                 f"both sides must run the same versions: {told}",
                 where="versions",
-                remedy=f"install those of the server into the program's environment: pip install {wanted}",
+                remedy=f"install those of the server into the program's environment: pip install {wanted}"
+                " (the wheel comes from the coordinator)",
             )
         )
     elif kit != there:
@@ -166,6 +167,11 @@ def judge_versions(config: ConnectionConfig, content: dict[str, object]) -> Find
             )
         )
     return findings
+
+
+def _to_install(name: str, version: str) -> str:
+    """For pip: CardioNets itself by the coordinator's file, since a public index may have that name, too."""
+    return f"wheels/cardionets-{version}-py3-none-any.whl" if name == "cardionets" else f'"{name}=={version}"'
 
 
 def _installed(name: str) -> str:

@@ -125,7 +125,10 @@ def site_template(site: str) -> str:
 
 def _words(config: ServerConfig, site: str, signer: Authority, *, has_key: bool) -> dict[str, str]:
     installed = versions()
-    passphrase = " --passphrase-file PASSPHRASE" if has_key else ""
+    torch = importlib.metadata.version("torch").partition("+")[
+        0
+    ]  # the build, such as +cpu, is each site's own
+    passphrase = " --passphrase-file /srv/cardionets/PASSPHRASE" if has_key else ""
     return {
         "consortium": config.consortium,
         "site": site,
@@ -134,6 +137,7 @@ def _words(config: ServerConfig, site: str, signer: Authority, *, has_key: bool)
         "port": str(config.port),
         "cardionets": installed["cardionets"],
         "flwr": installed["flwr"],
+        "torch": torch,
         "fingerprint": spoken(signer.fingerprint),
         "init_options": passphrase,
         "key_words": KEY_IN_KIT if has_key else KEY_AT_SITE,
@@ -141,8 +145,9 @@ def _words(config: ServerConfig, site: str, signer: Authority, *, has_key: bool)
 
 
 KEY_IN_KIT = (
-    "The kit holds this site's private key, encrypted. The passphrase came by another way than the kit: "
-    "put it into the file `PASSPHRASE` (mode 0600) and delete that file, and the kit, after `init`."
+    "The kit holds this site's private key, encrypted. The passphrase came by another way than the kit:\n"
+    "put it into the file `/srv/cardionets/PASSPHRASE` (mode 0600, of the site's account); delete that\n"
+    "file, and the kit, after `init`."
 )
 KEY_AT_SITE = (
     "The kit holds no private key: yours was made by `cardionets-client request` and never left it.\n"

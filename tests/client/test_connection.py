@@ -290,6 +290,10 @@ def test_versions_must_be_equal(coordinator, tmp_path):
     folder = site_of(home, tmp_path)
     findings = look(folder)
     assert found_codes(findings) == ["version-mismatch"] and "flwr==1.40.0" in findings.problems[0].remedy
+    home.health = (200, {"status": "ok", **versions(), "cardionets": "9.9"})
+    (other,) = check_connection(folder).problems
+    # By its file: for a name, pip asks a public index.
+    assert "pip install wheels/cardionets-9.9-py3-none-any.whl" in other.remedy
     home.health = (200, {"status": "ok", **versions()})
     folder.connection_yaml.write_text(
         folder.connection_yaml.read_text().replace(versions()["flwr"], "1.39.0")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -78,7 +79,27 @@ def test_a_kit_completes_the_folder_of_the_request(run, site, home, admitted):
     assert fingerprint(site_key(folder).public_key()) == made["key_fingerprint"]
     assert made["days_left"] == pytest.approx(397, abs=0.1) and made["kept"] == ["trust/site.key"]
     for name in ("README.md", "cardionets-client.service", "Dockerfile", "compose.yaml"):
-        assert "$" not in (admitted / name).read_text().replace("${SITE_", "").replace("$(id", "")
+        text = (admitted / name).read_text()
+        assert "$" not in re.sub(r"\$(\{SITE_|\(id|TORCH_INDEX)", "", text)
+        # Never by its name, which pip would ask an index for.
+        assert not re.search(r"pip install[^\n]*[\" ]cardionets(==|\[|\"| )", text), name
+    wheel = "wheels/cardionets-0.1.0-py3-none-any.whl"
+    for name in ("README.md", "Dockerfile"):
+        lines = [line for line in (admitted / name).read_text().splitlines() if "pip install -" in line]
+        assert any("--no-index --no-deps" in line and line.endswith(wheel) for line in lines)
+    assert "COPY wheels/ /wheels/" in (admitted / "Dockerfile").read_text()
+    assert (admitted / "Dockerfile.dockerignore").read_text().split("\n")[1:] == [
+        "*",
+        "!wheels",
+        "!wheels/*.whl",
+        "",
+    ]
+    readme = (admitted / "README.md").read_text()
+    account = re.search(r"^User=(\w+)$", (admitted / "cardionets-client.service").read_text(), re.M)[1]
+    assert re.search(rf"useradd .* {account}$", readme, re.M)
+    assert f"chown -R {account}:{account} /srv/cardionets/alpha" in readme
+    bare = [line for line in readme.splitlines() if line.startswith("/opt/cardionets/bin/cardionets-client")]
+    assert bare == [] and f"sudo -u {account} /opt/cardionets/bin/cardionets-client init" in readme
     assert spoken(made["authority_fingerprint"]) in (admitted / "README.md").read_text()
 
 
