@@ -164,6 +164,30 @@ def test_the_readme_names_only_words_and_options_that_exist():
                 assert option in done.stdout, f"{program} {command} has no {option}"
 
 
+TOLD = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "server" / "templates").rglob("*.*")]
+
+
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_program_is_installed_by_its_file_and_never_by_its_name(path):
+    """For a name, pip asks a public index, where anybody may offer a package of that name."""
+    for line in path.read_text().splitlines():
+        command = re.match(r"[^`]*pip install (.*)", line)
+        if command:
+            assert not re.search(r"(^|[\s\"'])cardionets($|[\s\"'=\[<>~])", command[1]), line
+
+
+def test_the_first_day_builds_the_code_before_it_admits_anybody():
+    runbook = (ROOT / "docs" / "operators.md").read_text().partition("## First day: coordinator")[2]
+    workspace = (KIT_TEMPLATES.parent / "README.md").read_text()
+    for text, words in (
+        (runbook.partition("## First day: hospital")[0], ("pip wheel", "provision", "package", "admit")),
+        (workspace, ("provision", "package", "admit", "start", "run", "watch")),
+    ):
+        commands = [line for line in text.splitlines() if line.startswith(("cardionets-server", "python3"))]
+        places = [next(n for n, line in enumerate(commands) if f" {word} " in line) for word in words]
+        assert places == sorted(places)
+
+
 def test_constraints_pin_every_dependency():
     pinned = {
         line.split("==")[0].lower().replace("_", "-")
