@@ -21,7 +21,7 @@ import numpy as np
 from cardionets_core.errors import CheckpointError
 from strategies.strategy import StoredModule
 
-PIECE_VALUES = 1 << 16
+PIECE_VALUES = 1 << 17
 """Small enough for the caches, large enough that Python between two pieces is not felt."""
 MOST_THREADS = 8
 
