@@ -16,7 +16,8 @@ from cardionets_core.errors import CodeNotApprovedError, StudyNotApprovedError
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import read_json, running_service
 from server.link.admission import last_heard
-from server.link.wanted import PAUSE_REQUEST, RUN, Wanted, newer_result, read_wanted
+from server.link.wanted import RUN, Wanted, newer_result, read_wanted
+from server.pause import PAUSE_REQUEST
 from server.provision.registry import read_registry
 
 SCHEMA_VERSION = 1

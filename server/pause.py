@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cardionets_core.errors import StudyPausedError
 
-REQUESTS = "requests"
-PAUSE = "pause"
+PAUSE_REQUEST = Path("requests") / "pause"
+"""In the run folder."""
 NOW = "now"
 
 
@@ -25,7 +25,7 @@ class PauseRequest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / REQUESTS / PAUSE
+        self._path = folder / PAUSE_REQUEST
 
     def check(self, *, in_round: bool = False) -> None:
         """Pause if that was asked for.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from cardionets_core.config.study import Study
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, GradientTask
-from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.tasks import ClosedFormTask
+from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of
 from cardionets_core.training.local_rule import local_rule
 from server.aggregation import strategy_of
 from server.phase_order import tasks_of
@@ -50,14 +48,10 @@ def plan_of(study: Study) -> dict[str, Any]:
                 if isinstance(task, ClosedFormTask)
                 else ordered + update + beside,
                 # Statistics go out, and come back added.
-                "sum_bytes_per_round_and_site": _bytes(sums.of_training(task))
-                + (
-                    2 * _bytes(sums.of_statistics(task))
-                    if isinstance(task, GradientTask) and task.shares
-                    else 0
-                ),
+                "sum_bytes_per_round_and_site": bytes_of(sums.of_training(task))
+                + 2 * bytes_of(sums.of_shared(task)),
                 # Validation after each round, test after the last one.
-                "measured_bytes_each_time": _bytes(rule.metric_shapes(task, sums.of_metrics(task))),
+                "measured_bytes_each_time": bytes_of(rule.metric_shapes(task, sums.of_metrics(task))),
                 "last_model_bytes_per_site": ordered,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),
             }
@@ -112,10 +106,6 @@ def _phase_bytes(phase: dict[str, Any]) -> int:
     measured = (phase["rounds"] + 1) * phase["measured_bytes_each_time"]
     once = phase["last_model_bytes_per_site"] + phase["frozen_bytes_once_per_site"]
     return int(phase["rounds"] * each_round + measured + once)
-
-
-def _bytes(shapes: Shapes) -> int:
-    return sum(8 * int(np.prod(shape)) for shape in shapes.values())
 
 
 def _parameters(name: str, preset: str) -> int:

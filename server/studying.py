@@ -16,16 +16,8 @@ from cardionets_core.service.state import read_json, running_service
 from server.approved_plans import approve_plan, comparison
 from server.link.control import Control
 from server.link.keeper import finished_rounds, is_running, submit
-from server.link.wanted import (
-    NOTHING,
-    PAUSE_REQUEST,
-    RESULT,
-    RUN,
-    Wanted,
-    newer_result,
-    read_wanted,
-    write_wanted,
-)
+from server.link.wanted import NOTHING, RESULT, RUN, Wanted, newer_result, read_wanted, write_wanted
+from server.pause import PAUSE_REQUEST
 
 STOP_S = 40.0
 ENDING_S = 30.0
@@ -53,10 +45,12 @@ def begin(workspace: Workspace, *, initial: Path | None, track: bool, approve: b
     _require_service(workspace)
     study = read_study(workspace.study_yaml)
     _require_idle(workspace)
+    if not approve:
+        _require_approved(workspace, study)
+    wanted = _begin(workspace, study, initial=initial, track=track)
     if approve:
-        approve_plan(workspace, study)
-    _require_approved(workspace, study)
-    return _begin(workspace, study, initial=initial, track=track)
+        approve_plan(workspace, study)  # what cannot run was never begun, and is not approved either
+    return wanted
 
 
 def running_study(workspace: Workspace) -> Wanted | None:

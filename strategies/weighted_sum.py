@@ -2,8 +2,8 @@
 
 Comes in: replies on disk and one number a site. Goes out: the float32 result in a file, or float64 tiles of a
 mean. Each value is ``((0 + n_1 x_1) + n_2 x_2 + ...) / total`` in float64, every product, sum and quotient
-rounded, in the order of the sites: its bits do not depend on tiles or threads. Pieces are small enough for a
-core's cache, so the replies pass the memory once. It does not check values: the round store did.
+rounded, in the order of the sites: its bits do not depend on tiles or threads. Pieces fit into the caches, so
+the replies pass the memory once. It does not check values: the round store did.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ A task's sums do not depend on the data, so what an empty site would send tells 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,8 @@ from cardionets_core.tasks.shapes import shape_of
 
 Shapes = dict[str, tuple[int, ...]]
 MOST_REAL_VALUES = 500_000
+SUM_BYTES = 8
+"""A sum is a float64."""
 
 
 class ExpectedSums:
@@ -42,6 +45,10 @@ class ExpectedSums:
         if not isinstance(task, ClosedFormTask):
             return {}
         return self._once("training", task, lambda: task.sums(self._modules(task), self._nobody))
+
+    def of_shared(self, task: Task) -> Shapes:
+        """Sums that a site sends before a round's steps and gets back added; none where nothing is shared."""
+        return self.of_statistics(task) if isinstance(task, GradientTask) and task.shares else {}
 
     def of_statistics(self, task: GradientTask) -> Shapes:
         """Sums in a reply to an order for statistics."""
@@ -69,3 +76,8 @@ class ExpectedSums:
                 module = build_module(name, self._preset, seed=0)
             found[name] = module
         return found
+
+
+def bytes_of(shapes: Shapes) -> int:
+    """Bytes of sums on the wire."""
+    return SUM_BYTES * sum(math.prod(shape) for shape in shapes.values())

@@ -7,7 +7,6 @@ from the study's preset and its tasks, not from data, so they are the same on ev
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from cardionets_core.config.site import SiteConfig
@@ -15,12 +14,10 @@ from cardionets_core.config.study import Phase, Study, study_from_json
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
-from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of
 from cardionets_core.training.local_rule import local_rule
 from client.approvals.differences import key_changes
 from client.approvals.store import STUDY, ApprovalStore
-
-SUM_BYTES = 8
 
 
 def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def _phase_facts(
         # What the strategy sends beside a module is as large as the module, and exact.
         sizes = [_size(name, study.preset) for name in task.trains]
         update = sum(wire_bytes(rule.form, size) + 4 * len(rule.extras) * size for size in sizes)
-    training, shared = sums.of_training(task), _shared(task, sums)
+    training, shared = sums.of_training(task), sums.of_shared(task)
     measured = rule.metric_shapes(task, sums.of_metrics(task))
     return {
         "task": task.name,
@@ -94,10 +91,10 @@ def _phase_facts(
         "needs": sorted(task.needs),
         "kind": _kind(task),
         "update_bytes": update,
-        "sum_bytes": _bytes(training) + _bytes(shared),
-        "metric_sum_bytes": _bytes(measured),
+        "sum_bytes": bytes_of(training) + bytes_of(shared),
+        "metric_sum_bytes": bytes_of(measured),
         "metric_sums": sorted(measured),
-        "permitted": permission(task, phase, config, largest_bytes=update + _bytes(training)),
+        "permitted": permission(task, phase, config, largest_bytes=update + bytes_of(training)),
     }
 
 
@@ -130,14 +127,6 @@ def _kind(task: Task) -> str:
     return "adds sums" if isinstance(task, ClosedFormTask) else "trains by steps"
 
 
-def _shared(task: Task, sums: ExpectedSums) -> Shapes:
-    return sums.of_statistics(task) if isinstance(task, GradientTask) and task.shares else {}
-
-
 def _size(name: str, preset: str) -> int:
     module = build_module(name, preset, seed=0, device="meta")
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _bytes(shapes: Shapes) -> int:
-    return SUM_BYTES * sum(math.prod(shape) for shape in shapes.values())

@@ -14,8 +14,6 @@ WANTED = "wanted.json"
 RESULT = "result.json"
 RUN_LOCK = "run.lock"
 """In the run folder: held by the ServerApp that works there."""
-PAUSE_REQUEST = Path("requests") / "pause"
-"""In the run folder: the study pauses after its round."""
 RUN = "run"
 NOTHING = "nothing"
 

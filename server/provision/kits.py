@@ -125,9 +125,8 @@ def site_template(site: str) -> str:
 
 def _words(config: ServerConfig, site: str, signer: Authority, *, has_key: bool) -> dict[str, str]:
     installed = versions()
-    torch = importlib.metadata.version("torch").partition("+")[
-        0
-    ]  # the build, such as +cpu, is each site's own
+    # Without the build, such as +cpu, which is each site's own.
+    torch, _, _ = importlib.metadata.version("torch").partition("+")
     passphrase = " --passphrase-file /srv/cardionets/PASSPHRASE" if has_key else ""
     return {
         "consortium": config.consortium,

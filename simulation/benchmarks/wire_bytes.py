@@ -85,11 +85,8 @@ def of_plan(plan: Mapping[str, Any], sizes: Mapping[str, int], *, sites: int) ->
     model_bytes, held = sum(sizes.values()), set()
     found = []
     for index, phase in enumerate(plan["phases"]):
-        trained = sum(sizes[name] for name in phase["trains"])
-        # The phase's last model goes out once more, for the test patients; a phase that trains nothing
-        # sends nothing but the order.
-        ours = phase["rounds"] * (phase["bytes_per_round_and_site"] + phase["sum_bytes_per_round_and_site"])
-        ours += trained + (phase["rounds"] + 1) * phase["measured_bytes_each_time"]
+        # Of the frozen modules only those that no earlier phase left at the sites.
+        ours = phase["bytes_per_site"] - phase["frozen_bytes_once_per_site"]
         ours += sum(sizes[name] for name in phase["reads"] if name not in held)
         held |= {*phase["reads"], *phase["trains"]}
         rounds = phase["rounds"] if phase["trains"] else 0
