@@ -54,6 +54,11 @@ def database(workspace: Workspace) -> Path:
     return workspace.link / "link.db"
 
 
+def waiting_bodies(workspace: Workspace) -> Path:
+    """Folder of bodies that wait at the SuperLink; its files have no names."""
+    return workspace.link / "waiting"
+
+
 def flower_home(workspace: Workspace) -> Path:
     """Flower's home folder of this workspace."""
     return workspace.link / "home"

@@ -22,11 +22,12 @@ import uvicorn
 
 from cardionets_core.config.workspace import Workspace, open_workspace
 from server.link.admission import AdmittedSites, Heartbeats
-from server.link.bodies import WholeBodies
+from server.link.bodies import WholeBodies, settle
 from server.link.faults import ComeAgain
 from server.link.guard import Guard
 from server.link.objects import keep_bytes_in_files
-from server.link.places import SECRET, database, server_certificate
+from server.link.places import SECRET, database, server_certificate, waiting_bodies
+from server.link.shelf import Shelf
 
 FLWR_MINOR = "1.41"
 BUSY_MS = 300_000
@@ -85,7 +86,7 @@ def servers(workspace: Workspace) -> tuple[uvicorn.Server, uvicorn.Server]:
     """The inner and the outer server of a workspace."""
     config, certificate = workspace.config(), server_certificate(workspace)
     flower, settings = inner_application(workspace)
-    app = WholeBodies(ComeAgain(flower))
+    app = ComeAgain(WholeBodies(flower, shelf=Shelf(waiting_bodies(workspace))))
     tls: dict[str, Any] = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
     heartbeats = Heartbeats(workspace)
     guard = Guard(
@@ -111,6 +112,7 @@ async def serve(inner: uvicorn.Server, outer: uvicorn.Server) -> None:
     first = asyncio.create_task(inner.serve())
     while not inner.started and not first.done():
         await asyncio.sleep(0.05)
+    settle()
     second = asyncio.create_task(outer.serve())
     await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
     inner.should_exit = outer.should_exit = True
