@@ -20,7 +20,14 @@ PARTS = ("orders", "pushed", "answered", "pulled", "checked", "stored", "combine
 
 
 def run_case(
-    side: Side, *, model_bytes: int, arrays: int, sites: int, rounds: int, reply: str = "same"
+    side: Side,
+    *,
+    model_bytes: int,
+    arrays: int,
+    sites: int,
+    rounds: int,
+    reply: str = "same",
+    patient: bool = False,
 ) -> dict[str, Any]:
     """Run one case.
 
@@ -30,6 +37,7 @@ def run_case(
         arrays: natural tensors that it consists of.
         sites: SuperNodes.
         rounds: the first is start-up and is not counted.
+        patient: whether bare Flower's SuperLink waits for its database longer than by default.
         reply: ``same`` gives the model back as it came, ``changed`` gives other values at each site.
 
     Returns:
@@ -38,7 +46,7 @@ def run_case(
     begun = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="exchange-", ignore_cleanup_errors=True) as name,
-        federation(side, Path(name), sites=sites) as made,
+        federation(side, Path(name), sites=sites, patient=patient) as made,
     ):
         marks = Path(name) / "marks.jsonl"
         link = made.running["superlink"].pid
@@ -71,7 +79,7 @@ def run_case(
         after, processor = memory(link), made.processor_s()
         found = read_marks(marks)
     facts = {"side": side, "model_bytes": model_bytes, "arrays": arrays, "sites": sites, "rounds": rounds,
-             "reply": reply}  # fmt: skip
+             "reply": reply, "patient": patient}  # fmt: skip
     return {
         **facts,
         **figures(found, model_bytes=model_bytes),

@@ -50,12 +50,14 @@ class Federation:
         side: whose.
         workspace: of the coordinator.
         sites: folders of the sites.
+        patient: whether bare Flower's SuperLink waits for its database longer than by default.
         running: name to process.
     """
 
     side: Side
     workspace: Workspace
     sites: Sequence[Path]
+    patient: bool = False
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -102,13 +104,14 @@ class Federation:
 
 
 @contextlib.contextmanager
-def federation(side: Side, folder: Path, *, sites: int) -> Iterator[Federation]:
+def federation(side: Side, folder: Path, *, sites: int, patient: bool = False) -> Iterator[Federation]:
     """Start a federation, and end all of it on leaving.
 
     Args:
         side: ``flower`` or ``cardionets``.
         folder: empty; everything lies in it.
         sites: how many.
+        patient: see ``Federation``.
     """
     workspace = Workspace(folder / "server")
     outer, inner, health = free_ports(3)
@@ -123,7 +126,7 @@ def federation(side: Side, folder: Path, *, sites: int) -> Iterator[Federation]:
     folders = [folder / f"site-{index}" for index in range(sites)]
     for site in folders:
         make_site_key(site)
-    made = Federation(side=side, workspace=workspace, sites=folders)
+    made = Federation(side=side, workspace=workspace, sites=folders, patient=patient)
     try:
         (_ours if side == "cardionets" else _plain)(made)
         yield made
@@ -139,8 +142,12 @@ def _plain(made: Federation) -> None:
     certificate, inner = server_certificate(made.workspace), made.workspace.config().inner_port
     programs, secret = Path(sys.executable).parent, made.workspace.link / SECRET
     server = _environment(made.workspace.link / "home")
+    program: list[str | Path] = [programs / "flower-superlink"]
+    if made.patient:
+        program = [sys.executable, "-P", "-m", "simulation.benchmarks.exchange.patient_superlink"]
+        server["PYTHONPATH"] = str(ROOT)
     made.start("superlink", [
-        programs / "flower-superlink", "--host", "127.0.0.1", "--port", str(inner),
+        *program, "--host", "127.0.0.1", "--port", str(inner),
         "--ssl-ca-certfile", certificate.ca, "--ssl-certfile", certificate.certificate,
         "--ssl-keyfile", certificate.key, "--enable-supernode-auth",
         "--disable-runtime-dependency-installation", "--database", database(made.workspace),
