@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CheckpointError, QuorumNotMetError, StudyPausedError, error_codes
 from cardionets_core.service.state import read_json
 from server.link.wanted import RESULT, RUN, read_wanted
 from server.overview import overview, overview_lines
+from server.watch_view import watch_view
 
 LOOK_S = 1.0
 
@@ -28,8 +28,7 @@ def live(workspace: Workspace) -> None:
         return
     with Live(console=console, refresh_per_second=4) as view:
         while True:
-            content = overview(workspace)
-            view.update(Text("\n".join(overview_lines(content))))
+            view.update(watch_view(overview(workspace)))
             if _ended(workspace):
                 return
             time.sleep(LOOK_S)

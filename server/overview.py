@@ -180,32 +180,36 @@ def tail_of(log: str) -> str:
     return lines[-1].strip() if lines else "it wrote nothing"
 
 
+def site_words(site: dict[str, Any], *, warn_days: float) -> dict[str, str]:
+    """What is said of an admitted site, by what it is about; an empty word where there is nothing to say."""
+    if site["heartbeat_s_ago"] is None:
+        link = "never heard"
+    else:
+        health = "connected" if site["connected"] else "NOT connected"
+        link = f"{health}, heard {site['heartbeat_s_ago']:.0f} s ago"
+    if site["configured"]:
+        phase = "configured"
+    elif site["says_of_phase"]:
+        phase = f"sits this phase out ({site['says_of_phase']})"
+    else:
+        phase = "not configured for this phase yet"
+    days, patients = site["certificate_days_left"], site["patients"]
+    return {
+        "link": link,
+        "phase": phase,
+        "trained": f"trained {site['trained']}" if site["trained"] else "",
+        "version": f"version {site['versions'].get('cardionets', '?')}" if site["versions"] else "",
+        "patients": f"{sum(patients.values())} patients" if patients else "",
+        "code": f"last code {site['code']}" if site["code"] else "",
+        "certificate": f"certificate ends in {days:.0f} days" if days < warn_days else "",
+    }
+
+
 def _site_line(site: dict[str, Any], *, warn_days: float) -> str:
     if site["status"] != "admitted":
         return f"{site['site']}: {site['status']}"
-    words = ["admitted"]
-    if site["heartbeat_s_ago"] is None:
-        words.append("never heard")
-    else:
-        health = "connected" if site["connected"] else "NOT connected"
-        words.append(f"{health}, heard {site['heartbeat_s_ago']:.0f} s ago")
-    if site["configured"]:
-        words.append("configured")
-    elif site["says_of_phase"]:
-        words.append(f"sits this phase out ({site['says_of_phase']})")
-    else:
-        words.append("not configured for this phase yet")
-    if site["trained"]:
-        words.append(f"trained {site['trained']}")
-    if site["versions"]:
-        words.append(f"version {site['versions'].get('cardionets', '?')}")
-    if site["patients"]:
-        words.append(f"{sum(site['patients'].values())} patients")
-    if site["code"]:
-        words.append(f"last code {site['code']}")
-    if site["certificate_days_left"] < warn_days:
-        words.append(f"certificate ends in {site['certificate_days_left']:.0f} days")
-    return f"{site['site']}: " + " · ".join(words)
+    words = ["admitted", *site_words(site, warn_days=warn_days).values()]
+    return f"{site['site']}: " + " · ".join(word for word in words if word)
 
 
 def _clock(moment_s: float) -> str:
@@ -216,26 +220,32 @@ def _study_lines(study: dict[str, Any]) -> list[str]:
     if study["state"] == "not begun":
         return ["study: not begun; cardionets-server run"]
     lines = [f"study {study['name']} · {study['state']}"]
-    if study["state"] == "stopped":
-        lines.append("  nothing of it runs; it goes on when the service does: cardionets-server start")
-    if study["pause_requested"]:
-        lines.append("  pauses after the round that runs")
     if study.get("phase"):
         text = f"  phase {study['phase']}/{study.get('phases', '?')} {study.get('task', '')}"
         lines.append(f"{text} · round {study.get('round', 0)}/{study.get('rounds', '?')}")
+    lines += [f"  {line}" for line in study_notes(study)]
+    lines.append(f"  {study['folder']}")
+    return lines
+
+
+def study_notes(study: dict[str, Any]) -> list[str]:
+    """What else is said of a study: what it waits for, how good it is, how long it takes."""
+    lines = []
+    if study["state"] == "stopped":
+        lines.append("nothing of it runs; it goes on when the service does: cardionets-server start")
+    if study["pause_requested"]:
+        lines.append("pauses after the round that runs")
     waiting = study.get("waiting_for") if study["state"] in UNDER_WAY else None
     if waiting and waiting["sites"]:
         names = ", ".join(site["site"] for site in waiting["sites"])
-        lines.append(f"  waits for {names} until {_clock(waiting['until_s'])}")
+        lines.append(f"waits for {names} until {_clock(waiting['until_s'])}")
     elif waiting:
-        lines.append(f"  waits for {waiting['reason']} until {_clock(waiting['until_s'])}")
+        lines.append(f"waits for {waiting['reason']} until {_clock(waiting['until_s'])}")
     primary = study.get("primary") or {}
-    if primary.get("values"):
+    known = [entry["value"] for entry in primary.get("values", ()) if entry["value"] is not None]
+    if known:
         way = "higher is better" if primary.get("higher_is_better") else "lower is better"
-        known = [entry["value"] for entry in primary["values"] if entry["value"] is not None]
-        if known:
-            lines.append(f"  held-out {primary.get('name')}: {known[-1]:.4f} ({way})")
+        lines.append(f"held-out {primary.get('name')}: {known[-1]:.4f} ({way})")
     if study.get("left_s") is not None and study["state"] in UNDER_WAY:
-        lines.append(f"  about {study['left_s']:.0f} s left")
-    lines.append(f"  {study['folder']}")
+        lines.append(f"about {study['left_s']:.0f} s left")
     return lines
