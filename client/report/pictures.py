@@ -73,7 +73,12 @@ def raw_frames(pixels: np.ndarray, *, count: int = 3) -> list[np.ndarray]:
 
 def even_frames(pixels_FYX: np.ndarray, *, count: int = 3) -> list[np.ndarray]:
     """Frames at even distances in time, the first among them."""
-    return [pixels_FYX[int(place * len(pixels_FYX) / count)] for place in range(min(count, len(pixels_FYX)))]
+    return [pixels_FYX[place] for place in even_places(len(pixels_FYX), count=count)]
+
+
+def even_places(frames: int, *, count: int = 3) -> list[int]:
+    """Which of so many frames ``even_frames`` takes; the first is 0."""
+    return [int(place * frames / count) for place in range(min(count, frames))]
 
 
 def frame_png(frame: np.ndarray) -> bytes:

@@ -15,7 +15,7 @@ from cardionets_core.data.cohort import ECG_MV_PER_COUNT, ECG_RATE_HZ
 from cardionets_core.errors import REFUSAL_REASONS, UsageError
 from client.doctor.sample import Sampled
 from client.private_file import write_private
-from client.report.pictures import even_frames, sheet_png
+from client.report.pictures import even_frames, even_places, sheet_png
 from client.report.strips import Strip, lay_out
 
 
@@ -49,4 +49,8 @@ def _rows(number: int, item: Sampled) -> list[tuple[str, Strip | list[np.ndarray
     if packed.ecg is not None:
         strip = lay_out(packed.ecg.astype(np.float32) * ECG_MV_PER_COUNT, fs_hz=ECG_RATE_HZ)
         return [(f"{name}; {strip.scale}{flags}", strip)]
-    return [(f"{name}, {view}{flags}", even_frames(frames)) for view, frames in packed.cines.items()]
+    rows: list[tuple[str, Strip | list[np.ndarray] | None]] = []
+    for view, frames in packed.cines.items():
+        shown = ", ".join(str(place + 1) for place in even_places(len(frames)))
+        rows.append((f"{name}, {view}; frames {shown} of {len(frames)}{flags}", even_frames(frames)))
+    return rows

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cardionets_core.data.records import LEADS
 from client.report.histograms import bars_svg, histogram
-from client.report.pictures import even_frames, frame_png, raw_frames, strip_svg
+from client.report.pictures import even_frames, even_places, frame_png, raw_frames, strip_svg
 from client.report.strips import BOX_PX, HEIGHT_PX, ROW_BOXES, WIDTH_PX, lay_out
 from client.screen import PLAIN_EVERY_S, Screen
 
@@ -105,7 +105,7 @@ def test_of_a_raw_frame_only_the_middle_is_shown():
 
 def test_frames_are_evenly_apart_and_carry_no_text():
     frames = even_frames(np.arange(50)[:, None, None] * np.ones((1, 96, 64), dtype=np.uint8))
-    assert [int(frame[0, 0]) for frame in frames] == [0, 16, 33]
+    assert [int(frame[0, 0]) for frame in frames] == [0, 16, 33] == even_places(50)
     with Image.open(io.BytesIO(frame_png(frames[2].astype(np.uint8)))) as image:
         assert image.size == (85, 128) and not image.info and image.getpixel((3, 3)) == 33
 
