@@ -123,6 +123,7 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
                 "connected": connected,
                 "configured": _says_of_phase(said, study) == "serves",
                 "says_of_phase": _says_of_phase(said, study),
+                "study_goes_on": study["state"] not in ENDED,
                 "trained": _place(said),
                 "code": said.get("code", ""),
                 "patients": said.get("patients"),
@@ -192,7 +193,7 @@ def site_words(site: dict[str, Any], *, warn_days: float) -> dict[str, str]:
     elif site["says_of_phase"]:
         phase = f"sits this phase out ({site['says_of_phase']})"
     else:
-        phase = "not configured for this phase yet"
+        phase = "not configured for this phase yet" if site["study_goes_on"] else ""
     days, patients = site["certificate_days_left"], site["patients"]
     return {
         "link": link,

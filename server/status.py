@@ -144,6 +144,10 @@ class StatusBoard:
         self._content["model_digest"] = checkpoint.model_digest
         self._content["best"] = {str(phase): found for phase, found in best_rounds(history).items()}
         self._content["primary"] = _primary(history)
+        if history and not self._content["phase"]:  # resumed: no round has said yet where the study is
+            phase = self._study.phases[history[-1]["phase"]]
+            self._content |= {"phase": history[-1]["phase"] + 1, "task": phase.task}
+            self._content |= {"round": history[-1]["round"], "rounds": phase.rounds}
         for entry in history:
             for row in entry["sites"]:
                 site = self._sites.setdefault(row["site"], {"code": "", "last_phase": None})

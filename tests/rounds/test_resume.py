@@ -242,6 +242,16 @@ def test_all_checkpoints_torn_is_an_error_and_another_study_is_never_passed_over
         store.latest()
 
 
+def test_a_study_that_is_taken_up_when_all_is_done_says_where_it_stands(fake_sites, quick, tmp_path):
+    run(quick, fake_sites(*NAMES), tmp_path)
+    before = json.loads((tmp_path / "status.json").read_text())
+    run(quick, fake_sites(*NAMES), tmp_path)
+    after = json.loads((tmp_path / "status.json").read_text())
+    place = ("state", "phase", "phases", "task", "round", "rounds", "primary", "best", "model_digest")
+    assert {key: after[key] for key in place} == {key: before[key] for key in place}
+    assert (after["phase"], after["round"]) == (len(quick.phases), quick.phases[-1].rounds)
+
+
 def names(folder):
     return sorted(path.name for path in (folder / "checkpoints").iterdir() if path.is_dir())
 

@@ -14,7 +14,7 @@ def site(name, **changes):
         "site": name, "status": "admitted", "certificate_days_left": 300.0, "heartbeat_s_ago": 5.0,
         "connected": True, "configured": True, "says_of_phase": "serves", "trained": "round 2 of phase 3",
         "code": "", "patients": {"train": 40, "test": 19}, "versions": {"cardionets": "0.1.0"},
-        "role": "member",
+        "role": "member", "study_goes_on": True,
     }  # fmt: skip
     return {**row, **changes}
 

@@ -301,6 +301,7 @@ def test_status_tells_admitted_connected_configured_and_trained_apart(workspace,
     assert (alpha["connected"], alpha["configured"], alpha["trained"]) == (True, True, "round 2 of phase 1")
     assert (beta["connected"], beta["configured"], beta["heartbeat_s_ago"]) == (False, False, None)
     text = "\n".join(overview_lines(content))
+    assert "beta: admitted · never heard · not configured for this phase yet" in text
     for word in ("not running", "never heard", "9 patients", "round 3/5", "r2: 0.2500 (higher is better)",
                  "stopped", "goes on when the service does"):  # fmt: skip
         assert word in text
@@ -323,6 +324,14 @@ def test_a_site_that_sits_a_phase_out_or_has_not_approved_is_told_with_what_to_d
     assert "sits this phase out (phase-not-permitted)" in text and "not configured for this phase yet" in text
     (found,) = content["failures"]
     assert found["where"] == "beta" and "cardionets-client approve" in found["remedy"]
+
+
+def test_sites_of_a_study_that_is_over_are_not_waited_for(workspace, wanted):
+    write_json(wanted.out / "status.json", {"state": "completed", "task": "align", "sites": []})
+    assert "not configured for this phase yet" in "\n".join(overview_lines(overview(workspace)))
+    write_wanted(workspace, wanted.changed(wanted="nothing", outcome="completed"))
+    text = "\n".join(overview_lines(overview(workspace)))
+    assert "completed" in text and "configured" not in text
 
 
 def test_a_pause_that_is_asked_for_and_one_that_is_over_are_told_apart(workspace, wanted):
