@@ -27,6 +27,8 @@ STATUS = "status.json"
 HEALTHY_S = 65.0
 """Flower's nodes are heard every 30 s; two missed ones and a bit."""
 DAY_S = 86_400.0
+NOT_BEGUN = "study: not begun; cardionets-server run"
+NO_SITES = "sites: none admitted yet"
 UNAPPROVED = {
     CodeNotApprovedError.code: "the site has not approved this code",
     StudyNotApprovedError.code: "the site has not approved this study",
@@ -61,9 +63,9 @@ def overview_lines(content: dict[str, Any]) -> list[str]:
     for name, entry in service["processes"].items():
         lines.append(f"  {name}: {entry['state']}, {entry['restarts']} restarts")
     lines += _study_lines(content["study"])
-    lines.append("sites" if content["sites"] else "sites: none admitted yet")
+    lines.append("sites" if content["sites"] else NO_SITES)
     for site in content["sites"]:
-        lines.append("  " + _site_line(site, warn_days=content["warn_days"]))
+        lines.append("  " + _site_line(site, content))
     for failure in content["failures"]:
         lines.append(f"! {failure['where']}: {failure['what']}")
         if failure.get("remedy"):
@@ -123,7 +125,6 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
                 "connected": connected,
                 "configured": _says_of_phase(said, study) == "serves",
                 "says_of_phase": _says_of_phase(said, study),
-                "study_goes_on": study["state"] not in ENDED,
                 "trained": _place(said),
                 "code": said.get("code", ""),
                 "patients": said.get("patients"),
@@ -181,8 +182,9 @@ def tail_of(log: str) -> str:
     return lines[-1].strip() if lines else "it wrote nothing"
 
 
-def site_words(site: dict[str, Any], *, warn_days: float) -> dict[str, str]:
+def site_words(site: dict[str, Any], content: dict[str, Any]) -> dict[str, str]:
     """What is said of an admitted site, by what it is about; an empty word where there is nothing to say."""
+    goes_on = content["study"]["state"] not in ENDED
     if site["heartbeat_s_ago"] is None:
         link = "never heard"
     else:
@@ -193,7 +195,7 @@ def site_words(site: dict[str, Any], *, warn_days: float) -> dict[str, str]:
     elif site["says_of_phase"]:
         phase = f"sits this phase out ({site['says_of_phase']})"
     else:
-        phase = "not configured for this phase yet" if site["study_goes_on"] else ""
+        phase = "not configured for this phase yet" if goes_on else ""
     days, patients = site["certificate_days_left"], site["patients"]
     return {
         "link": link,
@@ -202,14 +204,14 @@ def site_words(site: dict[str, Any], *, warn_days: float) -> dict[str, str]:
         "version": f"version {site['versions'].get('cardionets', '?')}" if site["versions"] else "",
         "patients": f"{sum(patients.values())} patients" if patients else "",
         "code": f"last code {site['code']}" if site["code"] else "",
-        "certificate": f"certificate ends in {days:.0f} days" if days < warn_days else "",
+        "certificate": f"certificate ends in {days:.0f} days" if days < content["warn_days"] else "",
     }
 
 
-def _site_line(site: dict[str, Any], *, warn_days: float) -> str:
+def _site_line(site: dict[str, Any], content: dict[str, Any]) -> str:
     if site["status"] != "admitted":
         return f"{site['site']}: {site['status']}"
-    words = ["admitted", *site_words(site, warn_days=warn_days).values()]
+    words = ["admitted", *site_words(site, content).values()]
     return f"{site['site']}: " + " · ".join(word for word in words if word)
 
 
@@ -219,7 +221,7 @@ def _clock(moment_s: float) -> str:
 
 def _study_lines(study: dict[str, Any]) -> list[str]:
     if study["state"] == "not begun":
-        return ["study: not begun; cardionets-server run"]
+        return [NOT_BEGUN]
     lines = [f"study {study['name']} · {study['state']}"]
     if study.get("phase"):
         text = f"  phase {study['phase']}/{study.get('phases', '?')} {study.get('task', '')}"
@@ -242,11 +244,22 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         lines.append(f"waits for {names} until {_clock(waiting['until_s'])}")
     elif waiting:
         lines.append(f"waits for {waiting['reason']} until {_clock(waiting['until_s'])}")
-    primary = study.get("primary") or {}
-    known = [entry["value"] for entry in primary.get("values", ()) if entry["value"] is not None]
-    if known:
-        way = "higher is better" if primary.get("higher_is_better") else "lower is better"
-        lines.append(f"held-out {primary.get('name')}: {known[-1]:.4f} ({way})")
+    lines += primary_note(study)
     if study.get("left_s") is not None and study["state"] in UNDER_WAY:
         lines.append(f"about {study['left_s']:.0f} s left")
     return lines
+
+
+def primary_values(study: dict[str, Any]) -> list[float]:
+    """The primary metric of the phase, round by round, where it is known."""
+    primary = study.get("primary") or {}
+    return [entry["value"] for entry in primary.get("values", ()) if entry["value"] is not None]
+
+
+def primary_note(study: dict[str, Any]) -> list[str]:
+    """The newest of them in words; nothing where none is known."""
+    return [
+        f"held-out {study['primary'].get('name')}: {value:.4f} "
+        f"({'higher' if study['primary'].get('higher_is_better') else 'lower'} is better)"
+        for value in primary_values(study)[-1:]
+    ]

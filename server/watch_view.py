@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from server.overview import site_words, study_notes
+from server.overview import NO_SITES, NOT_BEGUN, primary_note, primary_values, site_words, study_notes
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE = 40
@@ -26,9 +26,9 @@ def watch_view(content: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_service(content), Text()]
     parts += _study(content["study"])
     if content["sites"]:
-        parts += [Text(), _sites(content["sites"], warn_days=content["warn_days"])]
+        parts += [Text(), _sites(content)]
     else:
-        parts += [Text(), Text("no site is admitted yet")]
+        parts += [Text(), Text(NO_SITES)]
     for failure in content["failures"]:
         parts += [Text(), Text(f"! {failure['where']}: {failure['what']}", style=BAD)]
         if failure.get("remedy"):
@@ -62,7 +62,7 @@ def _service(content: dict[str, Any]) -> Text:
 
 def _study(study: dict[str, Any]) -> list[RenderableType]:
     if study["state"] == "not begun":
-        return [Text("study: not begun; cardionets-server run")]
+        return [Text(NOT_BEGUN)]
     parts: list[RenderableType] = [
         Text.assemble(
             (f"study {study['name']}", "bold"), " · ", (study["state"], STATES.get(study["state"], ""))
@@ -70,11 +70,10 @@ def _study(study: dict[str, Any]) -> list[RenderableType]:
     ]
     if study.get("phase"):
         parts.append(_phases(study))
-    primary = study.get("primary") or {}
-    known = [entry["value"] for entry in primary.get("values", ()) if entry["value"] is not None]
+    known = primary_values(study)
     for note in study_notes(study):
         text = Text(f"  {note}")
-        if len(known) > 1 and note.startswith("held-out"):
+        if len(known) > 1 and [note] == primary_note(study):
             text.append(f"  {curve(known)}", GOOD)
         parts.append(text)
     parts.append(Text(f"  {study['folder']}", style=CALM))
@@ -86,7 +85,7 @@ def _phases(study: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     for index, best in sorted((study.get("best") or {}).items(), key=lambda item: int(item[0])):
         if int(index) + 1 < study["phase"]:
-            metric = "" if best["value"] is None else f"best {best['metric']} {best['value']:.4f}"
+            metric = f"best {best['metric']} {best['value']:.4f}"
             table.add_row(f"  {int(index) + 1}", best["task"], Text("done", GOOD), metric)
     done, rounds = study.get("round", 0), study.get("rounds") or 1
     bar = ProgressBar(total=rounds, completed=done, width=20, complete_style=GOOD, finished_style=GOOD)
@@ -96,16 +95,16 @@ def _phases(study: dict[str, Any]) -> Table:
     return table
 
 
-def _sites(sites: list[dict[str, Any]], *, warn_days: float) -> Table:
+def _sites(content: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=CALM)
     table.add_column("site", no_wrap=True, style="bold")
     for name in ("link", "this phase", "trained", "patients", "version"):
         table.add_column(name, overflow="fold")
-    for site in sites:
+    for site in content["sites"]:
         if site["status"] != "admitted":
             table.add_row(site["site"], Text(site["status"], BAD))
             continue
-        words = site_words(site, warn_days=warn_days)
+        words = site_words(site, content)
         link = Text(words["link"], GOOD if site["connected"] else BAD)
         if words["certificate"]:
             link.append(f"; {words['certificate']}", "yellow")
@@ -116,8 +115,8 @@ def _sites(sites: list[dict[str, Any]], *, warn_days: float) -> Table:
             site["site"],
             link,
             Text(phase, "" if site["configured"] else "yellow"),
-            words["trained"].removeprefix("trained "),
-            words["patients"].removesuffix(" patients"),
-            words["version"].removeprefix("version "),
+            site["trained"],
+            str(sum(site["patients"].values())) if site["patients"] else "",
+            site["versions"].get("cardionets", "?") if site["versions"] else "",
         )
     return table

@@ -14,7 +14,7 @@ def site(name, **changes):
         "site": name, "status": "admitted", "certificate_days_left": 300.0, "heartbeat_s_ago": 5.0,
         "connected": True, "configured": True, "says_of_phase": "serves", "trained": "round 2 of phase 3",
         "code": "", "patients": {"train": 40, "test": 19}, "versions": {"cardionets": "0.1.0"},
-        "role": "member", "study_goes_on": True,
+        "role": "member",
     }  # fmt: skip
     return {**row, **changes}
 
@@ -25,7 +25,7 @@ def content(**study):
         "rounds": 12,
         "best": {
             "0": {"task": "ecg_mae", "metric": "correlation", "value": 0.1234, "round": 2},
-            "1": {"task": "cmr_mae", "metric": "correlation", "value": None, "round": 2},
+            "1": {"task": "cmr_mae", "metric": "correlation", "value": 0.25, "round": 2},
             "2": {"task": "align", "metric": "recall@5", "value": 0.5, "round": 4},
         },
         "primary": {"name": "recall@5", "higher_is_better": True,
@@ -87,7 +87,7 @@ def test_a_study_in_any_state_is_drawn(state):
     study = {"state": state} if state == "not begun" else {**content()["study"], "state": state}
     facts = {**content(), "study": study, "sites": []}
     assert state in drawn(facts, 80)
-    assert "no site is admitted yet" in drawn(facts, 80)
+    assert "sites: none admitted yet" in drawn(facts, 80)
 
 
 def test_the_curve_goes_from_the_lowest_to_the_highest():
