@@ -17,7 +17,7 @@ from cardionets_core.config.study import Phase, Study
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, GradientTask, SiteView, make_task
+from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, SiteView, make_task
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.local import round_statistics, train_locally
@@ -59,7 +59,8 @@ def train_centrally(
 ) -> CentralModel:
     """Run all phases of a study on one cohort.
 
-    Phases that the cohort cannot serve leave their modules as they are, as in a federation.
+    Phases that the cohort cannot serve, and those that only measure, leave their modules as they are, as in a
+    federation.
 
     Args:
         study: its rounds, local epochs and seed are used as a site would.
@@ -84,12 +85,12 @@ def train_centrally(
             load_tensors(modules[name], tensors, where=f"initial: {name}")
     ends = []
     for index, (phase, task) in enumerate(zip(study.phases, tasks, strict=True)):
-        serves = len(cohort.rows(task.needs, "train", shape)) > 0
+        trains = not isinstance(task, MeasureTask) and len(cohort.rows(task.needs, "train", shape)) > 0
         used = {name: modules[name] for name in (*task.trains, *task.reads)}
         site = SiteView(cohort=cohort, shape=shape, device=device, kept=Kept(cohort=cohort.digest))
         memory = InProcess()
         averages = _Averages(phase, used, task.trains)
-        for number in range(1, phase.rounds + 1 if serves else 1):
+        for number in range(1, phase.rounds + 1 if trains else 1):
             if isinstance(task, ClosedFormTask):
                 solved = task.solve(task.sums(used, site))
                 load_tensors(modules[task.trains[0]], solved)

@@ -86,6 +86,15 @@ def test_frozen_modules_keep_their_digest_and_averages_end_with_their_phase(ever
     assert result["rounds"][-1]["test"]["pooled"]["n_patients"] > 0
 
 
+def test_a_phase_that_only_measures_leaves_the_central_model_as_it_came(consortium):
+    trained = {"task": "cmr_mae", "rounds": 1, "local_steps": 1, "batch_size": 2, "optimiser": {"lr": 1e-3}}
+    study = make_study(trained, {"task": "memorisation", "rounds": 1})
+    model = train_centrally(study, consortium.cohorts["alpha"])
+    first, last = model.phase_ends
+    assert {"cmr_encoder", "cmr_generator"} <= first.keys() == last.keys()
+    assert all(np.array_equal(first[m][key], last[m][key]) for m in first for key in first[m])
+
+
 def test_the_average_of_one_site_with_one_step_a_round_is_the_central_one(consortium, tmp_path):
     phase = {"task": "ecg_mae", "rounds": 3, "local_steps": 1, "batch_size": 8, "optimiser": {"lr": 1e-2}}
     averaged = make_study({**phase, "ema_decay": 0.6})

@@ -199,6 +199,8 @@ def test_dropout_repeats_and_leaves_the_callers_generator_alone():
     assert slope_after(make_phase(), rows=5, task=Dropped({})) == first
 
 
+# torch's compiler raises warnings of its own (names that torch deprecates, .grad of inner tensors).
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch", "ignore:The .grad attribute:UserWarning")
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_to_rounding():
     exact, compiled = train_mae(Numerics()), train_mae(Numerics(compile=True))
