@@ -59,7 +59,7 @@ bench: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.deployment
 	$(BIN)/python -m simulation.benchmarks.deployment --side cardionets --sites 8
 
-# The whole table beside bare Flower; about an hour.
+# The whole table beside bare Flower; 25 minutes to an hour.
 bench-deployment: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.deployment --full
 

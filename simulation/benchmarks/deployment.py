@@ -27,7 +27,7 @@ FULL = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cases, or a single one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="the whole table; about an hour")
+    parser.add_argument("--full", action="store_true", help="the whole table; 25 minutes to an hour")
     parser.add_argument("--repeat", type=int, default=1, help="turns of each side")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reply", choices=("same", "changed"), default="same")
