@@ -89,7 +89,7 @@ def test_a_body_comes_in_one_piece_and_the_answer_whole(tmp_path, in_memory, pat
     assert echo.messages == 1
     if path == PUSH:
         assert caller.largest == SLICE_BYTES
-    assert shelf.free == in_memory and not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert shelf.free == in_memory and not any(each.is_file() for each in tmp_path.rglob("*"))
 
 
 def test_many_callers_come_through_and_few_are_at_work(tmp_path):
