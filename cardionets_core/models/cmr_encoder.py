@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cardionets_core.models.masking import gather_patches
+from cardionets_core.models.per_row import PerRow
 from cardionets_core.models.positions import sincos_2d, with_zero_rows
 from cardionets_core.models.transformer import make_blocks
 
@@ -37,6 +38,7 @@ class CmrEncoder(nn.Module):
         self.embed = nn.Conv2d(frames, width, kernel_size=patch, stride=patch)
         self.cls = nn.Parameter(torch.zeros(width))
         self.position = nn.Parameter(with_zero_rows(sincos_2d(side, width), before=1, after=0))
+        self.per_row = PerRow()
         self.blocks = make_blocks(width, depth=depth, heads=heads, epsilon=EPSILON)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
@@ -46,7 +48,8 @@ class CmrEncoder(nn.Module):
 
     def tokens(self, cine_BFYX: torch.Tensor) -> torch.Tensor:
         """CLS and all patches after the last block, before the final norm: ``[B, 1 + P, D]``."""
-        return self._transform(self._embed(cine_BFYX))
+        position_BPD = self.per_row(self.position, len(cine_BFYX))
+        return self._transform(self._embed(cine_BFYX, position_BPD), position_BPD)
 
     def visible_tokens(self, cine_BFYX: torch.Tensor, visible_BV: torch.Tensor) -> torch.Tensor:
         """CLS and the visible patches, normalised, ``[B, 1 + V, D]``; hidden patches are not attended to.
@@ -55,12 +58,13 @@ class CmrEncoder(nn.Module):
             cine_BFYX: cines.
             visible_BV: int64, indices of the visible patches.
         """
-        return self.norm(self._transform(gather_patches(self._embed(cine_BFYX), visible_BV)))
+        position_BPD = self.per_row(self.position, len(cine_BFYX))
+        embedded_BVD = gather_patches(self._embed(cine_BFYX, position_BPD), visible_BV)
+        return self.norm(self._transform(embedded_BVD, position_BPD))
 
-    def _embed(self, cine_BFYX: torch.Tensor) -> torch.Tensor:
-        return self.embed(cine_BFYX).flatten(2).transpose(1, 2) + self.position[1:]
+    def _embed(self, cine_BFYX: torch.Tensor, position_BPD: torch.Tensor) -> torch.Tensor:
+        return self.embed(cine_BFYX).flatten(2).transpose(1, 2) + position_BPD[:, 1:]
 
-    def _transform(self, embedded_BVD: torch.Tensor) -> torch.Tensor:
-        batch, _, width = embedded_BVD.shape
-        cls = (self.cls + self.position[0]).expand(batch, 1, width)
-        return self.blocks(torch.cat([cls, embedded_BVD], dim=1))
+    def _transform(self, embedded_BVD: torch.Tensor, position_BPD: torch.Tensor) -> torch.Tensor:
+        cls_BD = self.per_row(self.cls, len(embedded_BVD)) + position_BPD[:, 0]
+        return self.blocks(torch.cat([cls_BD[:, None], embedded_BVD], dim=1))

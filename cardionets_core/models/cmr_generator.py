@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cardionets_core.models.masking import gather_patches, scatter_tokens
+from cardionets_core.models.per_row import PerRow
 from cardionets_core.models.transformer import Block, make_blocks
 
 EPSILON = 1e-6
@@ -65,6 +66,7 @@ class CmrGenerator(nn.Module):
         self.decoder = make_blocks(width, depth=depth, heads=heads, epsilon=EPSILON, dropout=dropout)
         self.decoder_norm = nn.LayerNorm(width, eps=EPSILON)
         self.diffusion_table = nn.Parameter(torch.zeros(tokens, width))
+        self.per_row = PerRow()
 
     def forward(
         self,
@@ -87,30 +89,35 @@ class CmrGenerator(nn.Module):
         condition_BD = self.condition(condition_BP, dropped_B)
         encoded = self.encode(gather_patches(tokens_BLK, visible_BV), visible_BV, condition_BD=condition_BD)
         decoded = self.decoder(self.fill(encoded, visible_BV))
-        return self.decoder_norm(decoded)[:, self.buffer :] + self.diffusion_table
+        return self.decoder_norm(decoded)[:, self.buffer :] + self._table(self.diffusion_table, decoded)
 
     def condition(self, condition_BP: torch.Tensor, dropped_B: torch.Tensor | None = None) -> torch.Tensor:
         """What fills the buffer, ``[B, D]``: the mapped embedding, or the null vector where dropped."""
         mapped = self.condition_path(condition_BP)
         if dropped_B is None:
             return mapped
-        return torch.where(dropped_B[:, None], self.null_condition.to(mapped.dtype), mapped)
+        return torch.where(
+            dropped_B[:, None], self._table(self.null_condition, mapped).to(mapped.dtype), mapped
+        )
 
     def encode(
         self, visible_BVK: torch.Tensor, visible_BV: torch.Tensor, *, condition_BD: torch.Tensor
     ) -> torch.Tensor:
         """Buffer and visible tokens after the encoder: ``[B, U + V, D]``."""
         batch, width = condition_BD.shape
-        embedded = self.embed(visible_BVK) + self.encoder_table[self.buffer :][visible_BV]
-        front = condition_BD[:, None].expand(batch, self.buffer, width) + self.encoder_table[: self.buffer]
+        table_BSD = self._table(self.encoder_table, condition_BD)
+        embedded = self.embed(visible_BVK) + gather_patches(table_BSD[:, self.buffer :], visible_BV)
+        front = condition_BD[:, None].expand(batch, self.buffer, width) + table_BSD[:, : self.buffer]
         together = self.embed_norm(torch.cat([front, embedded], dim=1))
         return self.encoder_norm(self.encoder(together))
 
     def fill(self, encoded_BED: torch.Tensor, visible_BV: torch.Tensor) -> torch.Tensor:
         """What the decoder takes: buffer and all tokens, hidden ones a learned vector: ``[B, U + L, D]``."""
         bridged = self.bridge(encoded_BED)
-        full = scatter_tokens(bridged[:, self.buffer :], visible_BV, blank=self.hidden, patches=self.tokens)
-        return torch.cat([bridged[:, : self.buffer], full], dim=1) + self.decoder_table
+        blank = self._table(self.hidden, bridged)[:, None]
+        full = scatter_tokens(bridged[:, self.buffer :], visible_BV, blank=blank, patches=self.tokens)
+        table_BSD = self._table(self.decoder_table, bridged)
+        return torch.cat([bridged[:, : self.buffer], full], dim=1) + table_BSD
 
     def decode_some(self, filled_BSD: torch.Tensor, wanted_BW: torch.Tensor) -> torch.Tensor:
         """z of the wanted tokens alone, in inference: the last block computes nothing else. ``[B, W, D]``."""
@@ -120,3 +127,6 @@ class CmrGenerator(nn.Module):
             filled_BSD = block(filled_BSD)
         decoded = last.of(filled_BSD, self.buffer + wanted_BW)
         return self.decoder_norm(decoded) + self.diffusion_table[wanted_BW]
+
+    def _table(self, parameter: torch.Tensor, like_B: torch.Tensor) -> torch.Tensor:
+        return self.per_row(parameter, len(like_B))

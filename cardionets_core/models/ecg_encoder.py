@@ -13,6 +13,7 @@ from torch import nn
 
 from cardionets_core.models.masking import gather_patches
 from cardionets_core.models.patches import patchify_ecg
+from cardionets_core.models.per_row import PerRow
 from cardionets_core.models.positions import sincos_1d, with_zero_rows
 from cardionets_core.models.transformer import make_blocks
 
@@ -41,6 +42,7 @@ class EcgEncoder(nn.Module):
         self.position = nn.Parameter(with_zero_rows(sincos_1d(patches, width), before=1, after=1))
         self.separator = nn.Parameter(torch.zeros(width))
         self.lead = nn.Parameter(torch.zeros(leads, width))
+        self.per_row = PerRow()
         self.blocks = make_blocks(width, depth=depth, heads=heads, epsilon=EPSILON)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
@@ -54,8 +56,9 @@ class EcgEncoder(nn.Module):
         count = patches_BLPS.shape[2]
         if not 0 < count <= self.patches:
             raise ValueError(f"{count} patches in a lead; the encoder takes 1 to {self.patches}")
-        embedded = self.embed(patches_BLPS) + self.position[1 : count + 1]
-        return self._transform(embedded)[:, :, 1:-1]
+        position_BPD = self.per_row(self.position, len(patches_BLPS))
+        embedded = self.embed(patches_BLPS) + position_BPD[:, None, 1 : count + 1]
+        return self._transform(embedded, position_BPD)[:, :, 1:-1]
 
     def visible_tokens(self, ecg_BLT: torch.Tensor, visible_BLV: torch.Tensor) -> torch.Tensor:
         """Tokens of the visible patches alone, each normalised; the rest of the window is never read.
@@ -68,13 +71,18 @@ class EcgEncoder(nn.Module):
             ``[B, L, V + 2, D]``: SEP, the visible patches in the order of the indices, SEP.
         """
         patches_BLVS = gather_patches(patchify_ecg(ecg_BLT, self.patch), visible_BLV)
-        embedded = self.embed(patches_BLVS) + self.position[visible_BLV + 1]
-        return self.norm(self._transform(embedded))
+        position_BPD = self.per_row(self.position, len(patches_BLVS))
+        place_BLV = (visible_BLV + 1).flatten(1)
+        places_BLVD = gather_patches(position_BPD, place_BLV).unflatten(1, visible_BLV.shape[1:])
+        embedded = self.embed(patches_BLVS) + places_BLVD
+        return self.norm(self._transform(embedded, position_BPD))
 
-    def _transform(self, embedded_BLVD: torch.Tensor) -> torch.Tensor:
+    def _transform(self, embedded_BLVD: torch.Tensor, position_BPD: torch.Tensor) -> torch.Tensor:
         """Add SEP and lead vectors and run the blocks over all leads together: ``[B, L, V + 2, D]``."""
         batch, leads, _, width = embedded_BLVD.shape
-        left = (self.separator + self.position[0]).expand(batch, leads, 1, width)
-        right = (self.separator + self.position[-1]).expand(batch, leads, 1, width)
-        tokens = torch.cat([left, embedded_BLVD, right], dim=2) + self.lead[:, None, :]
+        separator_BD = self.per_row(self.separator, batch)
+        left = (separator_BD + position_BPD[:, 0])[:, None, None].expand(batch, leads, 1, width)
+        right = (separator_BD + position_BPD[:, -1])[:, None, None].expand(batch, leads, 1, width)
+        lead_BLD = self.per_row(self.lead, batch)
+        tokens = torch.cat([left, embedded_BLVD, right], dim=2) + lead_BLD[:, :, None]
         return self.blocks(tokens.flatten(1, 2)).unflatten(1, (leads, -1))

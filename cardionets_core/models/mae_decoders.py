@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cardionets_core.models.masking import scatter_tokens
+from cardionets_core.models.per_row import PerRow
 from cardionets_core.models.positions import FixedTable, sincos_1d, sincos_2d, with_zero_rows
 from cardionets_core.models.transformer import make_blocks
 
@@ -36,6 +37,7 @@ class EcgDecoder(nn.Module):
         self.patches = patches
         self.embed = nn.Linear(encoder_width, width)
         self.hidden = nn.Parameter(torch.zeros(width))
+        self.per_row = PerRow()
         self.table = FixedTable(with_zero_rows(sincos_1d(patches, width), before=1, after=1))
         self.blocks = make_blocks(width, depth=depth, heads=heads, epsilon=EPSILON)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
@@ -52,8 +54,9 @@ class EcgDecoder(nn.Module):
             ``[B, L, P, S]``.
         """
         embedded = self.embed(tokens_BLVD)
+        blank = self.per_row(self.hidden, len(embedded))[:, None, None]
         left, visible, right = embedded[:, :, :1], embedded[:, :, 1:-1], embedded[:, :, -1:]
-        full = scatter_tokens(visible, visible_BLV, blank=self.hidden, patches=self.patches)
+        full = scatter_tokens(visible, visible_BLV, blank=blank, patches=self.patches)
         decoded = self.blocks(self.table(torch.cat([left, full, right], dim=2)))
         return self.predict(self.norm(decoded[:, :, 1:-1]))
 
@@ -78,6 +81,7 @@ class CmrDecoder(nn.Module):
         self.patches = side * side
         self.embed = nn.Linear(encoder_width, width)
         self.hidden = nn.Parameter(torch.zeros(width))
+        self.per_row = PerRow()
         self.table = FixedTable(with_zero_rows(sincos_2d(side, width), before=1, after=0))
         self.blocks = make_blocks(width, depth=depth, heads=heads, epsilon=EPSILON)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
@@ -94,6 +98,7 @@ class CmrDecoder(nn.Module):
             ``[B, P, S]``, values of a patch in the order of ``patchify_cine``.
         """
         embedded = self.embed(tokens_BVD)
-        full = scatter_tokens(embedded[:, 1:], visible_BV, blank=self.hidden, patches=self.patches)
+        blank = self.per_row(self.hidden, len(embedded))[:, None]
+        full = scatter_tokens(embedded[:, 1:], visible_BV, blank=blank, patches=self.patches)
         decoded = self.blocks(self.table(torch.cat([embedded[:, :1], full], dim=1)))
         return self.predict(self.norm(decoded[:, 1:]))

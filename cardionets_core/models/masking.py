@@ -61,7 +61,10 @@ def gather_patches(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def scatter_tokens(
     visible: torch.Tensor, index: torch.Tensor, *, blank: torch.Tensor, patches: int
 ) -> torch.Tensor:
-    """Put ``[..., V, D]`` back to their places among P copies of ``blank`` ``[D]``: ``[..., P, D]``."""
+    """Put ``[..., V, D]`` back to their places among P copies of ``blank``: ``[..., P, D]``.
+
+    ``blank`` is ``[D]``, or any shape that broadcasts to the result.
+    """
     width = visible.shape[-1]
     full = blank.to(visible.dtype).expand(*index.shape[:-1], patches, width)
     return full.scatter(-2, index[..., None].expand(*index.shape, width), visible)
