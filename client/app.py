@@ -1,16 +1,19 @@
 """The ClientApp: Flower's messages in and out (steps 0 and 10 of the walk).
 
 The only place on the client that speaks Flower. An exception that left this module would travel to the
-coordinator as its full text, so nothing leaves but a reply or a code; the text goes to the site's own log.
+coordinator as its full text, so nothing leaves but what the gate gave, or a code; the text goes to the site's
+own log.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -27,6 +30,9 @@ from cardionets_core.exchange.messages import (
 )
 from cardionets_core.exchange.npy import from_npy, to_npy
 from client.permission import require_guard, require_study
+
+if TYPE_CHECKING:
+    from cardionets_core.config.site import SiteConfig
 
 NUMPY = "numpy.ndarray"
 """Flower's word for the form in which an array's bytes are."""
@@ -86,6 +92,7 @@ def site_path(context: Context) -> Path:
 
 def _handle(message: Message, context: Context, locate: Callable[[Context], Path]) -> Message:
     path: Path | None = None
+    order: Order | None = None
     name = RoundName(study_digest="", phase=0, round=0, attempt=0)
     try:
         path = locate(context)
@@ -97,22 +104,33 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
             require_study(order, store)
         # Imported here: a broken installation must also end as a code, not as a traceback on the wire; and
         # torch is loaded for permitted orders only.
-        from client.round import answer
+        from client.round import respond
 
-        reply = answer(order, site_path=path)
+        return reply_message(respond(order, site_path=path), message)
     except CardioNetsError as error:
         _log(path, str(error))
-        reply = Reply(site=_site_name(path), name=name, code=error.code)
+        code = error.code
     except Exception as error:  # whatever it is, only its code may leave
         _log(path, traceback.format_exc())
         code = StorageFailedError.code if is_disk_fault(error) else CardioNetsError.code
-        reply = Reply(site=_site_name(path), name=name, code=code)
-    return reply_message(reply, message)
+    return reply_message(_refusal(code, path, name, order), message)
 
 
-def reply_message(reply: Reply, message: Message) -> Message:
-    """A reply as Flower's answer to a message."""
-    envelope = reply_to_envelope(reply)
+def _refusal(code: str, path: Path | None, name: RoundName, order: Order | None) -> Envelope:
+    """The code with its line in the journal; without one where the installation cannot write any."""
+    site, config = _site_name(path), _config(path)
+    try:
+        from client.leaving import refuse
+
+        root = None if path is None else path.parent
+        return refuse(code, name=name, site=site, order=order, config=config, root=root)
+    except Exception:  # a broken installation
+        _log(path, traceback.format_exc())
+        return reply_to_envelope(Reply(site=site, name=name, code=code))
+
+
+def reply_message(envelope: Envelope, message: Message) -> Message:
+    """What the gate gave, as Flower's answer to a message."""
     arrays = ArrayRecord(
         {
             key: Array(str(value.dtype), tuple(value.shape), NUMPY, to_npy(value))
@@ -144,14 +162,19 @@ def read_order(message: Message) -> Order:
 
 def _site_name(path: Path | None) -> str:
     """The site's name even where its document is broken: then that of its folder."""
-    if path is None:
-        return ""
+    config = _config(path)
+    name = config.site if config else "" if path is None else path.resolve().parent.name
+    return name if re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name) else ""
+
+
+def _config(path: Path | None) -> SiteConfig | None:
+    """The site's document, or None where it is broken."""
     try:
         from cardionets_core.config.site import read_site
 
-        return read_site(path).site
+        return None if path is None else read_site(path)
     except CardioNetsError:
-        return path.resolve().parent.name
+        return None
 
 
 def _log(path: Path | None, text: str) -> None:

@@ -2,7 +2,8 @@
 
 Between the gate and the wire (step 10 of the walk). Comes in: an order, and the reply that was released to
 it. Goes out: the same reply when the same is asked again, byte for byte in the same attempt, under the new
-number in another one. A torn one counts as absent: it is computed anew. A census is never kept.
+number in another one. A torn one counts as absent: it is computed anew. A census is never kept. The head of
+the site's journal is not kept with it: each time that a reply leaves it gets the head of that time's line.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from cardionets_core.durable import on_disk, place_folder, sync_file, write_whole
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.exchange.heads import NO_HEAD
 from cardionets_core.exchange.messages import (
     Envelope,
     Order,
@@ -94,7 +96,7 @@ class ReplyStore:
         """
         target = self._place(order)
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        envelope = reply_to_envelope(reply)
+        envelope = reply_to_envelope(dataclasses.replace(reply, head=NO_HEAD))
         with on_disk(self._folder, keeps="nothing left the site"):
             try:
                 part.mkdir(parents=True, exist_ok=True)
@@ -141,12 +143,12 @@ class ReplyStore:
 
 
 def order_digest(order: Order) -> str:
-    """SHA-256 over all that an order's answer depends on but its attempt.
+    """SHA-256 over all that an order's answer depends on but its attempt; the heads of journals take no part.
 
     A module counts by its digest, so an order that names what the site holds equals one that brings it. So
     do the tensors that a strategy sends beside the modules; what it shares counts by its bytes.
     """
-    envelope = order_to_envelope(order)
+    envelope = order_to_envelope(dataclasses.replace(order, head=NO_HEAD, known_head=NO_HEAD))
     fields = {key: value for key, value in envelope.fields.items() if not key.startswith(BY_DIGEST)}
     del fields["attempt"]
     for name, module in order.modules.items():

@@ -17,7 +17,7 @@ from cardionets_core.data.cohort import SPLITS
 from cardionets_core.data.derived import derived_folder
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError
-from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.exchange.messages import Envelope, Order, Reply, reply_from_envelope
 from cardionets_core.tasks import GradientTask, SiteView, Task, make_task
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
@@ -28,6 +28,7 @@ from client.gate import release
 from client.local_tensors import LocalTensors
 from client.measuring import Measurement, measure, measure_first
 from client.modules import build_modules, held_digests, with_held
+from client.permitted import Permitted, permitted
 from client.personal import Personal
 from client.replies import ReplyStore
 from client.site import Site, open_site, serving_role
@@ -38,6 +39,11 @@ VERSIONS = ("cardionets", "flwr", "torch")
 
 
 def answer(order: Order, *, site_path: Path) -> Reply:
+    """``respond``, read as the coordinator reads it."""
+    return reply_from_envelope(respond(order, site_path=site_path))
+
+
+def respond(order: Order, *, site_path: Path) -> Envelope:
     """Do what an order asks, within what the site permits.
 
     Args:
@@ -45,7 +51,7 @@ def answer(order: Order, *, site_path: Path) -> Reply:
         site_path: of ``site.yaml``.
 
     Returns:
-        The reply that passed the gate.
+        What passed the gate, as it travels.
 
     Raises:
         CardioNetsError: any refusal; the app turns it into its code.
@@ -62,8 +68,9 @@ def answer(order: Order, *, site_path: Path) -> Reply:
         )
     torch.set_num_threads(site.config.device.threads)
     role = serving_role(site, task, shape)
+    root = site_path.parent
     if order.kind == "census":
-        return _census(order, site, task)
+        return _census(order, site, root=root)
     if site.config.policy.role == "external" and order.kind != "evaluate":
         raise PhaseNotPermittedError(
             "this site measures models and trains none", where="site.yaml: policy.role"
@@ -71,6 +78,7 @@ def answer(order: Order, *, site_path: Path) -> Reply:
     rule, state, trains = local_rule(study), site.config.folders.state, order.kind == "train"
     # Control variates, local tensors and coded updates are told from the modules as they were sent.
     reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32")
+    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule)
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:
@@ -79,10 +87,10 @@ def answer(order: Order, *, site_path: Path) -> Reply:
             order=with_held(order, state=state) if reads_sent else order,
             config=site.config,
             patients=found.patients,
-            trains=role.trains,
+            permitted=allowed,
             measured=found.measured,
             again=True,
-            rule=rule,
+            root=root,
         )
     extras = rule.extras_of(task) if trains else ()
     modules = build_modules(order, task, preset=study.preset, state=state, device=site.device, extras=extras)
@@ -106,7 +114,8 @@ def answer(order: Order, *, site_path: Path) -> Reply:
     before = None
     if order.measure and trains:
         before = measure_first(work, _view(site, shape, digests, shared={}))
-    return _release(_WORKERS[order.kind](work), work, replies=replies, before=before)
+    answered = _WORKERS[order.kind](work)
+    return _release(answered, work, allowed, replies=replies, before=before, root=root)
 
 
 def _view(
@@ -125,7 +134,7 @@ def _task_of(order: Order, study: Study) -> Task:
     return make_task(phase.task, phase.options)
 
 
-def _census(order: Order, site: Site, task: Task) -> Reply:
+def _census(order: Order, site: Site, *, root: Path) -> Envelope:
     counts = summary(site.cohort)
     sizes = {
         "patients": {split: counts[split]["patients"] for split in SPLITS},
@@ -142,7 +151,7 @@ def _census(order: Order, site: Site, task: Task) -> Reply:
         **(sizes if site.config.policy.cohort_sizes else {}),
     }
     reply = Reply(site=site.name, name=order.name, facts=json.dumps(facts, sort_keys=True))
-    return release(reply, order=order, config=site.config, patients=0, trains=())
+    return release(reply, order=order, config=site.config, patients=0, root=root)
 
 
 def _statistics(work: Work) -> Answered:
@@ -181,7 +190,15 @@ _WORKERS: dict[str, Callable[[Work], Answered]] = {
 }
 
 
-def _release(answered: Answered, work: Work, *, replies: ReplyStore, before: Measurement | None) -> Reply:
+def _release(
+    answered: Answered,
+    work: Work,
+    allowed: Permitted,
+    *,
+    replies: ReplyStore,
+    before: Measurement | None,
+    root: Path,
+) -> Envelope:
     """Through the gate, then into the store: from here on the same order gets the same reply."""
     reply, measured, site = answered.reply, None, work.site
     if before is not None:
@@ -193,9 +210,9 @@ def _release(answered: Answered, work: Work, *, replies: ReplyStore, before: Mea
         order=work.order,
         config=site.config,
         patients=patients,
-        trains=work.role.trains,
+        permitted=allowed,
         measured=measured,
-        rule=work.rule,
+        root=root,
     )
-    replies.keep(work.order, released, patients=patients, measured=measured)
+    replies.keep(work.order, reply_from_envelope(released), patients=patients, measured=measured)
     return released

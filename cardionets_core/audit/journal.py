@@ -1,7 +1,9 @@
 """A hash-chained, append-only journal of JSON lines, flushed to disk line by line.
 
 Each line holds the SHA-256 of the line before it, so a line that is changed, removed or moved breaks the
-chain (``verify``). The journal names rounds, digests, counts and bytes; never a patient, path or value.
+chain (``verify``). The number and the hash of the last line, its head, stand for all lines before it: who has
+written a head down finds later whether the journal still holds it (``hash_of``). The journal names rounds,
+digests, counts and bytes; never a patient, path or value.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from cardionets_core.errors import DataError
 
@@ -34,6 +37,11 @@ def append(path: Path, event: str, facts: Mapping[str, str | int | float]) -> st
         DataError: the journal's last line is torn; nothing is written.
         OSError: the disk did not take the line; then no part of it is there.
     """
+    return append_line(path, event, facts)[1]
+
+
+def append_line(path: Path, event: str, facts: Mapping[str, str | int | float]) -> tuple[int, str]:
+    """As ``append``; returns the number and the hash of the new line: the head that it makes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -55,7 +63,51 @@ def append(path: Path, event: str, facts: Mapping[str, str | int | float]) -> st
             # Half a line would break the chain for good.
             os.ftruncate(handle.fileno(), size)
             raise
-    return digest
+    return number, digest
+
+
+def head(path: Path) -> tuple[int, str]:
+    """Number and hash of the last line; 0 and ``GENESIS`` where there is none.
+
+    Raises:
+        DataError: the last line is torn.
+    """
+    if not path.exists():
+        return 0, GENESIS
+    with path.open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        number, digest = _end(handle.seek(0, os.SEEK_END), path)
+    return number - 1, digest
+
+
+def hash_of(path: Path, number: int) -> str | None:
+    """The hash of one line, by its number from 1; that of line 0 is ``GENESIS``. None for an absent line.
+
+    The chain up to that line is not checked; ``verify`` does.
+    """
+    if number == 0:
+        return GENESIS
+    if number < 0 or not path.exists():
+        return None
+    with path.open("rb") as handle:
+        for place, line in enumerate(handle, start=1):
+            if place == number:
+                return line[: len(GENESIS)].decode("ascii", errors="replace")
+    return None
+
+
+def bodies(path: Path) -> Iterator[dict[str, Any]]:
+    """What each line holds, in their order; the chain is not checked.
+
+    Raises:
+        DataError: a line cannot be read.
+    """
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            body = json.loads(line.partition(" ")[2])
+        except ValueError as error:
+            raise _broken(path, number) from error
+        yield body
 
 
 def mend(path: Path) -> int:
@@ -103,13 +155,17 @@ def verify(path: Path) -> int:
         digest, _, text = line.partition(" ")
         body = json.loads(text) if hashlib.sha256(text.encode()).hexdigest() == digest else {}
         if body.get("previous") != previous or body.get("number") != number:
-            raise DataError(
-                f"line {number} does not continue the chain",
-                where=f"{path}:{number}",
-                remedy="keep the file for inspection; start a new journal in another folder",
-            )
+            raise _broken(path, number)
         previous = digest
     return number
+
+
+def _broken(path: Path, number: int) -> DataError:
+    return DataError(
+        f"line {number} does not continue the chain",
+        where=f"{path}:{number}",
+        remedy="keep the file for inspection; start a new journal in another folder",
+    )
 
 
 def _end(size: int, path: Path) -> tuple[int, str]:

@@ -136,6 +136,14 @@ class Prepare(Document):
     workers: int = Field(default=1, ge=1, le=64)
 
 
+class Disclosure(Document):
+    """How finely metrics are told; docs/threat-model.md says what each still discloses."""
+
+    histograms: Literal["fine", "coarse"] = Field(
+        default="fine", description="scores of held-out patients: in 2,048 bins, or in 64"
+    )
+
+
 class Policy(Document):
     """What the site permits; a study that passes a cap is refused with the cap's name."""
 
@@ -150,6 +158,11 @@ class Policy(Document):
     )
     maximum_rounds: int = Field(default=1000, ge=1)
     maximum_reply_bytes: int = Field(default=2_000_000_000, ge=1)
+    maximum_text_bytes: int = Field(default=1_000_000, ge=1, description="of all names and texts of a reply")
+    count_rounding: int = Field(
+        default=1, ge=1, le=1000, description="counts leave as multiples of this; 1 leaves them exact"
+    )
+    disclosure: Disclosure = Disclosure()
 
 
 class Folders(Document):

@@ -15,10 +15,24 @@ import numpy as np
 
 from cardionets_core.errors import FormatTooNewError, OrderRefusedError, PeerError, ReplyRefusedError
 from cardionets_core.exchange.fields import Scalar, number, text, texts, whole
-from cardionets_core.exchange.precision import FORMS, NO_SCALES, Form
-from cardionets_core.exchange.tensors import Layout
+from cardionets_core.exchange.heads import (
+    NO_HEAD,
+    Head,
+    order_head_fields,
+    read_order_heads,
+    read_reply_head,
+    reply_head_fields,
+)
+from cardionets_core.exchange.packed import (
+    Envelope,
+    PackedModule,
+    put_modules,
+    put_sums,
+    take_modules,
+    take_sums,
+)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 Kind = Literal["census", "statistics", "train", "evaluate"]
 MEASURED = "measured/"
@@ -26,19 +40,6 @@ MEASURED = "measured/"
 PERSONAL = "personal/"
 """Begins the names of the metric sums of a site's own model, after ``MEASURED`` where both apply."""
 KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """What lies in a Flower message: named scalars and named arrays."""
-
-    fields: Mapping[str, Scalar]
-    arrays: Mapping[str, np.ndarray]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays; the scalars are small."""
-        return sum(value.nbytes for value in self.arrays.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +60,6 @@ class RoundName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedModule:
-    """A module's tensors on the wire.
-
-    Attributes:
-        layout: names and shapes of the tensors.
-        values: flat float32, laid out so; of another form, the codes of the module's change.
-        form: ``fp32`` for the tensors themselves. Only a trained module of a reply may come in another one.
-        scales: of the form int8, a float32 a block of codes; else empty.
-    """
-
-    layout: Layout
-    values: np.ndarray
-    form: Form = "fp32"
-    scales: np.ndarray = field(default_factory=lambda: NO_SCALES)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What the coordinator asks of a site.
 
@@ -92,6 +76,8 @@ class Order:
         shared: float64 arrays: the sites' added statistics of this round, where the phase has any.
         split: which held-out patients an ``evaluate`` order measures.
         measure: whether a site that trains first measures the model that came, on its validation patients.
+        head: of the server's journal.
+        known_head: of the site's journal, as the server knows it.
     """
 
     kind: Kind
@@ -104,6 +90,8 @@ class Order:
     shared: Mapping[str, np.ndarray] = field(default_factory=dict)
     split: Literal["validation", "test"] = "validation"
     measure: bool = False
+    head: Head = NO_HEAD
+    known_head: Head = NO_HEAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +109,7 @@ class Reply:
         values: other scalars, such as the mean loss.
         facts: JSON text of a census.
         measure_code: why a site that trained did not measure, though it was asked to; else empty.
+        head: of the site's journal; its last line is this reply's.
     """
 
     site: str
@@ -132,6 +121,7 @@ class Reply:
     values: Mapping[str, float] = field(default_factory=dict)
     facts: str = ""
     measure_code: str = ""
+    head: Head = NO_HEAD
 
 
 def order_to_envelope(order: Order) -> Envelope:
@@ -140,11 +130,12 @@ def order_to_envelope(order: Order) -> Envelope:
     fields["study"] = order.study_json
     fields["measure"] = int(order.measure)
     arrays: dict[str, np.ndarray] = {}
-    _put_modules(fields, arrays, "module", order.modules)
-    _put_modules(fields, arrays, "frozen", order.frozen_modules)
-    _put_sums(arrays, "shared", order.shared)
+    put_modules(fields, arrays, "module", order.modules)
+    put_modules(fields, arrays, "frozen", order.frozen_modules)
+    put_sums(arrays, "shared", order.shared)
     fields.update({f"digest/{name}": digest for name, digest in order.frozen.items()})
     fields.update({f"trained/{name}": digest for name, digest in order.trained.items()})
+    fields.update(order_head_fields(order.head, order.known_head))
     return Envelope(fields=fields, arrays=arrays)
 
 
@@ -161,9 +152,10 @@ def order_from_envelope(envelope: Envelope) -> Order:
         split = text(envelope.fields, "split")
         if kind not in KINDS or split not in ("validation", "test"):
             raise OrderRefusedError("the order is of an unknown kind or split", where="order")
-        modules, frozen = _take_modules(envelope, "module"), _take_modules(envelope, "frozen")
+        modules, frozen = take_modules(envelope, "module"), take_modules(envelope, "frozen")
         if any(module.form != "fp32" for module in (*modules.values(), *frozen.values())):
             raise OrderRefusedError("the order's modules are not in fp32", where="order")
+        head, known_head = read_order_heads(envelope.fields)
         return Order(
             kind=kind,
             name=name,
@@ -172,9 +164,11 @@ def order_from_envelope(envelope: Envelope) -> Order:
             trained=texts(envelope.fields, "trained"),
             frozen=texts(envelope.fields, "digest"),
             frozen_modules=frozen,
-            shared=_take_sums(envelope, "shared"),
+            shared=take_sums(envelope, "shared"),
             split=split,  # type: ignore[arg-type]
             measure=whole(envelope.fields, "measure") == 1,
+            head=head,
+            known_head=known_head,
         )
     except FormatTooNewError:
         raise
@@ -188,10 +182,11 @@ def reply_to_envelope(reply: Reply) -> Envelope:
     fields["facts"] = reply.facts
     fields["measure-code"] = reply.measure_code
     arrays: dict[str, np.ndarray] = {}
-    _put_modules(fields, arrays, "module", reply.modules)
+    put_modules(fields, arrays, "module", reply.modules)
     fields.update({f"samples/{name}": int(count) for name, count in reply.samples.items()})
     fields.update({f"value/{name}": float(value) for name, value in reply.values.items()})
-    _put_sums(arrays, "sum", reply.sums)
+    put_sums(arrays, "sum", reply.sums)
+    fields.update(reply_head_fields(reply.head))
     return Envelope(fields=fields, arrays=arrays)
 
 
@@ -207,18 +202,19 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
             site=text(fields, "site"),
             name=_read_name(fields),
             code=text(fields, "code"),
-            modules=_take_modules(envelope, "module"),
+            modules=take_modules(envelope, "module"),
             samples={
                 key.removeprefix("samples/"): whole(fields, key)
                 for key in fields
                 if key.startswith("samples/")
             },
-            sums=_take_sums(envelope, "sum"),
+            sums=take_sums(envelope, "sum"),
             values={
                 key.removeprefix("value/"): number(fields, key) for key in fields if key.startswith("value/")
             },
             facts=text(fields, "facts"),
             measure_code=text(fields, "measure-code"),
+            head=read_reply_head(fields),
         )
     except PeerError as error:
         raise ReplyRefusedError(error.what, where="reply") from error
@@ -248,52 +244,3 @@ def _read_name(fields: Mapping[str, Scalar]) -> RoundName:
         round=whole(fields, "round"),
         attempt=whole(fields, "attempt"),
     )
-
-
-def _put_modules(
-    fields: dict[str, Scalar], arrays: dict[str, np.ndarray], prefix: str, modules: Mapping[str, PackedModule]
-) -> None:
-    for name, module in modules.items():
-        fields[f"layout/{prefix}/{name}"] = module.layout.to_json()
-        arrays[f"{prefix}/{name}"] = module.values
-        # A module in fp32 travels as it always did: an array that is all, and no word on its form.
-        if module.form != "fp32":
-            fields[f"form/{prefix}/{name}"] = module.form
-        if module.scales.size:
-            arrays[f"scale/{prefix}/{name}"] = module.scales
-
-
-def _take_modules(envelope: Envelope, prefix: str) -> dict[str, PackedModule]:
-    found: dict[str, PackedModule] = {}
-    for key, values in envelope.arrays.items():
-        if key.startswith(f"{prefix}/"):
-            layout = Layout.from_json(text(envelope.fields, f"layout/{key}"))
-            form = _form(envelope.fields, f"form/{key}")
-            scales = envelope.arrays.get(f"scale/{key}", NO_SCALES)
-            if scales.size and form != "int8":
-                raise PeerError(f"a module in {form} came with scales", where="exchange")
-            found[key.removeprefix(f"{prefix}/")] = PackedModule(
-                layout=layout, values=values, form=form, scales=scales
-            )
-    return found
-
-
-def _form(fields: Mapping[str, Scalar], key: str) -> Form:
-    if key not in fields:
-        return "fp32"
-    named: list[Form] = [form for form in FORMS if form == text(fields, key)]
-    if not named:
-        raise PeerError("a module came in an unknown form", where="exchange")
-    return named[0]
-
-
-def _put_sums(arrays: dict[str, np.ndarray], prefix: str, sums: Mapping[str, np.ndarray]) -> None:
-    arrays.update({f"{prefix}/{name}": np.asarray(value, dtype=np.float64) for name, value in sums.items()})
-
-
-def _take_sums(envelope: Envelope, prefix: str) -> dict[str, np.ndarray]:
-    return {
-        key.removeprefix(f"{prefix}/"): value
-        for key, value in envelope.arrays.items()
-        if key.startswith(f"{prefix}/")
-    }

@@ -20,6 +20,7 @@ from torch import nn
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Cohort, Split
 from cardionets_core.errors import ConfigError, OrderRefusedError
+from cardionets_core.privacy.counts import Counts
 from cardionets_core.tasks.site_view import EVALUATION_BATCH, SiteView
 
 __all__ = [
@@ -91,6 +92,7 @@ class Task(ABC):
         higher_is_better: its direction.
         defaults: every option with its default; an option's value has the type of its default.
         choices: options that are words, with the words.
+        counts: which of its sums count people or records, and how; the gate judges and rounds them by it.
 
     Args:
         options: some of ``defaults``, changed.
@@ -110,6 +112,7 @@ class Task(ABC):
     higher_is_better: bool
     defaults: ClassVar[dict[str, Scalar]] = {}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    counts: ClassVar[Counts] = {}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         where = f"study: phases: options of task {self.name}"

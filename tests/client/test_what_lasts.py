@@ -8,7 +8,7 @@ import torch
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import CheckpointError, DisclosureRefusedError, OrderRefusedError
-from cardionets_core.exchange.messages import Order, PackedModule, Reply, RoundName
+from cardionets_core.exchange.messages import Order, PackedModule, Reply, RoundName, reply_from_envelope
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.training.controls import TAKEN, mark
 from cardionets_core.training.local_rule import LocalRule
@@ -16,6 +16,7 @@ from cardionets_core.training.memory import InProcess
 from client.controls import Controls
 from client.gate import release
 from client.memory import DiskMemory
+from client.permitted import Permitted
 
 LAYOUT = Layout(names=("norm", "w"), shapes=((2,), (1,)))
 
@@ -115,13 +116,17 @@ def test_the_gate_lets_out_what_the_rule_names_and_nothing_else(tmp_path):
         }
     )
 
+    control = packed(1, 2, 3)
+
     def leave(rule, **modules):
         named = {name.replace("__", "."): module for name, module in modules.items()}
         reply = Reply(site="a", name=order().name, modules=named)
         (tmp_path / "state").mkdir(exist_ok=True)
-        return release(reply, order=order(), config=config, patients=99, trains=("m",), rule=rule)
+        layouts = dict.fromkeys(("m", *rule.extra_names(("m",))), control.layout)
+        allowed = Permitted(layouts=layouts, rule=rule)
+        envelope = release(reply, order=order(), config=config, patients=99, permitted=allowed)
+        return reply_from_envelope(envelope)
 
-    control = packed(1, 2, 3)
     assert leave(LocalRule(extras=("control",)), m=control, m__control=control).modules
     with pytest.raises(DisclosureRefusedError, match="may not leave"):
         leave(LocalRule(), m=control, m__control=control)

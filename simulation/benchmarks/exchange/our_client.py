@@ -11,10 +11,12 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from cardionets_core.exchange.messages import MEASURED, PackedModule, Reply
+from cardionets_core.config.site import Policy
+from cardionets_core.exchange.messages import MEASURED, PackedModule, Reply, reply_from_envelope
 from cardionets_core.exchange.tensors import unpack
 from client.app import read_order, reply_message
 from client.gate import release
+from client.permitted import Permitted
 from client.replies import ReplyStore
 from simulation.benchmarks.exchange.synthetic import mark
 
@@ -42,14 +44,16 @@ def train(message: Message, context: Context) -> Message:
         sums={MEASURED + "n": np.array([60.0, 40.0]), MEASURED + "loss": np.array([30.0, 20.0])},
         values={"loss": 1.0},
     )
-    policy = SimpleNamespace(minimum_cell=10, minimum_patients=10, maximum_reply_bytes=1 << 40)
+    policy = Policy(phases=(), minimum_cell=10, minimum_patients=10, maximum_reply_bytes=1 << 40)
     folders = SimpleNamespace(state=Path(str(context.node_config["state"])))
-    config: Any = SimpleNamespace(policy=policy, folders=folders)
+    config: Any = SimpleNamespace(site=reply.site, policy=policy, folders=folders)
+    sums = {name: value.shape for name, value in reply.sums.items()}
+    allowed = Permitted(layouts={name: module.layout}, sums=sums, values=frozenset({"loss"}))
     replies = ReplyStore(folders.state / "replies", maximum_bytes=1 << 40)
     if replies.find(order) is not None:
         raise ValueError("a round that was never asked for has a reply")
-    reply = release(reply, order=order, config=config, patients=100, trains=(name,), measured=100)
-    replies.keep(order, reply, patients=100, measured=100)
-    answer = reply_message(reply, message)
+    released = release(reply, order=order, config=config, patients=100, permitted=allowed, measured=100)
+    replies.keep(order, reply_from_envelope(released), patients=100, measured=100)
+    answer = reply_message(released, message)
     mark(marks, "answered", seconds=time.monotonic() - start)
     return answer

@@ -1,0 +1,89 @@
+"""What the study itself allows in the reply to an order: names, shapes, layouts, counts (row 9 of the walk).
+
+Comes in: an order, its study and its task, the site's role in it. Goes out: what the gate compares the reply
+with. It is told from the study and the order alone, never from the reply or the site's data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cardionets_core.exchange.messages import MEASURED, Order
+from cardionets_core.exchange.tensors import Layout
+from cardionets_core.models import build_module
+from cardionets_core.privacy.counts import PEOPLE, Counts
+from cardionets_core.tasks import GradientTask, Role, Task, make_task
+from cardionets_core.tasks.base import Scalar
+from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.training.local_rule import LocalRule
+
+PLAIN = LocalRule()
+OF_STEPS = frozenset({"loss", "steps", "role", "train_seconds"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permitted:
+    """What a reply may hold.
+
+    Attributes:
+        layouts: modules that may leave, and what the strategy sends beside them.
+        sums: name to shape of every sum.
+        counts: which of them are counts.
+        values: names of the other numbers.
+        rule: what the study's strategy adds, and what of a module may not leave.
+    """
+
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    sums: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
+    values: frozenset[str] = frozenset()
+    rule: LocalRule = PLAIN
+
+
+def permitted(order: Order, task: Task, *, preset: str, role: Role, rule: LocalRule) -> Permitted:
+    """What the reply to an order may hold.
+
+    Args:
+        order: what was asked.
+        task: of its phase.
+        preset: of the study.
+        role: the site's in the phase.
+        rule: of the study.
+    """
+    counts, measured = {**task.counts, **PEOPLE}, {}
+
+    def shapes(what: str) -> Shapes:
+        return _shapes(preset, task.name, tuple(sorted(task.options.items())), what)
+
+    if order.kind == "evaluate" or (order.kind == "train" and order.measure):
+        measured = rule.metric_shapes(task, shapes("metrics"))
+    if order.kind == "evaluate":
+        return Permitted(sums=measured, counts=counts, rule=rule)
+    if order.kind == "statistics":
+        return Permitted(sums=shapes("statistics"), counts=counts, values=frozenset({"role"}), rule=rule)
+    if order.kind == "census":
+        return Permitted()
+    first = {MEASURED + name: shape for name, shape in measured.items()}
+    sums = {**shapes("training"), **first}
+    if not isinstance(task, GradientTask):
+        return Permitted(sums=sums, counts=counts, values=frozenset({"train_seconds"}), rule=rule)
+    layouts = {name: _layout(name, preset) for name in role.trains}
+    layouts |= {extra: layouts[extra.partition(".")[0]] for extra in rule.extra_names(role.trains)}
+    values = OF_STEPS | frozenset(rule.reports)
+    return Permitted(layouts=layouts, sums=sums, counts=counts, values=values, rule=rule)
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(preset: str, name: str, options: tuple[tuple[str, Scalar], ...], what: str) -> Shapes:
+    task, expected = make_task(name, dict(options)), ExpectedSums(preset)
+    if what == "metrics":
+        return expected.of_metrics(task)
+    return expected.of_shared(task) if what == "statistics" else expected.of_training(task)
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(module: str, preset: str) -> Layout:
+    tensors = dict(build_module(module, preset, seed=0, device="meta").named_parameters())
+    return Layout(names=tuple(tensors), shapes=tuple(tuple(each.shape) for each in tensors.values()))
