@@ -122,7 +122,14 @@ def _view(
     site: Site, shape: InputShape, digests: Mapping[str, str], *, shared: Mapping[str, np.ndarray]
 ) -> SiteView:
     kept = Kept(derived_folder(site.config), cohort=site.cohort.digest, digests=digests)
-    return SiteView(cohort=site.cohort, shape=shape, device=site.device, kept=kept, shared=dict(shared))
+    return SiteView(
+        cohort=site.cohort,
+        shape=shape,
+        device=site.device,
+        kept=kept,
+        shared=dict(shared),
+        smallest_cell=site.config.policy.minimum_cell,
+    )
 
 
 def _task_of(order: Order, study: Study) -> Task:

@@ -11,7 +11,7 @@ that fits counts. A sum that no pattern names is no count: a moment, a loss, a s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -37,16 +37,20 @@ class Count:
             judged by another sum (bins of a calibration, a confusion, bootstrap replicates); they may be
             small, and are left as they are.
         within: of a cell: name of the sum of which it is a part, so that the rest is a group too.
+        rounds: of a cell: whether it is rounded; not where variances are made with it.
         coarsens: whether its last axis holds bins that are put together where the policy says coarse.
     """
 
     kind: CountKind
     within: str = ""
+    rounds: bool = True
     coarsens: bool = False
 
 
 Counts = Mapping[str, Count]
 CELL = Count("cell")
+DIVISOR = Count("cell", rounds=False)
+"""A number of rows by which other sums are divided: rounded, it would falsify variances."""
 HISTOGRAM = Count("histogram", coarsens=True)
 INNER = Count("inner")
 REPLICATES = Count("inner", coarsens=True)
@@ -57,7 +61,7 @@ PEOPLE: Counts = {"n_rows": CELL, "n_patients": CELL}
 def under(prefix: str, counts: Counts) -> Counts:
     """A declaration for the same sums under another beginning of their names."""
     return {
-        prefix + name: Count(count.kind, count.within and prefix + count.within, count.coarsens)
+        prefix + name: replace(count, within=count.within and prefix + count.within)
         for name, count in counts.items()
     }
 
@@ -109,7 +113,7 @@ def told(value: np.ndarray, count: Count | None, *, multiple: int, minimum: int,
     """
     if count is None:
         return value
-    if count.kind == "cell":
+    if count.kind == "cell" and count.rounds:
         return rounded(value, multiple=multiple, least=minimum)
     return coarsened(value) if coarse and count.coarsens else value
 

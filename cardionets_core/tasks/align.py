@@ -28,8 +28,9 @@ from cardionets_core.losses import (
     masked_smooth_l1,
 )
 from cardionets_core.models.align_scale import AlignScale
+from cardionets_core.privacy.counts import DIVISOR, Counts
 from cardionets_core.tasks.align_losses import ALIGN_LOSSES, Pairs
-from cardionets_core.tasks.align_metrics import alignment_metrics, alignment_sums
+from cardionets_core.tasks.align_metrics import ALIGNMENT_COUNTS, alignment_metrics, alignment_sums
 from cardionets_core.tasks.align_round import (
     EcgOnlyRound,
     PairedRound,
@@ -79,6 +80,7 @@ class Align(GradientTask):
     needs = frozenset({"ecg", "cine"})
     primary = "recall@5"
     higher_is_better = True
+    counts: ClassVar[Counts] = {"n": DIVISOR, MOMENTS + "n": DIVISOR, **ALIGNMENT_COUNTS}
     defaults: ClassVar[dict[str, Scalar]] = {
         "loss": "infonce",
         "temperature": 0.05,

@@ -19,9 +19,18 @@ from cardionets_core.evaluation.retrieval import (
     retrieval_metrics,
     retrieval_sums,
 )
+from cardionets_core.privacy.counts import DIVISOR, INNER, Counts
 from cardionets_core.tasks.base import Sums, one
 
 PREFIXES = {"ecg_to_cmr": "", "cmr_to_ecg": "cmr_to_ecg/", "fixed": "", "full": "full/"}
+
+ALIGNMENT_COUNTS: Counts = {
+    **{f"{gallery}/queries": DIVISOR for gallery in GALLERIES},
+    **{f"{gallery}/entries": INNER for gallery in GALLERIES},
+    **{f"{direction}/{gallery}": INNER for direction in DIRECTIONS for gallery in GALLERIES},
+    "loss_rows": DIVISOR,
+}
+"""Which of ``alignment_sums`` are counts; ranks divide the queries."""
 
 
 def alignment_sums(

@@ -30,11 +30,22 @@ from cardionets_core.evaluation.histogram_replicates import (
     replicate_interval,
 )
 from cardionets_core.evaluation.histograms import auprc, auroc, score_histograms
+from cardionets_core.evaluation.small_groups import without_small_classes
+from cardionets_core.privacy.counts import DIVISOR, HISTOGRAM, INNER, REPLICATES, Counts
 from cardionets_core.tasks.base import Sums
-from cardionets_core.tasks.groups import each_group, sums_by_group
+from cardionets_core.tasks.groups import each_group, group_counts, sums_by_group
 
 HISTOGRAMS: tuple[str, str] = ("positive", "negative")
 Metric = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+SCORE_COUNTS: Counts = {"positive": HISTOGRAM, "negative": HISTOGRAM}
+CALIBRATION_COUNTS: Counts = {"n": DIVISOR, "bin_n": INNER, "bin_label": INNER}
+DISEASE_COUNTS: Counts = {
+    **SCORE_COUNTS,
+    **CALIBRATION_COUNTS,
+    "boot_*": REPLICATES,
+    **group_counts(SCORE_COUNTS),
+}
+"""Which of ``disease_sums`` are counts."""
 
 
 def disease_sums(
@@ -45,8 +56,9 @@ def disease_sums(
     rows: np.ndarray,
     replicates: int,
     seed: int,
+    smallest_cell: int = 1,
 ) -> Sums:
-    """Sums over the rows; zeros without rows.
+    """Sums over the rows; zeros without rows, and for a disease of which few people are ill or well.
 
     Args:
         logit_RD: adjusted logits.
@@ -55,16 +67,19 @@ def disease_sums(
         rows: int64 [R].
         replicates: M.
         seed: of the draws of people; equal seeds draw the same people, whatever the model.
+        smallest_cell: fewest people in a class, and in a subgroup of it.
 
     Returns:
         ``positive``, ``negative`` [D, 2048]; ``n``, ``brier`` [D]; ``bin_n``, ``bin_probability``,
         ``bin_label`` [D, 15]; ``boot_positive``, ``boot_negative`` [M, D, 128]; ``sex_...`` and ``age_...``
         histograms [G, D, 2048], ``..._patients`` [2, G, D], ``..._withheld`` [G, D].
     """
+    patient_R = cohort.row_patient[rows]
+    label_RD = without_small_classes(label_RD, patient_R=patient_R, minimum=smallest_cell)
     replicated = bootstrap_histograms(
         logit_RD,
         label_RD,
-        patient_R=cohort.row_patient[rows],
+        patient_R=patient_R,
         replicates=replicates,
         seed=seed,
         site=cohort.site,
@@ -77,7 +92,13 @@ def disease_sums(
         **score_histograms(logit_RD, label_RD),
         **calibration_sums(probabilities(logit_RD), label_RD),
         **{f"boot_{name}": value for name, value in replicated.items()},
-        **sums_by_group(histograms_of, cohort=cohort, rows=rows, present_CRK=[label_RD == 1, label_RD == 0]),
+        **sums_by_group(
+            histograms_of,
+            cohort=cohort,
+            rows=rows,
+            present_CRK=[label_RD == 1, label_RD == 0],
+            smallest_cell=smallest_cell,
+        ),
     }
 
 

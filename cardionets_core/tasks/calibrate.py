@@ -21,11 +21,19 @@ from cardionets_core.errors import ConfigError
 from cardionets_core.evaluation.calibration import calibration_sums, fit_logistic
 from cardionets_core.evaluation.histograms import score_histograms
 from cardionets_core.evaluation.operating_points import threshold_at_sensitivity
+from cardionets_core.evaluation.small_groups import without_small_classes
 from cardionets_core.evaluation.subgroups import people_by_cell
 from cardionets_core.models.solved import ScreeningCalibration, ScreeningPrior
+from cardionets_core.privacy.counts import CELL, Counts, under
 from cardionets_core.tasks.base import ClosedFormTask, Modules, Scalar, SiteView, Sums, count_sums
-from cardionets_core.tasks.binary_sums import calibration_metrics, prevalence_metrics, probabilities
-from cardionets_core.tasks.decisions import decision_metrics, decision_sums
+from cardionets_core.tasks.binary_sums import (
+    CALIBRATION_COUNTS,
+    SCORE_COUNTS,
+    calibration_metrics,
+    prevalence_metrics,
+    probabilities,
+)
+from cardionets_core.tasks.decisions import DECISION_COUNTS, decision_metrics, decision_sums
 from cardionets_core.tasks.head_task import apply_head
 from cardionets_core.tasks.row_features import mean_features
 
@@ -49,6 +57,13 @@ class Calibrate(ClosedFormTask):
     primary = "ece_mean"
     higher_is_better = False
     defaults: ClassVar[dict[str, Scalar]] = {"sensitivity": 0.9}
+    counts: ClassVar[Counts] = {
+        **SCORE_COUNTS,
+        **CALIBRATION_COUNTS,
+        **under(UNCALIBRATED, CALIBRATION_COUNTS),
+        **DECISION_COUNTS,
+        "people_*": CELL,
+    }
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
@@ -115,7 +130,13 @@ class Calibrate(ClosedFormTask):
             **score_histograms(logit_RD, label_RD),
             **calibration_sums(probabilities(logit_RD), label_RD),
             **{UNCALIBRATED + name: value for name, value in before.items()},
-            **decision_sums(logit_RD >= threshold, label_RD, cohort=site.cohort, rows=rows),
+            **decision_sums(
+                logit_RD >= threshold,
+                label_RD,
+                cohort=site.cohort,
+                rows=rows,
+                smallest_cell=site.smallest_cell,
+            ),
             "prior_rows": len(rows) * probabilities(prior),
             "threshold_rows": len(rows) * probabilities(threshold),
         }
@@ -146,9 +167,13 @@ class Calibrate(ClosedFormTask):
         }
 
     def _scores(self, modules: Modules, site: SiteView, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Adjusted logits and labels of a split, float64 [R, D]."""
+        """Adjusted logits and labels of a split, float64 [R, D]; those of rare diseases are NaN."""
         rows = site.rows(self.needs, split)
-        label_RD = site.cohort.diseases[rows, : len(DISEASES)].astype(np.float64)
+        label_RD = without_small_classes(
+            site.cohort.diseases[rows, : len(DISEASES)].astype(np.float64),
+            patient_R=site.cohort.row_patient[rows],
+            minimum=site.smallest_cell,
+        )
         if not len(rows):
             return np.zeros_like(label_RD), label_RD
         feature_RW = mean_features(modules, site, needs=self.needs, split=split, frozen=True).to(site.device)

@@ -13,14 +13,19 @@ from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.records import DISEASES
 from cardionets_core.evaluation.comparison import wilson_interval
 from cardionets_core.evaluation.operating_points import Confusion, predictive_values, rates
+from cardionets_core.privacy.counts import INNER, Counts
 from cardionets_core.tasks.base import Sums
 from cardionets_core.tasks.binary_sums import by_disease
-from cardionets_core.tasks.groups import each_group, sums_by_group
+from cardionets_core.tasks.groups import each_group, group_counts, sums_by_group
 
 COUNTS: tuple[str, ...] = ("true_positive", "false_positive", "true_negative", "false_negative")
+DECISION_COUNTS: Counts = {**dict.fromkeys(COUNTS, INNER), **group_counts(dict.fromkeys(COUNTS, INNER))}
+"""They divide the ill and the well, whom the histograms count."""
 
 
-def decision_sums(called_RD: np.ndarray, label_RD: np.ndarray, *, cohort: Cohort, rows: np.ndarray) -> Sums:
+def decision_sums(
+    called_RD: np.ndarray, label_RD: np.ndarray, *, cohort: Cohort, rows: np.ndarray, smallest_cell: int = 1
+) -> Sums:
     """Confusion counts.
 
     Args:
@@ -28,6 +33,7 @@ def decision_sums(called_RD: np.ndarray, label_RD: np.ndarray, *, cohort: Cohort
         label_RD: 1, 0, or NaN where not known.
         cohort: whose rows; gives people, sex and age.
         rows: int64 [R].
+        smallest_cell: fewest people in a subgroup.
 
     Returns:
         The names of ``COUNTS`` [D], and ``sex_...``, ``age_...`` [G, D].
@@ -44,7 +50,13 @@ def decision_sums(called_RD: np.ndarray, label_RD: np.ndarray, *, cohort: Cohort
 
     return {
         **sums_of(np.arange(len(rows))),
-        **sums_by_group(sums_of, cohort=cohort, rows=rows, present_CRK=[label_RD == 1, label_RD == 0]),
+        **sums_by_group(
+            sums_of,
+            cohort=cohort,
+            rows=rows,
+            present_CRK=[label_RD == 1, label_RD == 0],
+            smallest_cell=smallest_cell,
+        ),
     }
 
 

@@ -21,6 +21,7 @@ from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import ConfigError
 from cardionets_core.losses import disease_loss
+from cardionets_core.privacy.counts import Counts, under
 from cardionets_core.tasks.base import (
     GradientTask,
     Modules,
@@ -31,7 +32,13 @@ from cardionets_core.tasks.base import (
     TaskLoss,
     count_sums,
 )
-from cardionets_core.tasks.binary_sums import auroc_gain, auroc_replicates, disease_metrics, disease_sums
+from cardionets_core.tasks.binary_sums import (
+    DISEASE_COUNTS,
+    auroc_gain,
+    auroc_replicates,
+    disease_metrics,
+    disease_sums,
+)
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS, check_drawing, drawing_of, preset_of
 from cardionets_core.tasks.drawn_tokens import drawn_tokens, ecg_tokens
 from cardionets_core.tasks.head_task import apply_head
@@ -84,6 +91,7 @@ class Fuse(GradientTask):
         **DRAWING_OPTIONS,
         "bootstrap_replicates": 1000,
     }
+    counts: ClassVar[Counts] = {**under(FUSED, DISEASE_COUNTS), **under(ECG_ONLY, DISEASE_COUNTS)}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
@@ -123,6 +131,7 @@ class Fuse(GradientTask):
                 rows=rows,
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
+                smallest_cell=site.smallest_cell,
             )
             sums |= {f"{prefix}{name}": value for name, value in found.items()}
         return sums

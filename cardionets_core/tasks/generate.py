@@ -33,6 +33,7 @@ from cardionets_core.models.generator_masking import draw_generator_mask
 from cardionets_core.models.masking import gather_patches
 from cardionets_core.models.patches import patchify_latent
 from cardionets_core.models.presets import Preset
+from cardionets_core.privacy.counts import DIVISOR, Counts
 from cardionets_core.tasks.base import (
     GradientTask,
     Modules,
@@ -98,6 +99,7 @@ class Generate(GradientTask):
     decomposes = True
     primary = "ssim"
     higher_is_better = True
+    counts: ClassVar[Counts] = {"*/n": DIVISOR}
     defaults: ClassVar[dict[str, Scalar]] = {
         "label_drop": CONDITION_DROP,
         "repeats": REPEATS,

@@ -31,6 +31,7 @@ from cardionets_core.evaluation.regression import (
     pearson,
     regression_sums,
 )
+from cardionets_core.evaluation.small_groups import without_small_columns
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer, Posterior
 from cardionets_core.models.presets import PHENOTYPES, Preset
 from cardionets_core.tasks.base import Modules, SiteView, Sums, one
@@ -173,7 +174,11 @@ def _watch(
     sums: Sums, features: Mapping[str, np.ndarray], modules: Modules, site: SiteView, rows: np.ndarray
 ) -> None:
     """Moments of the features, and what the site's regressor reads from them."""
-    target_RK = phenotype_targets(site, rows, columns=PHENOTYPES)
+    target_RK = without_small_columns(
+        phenotype_targets(site, rows, columns=PHENOTYPES),
+        patient_R=site.cohort.row_patient[rows],
+        minimum=site.smallest_cell,
+    )
     regressor = fit_cmr_regressor(modules, site, width=features["real"].shape[1])
     for kind, feature_RD in features.items():
         sums |= {f"frechet/{kind}/{name}": value for name, value in feature_moments(feature_RD).items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.subgroups import SumsOfRows, age_groups, group_sums, sex_groups
+from cardionets_core.privacy.counts import CELL, Counts
 from cardionets_core.tasks.base import Sums
 
 # In the order of the evaluation's groups; spelt so that any tracker takes them as part of a metric's name.
@@ -25,20 +26,33 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "age-unknown",
     ),
 }
-# People behind a cell that leaves the site; the default of a site's policy for any metric sum.
+# People behind a cell that leaves the site, whatever less a site's policy asks for.
 SMALLEST_CELL = 5
 
 
+def group_counts(counts: Counts) -> Counts:
+    """A declaration for the sums of each group, made of that for the whole."""
+    return {
+        f"{kind}_{name}": count for kind in GROUPS for name, count in {**counts, "patients": CELL}.items()
+    }
+
+
 def sums_by_group(
-    sums_of: SumsOfRows, *, cohort: Cohort, rows: np.ndarray, present_CRK: Sequence[np.ndarray]
+    sums_of: SumsOfRows,
+    *,
+    cohort: Cohort,
+    rows: np.ndarray,
+    present_CRK: Sequence[np.ndarray],
+    smallest_cell: int = SMALLEST_CELL,
 ) -> Sums:
-    """Sums of each sex and of each age band; cells of fewer than five people are withheld here, at the site.
+    """Sums of each sex and of each age band; cells of few people are withheld here, at the site.
 
     Args:
         sums_of: places in ``rows`` to sums with K in front.
         cohort: gives sex and age.
         rows: int64 [R].
         present_CRK: as in ``group_sums``.
+        smallest_cell: fewest people in a cell; never less than five.
 
     Returns:
         The sums with a first axis of groups, named ``sex_...`` and ``age_...``, and ``..._patients``,
@@ -54,7 +68,7 @@ def sums_by_group(
             groups=len(GROUPS[kind]),
             patient_R=cohort.row_patient[rows],
             present_CRK=present_CRK,
-            minimum=SMALLEST_CELL,
+            minimum=max(SMALLEST_CELL, smallest_cell),
         ).items()
     }
 

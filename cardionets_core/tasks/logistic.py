@@ -23,10 +23,11 @@ from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import ConfigError
 from cardionets_core.models.heads import ScreeningHead
+from cardionets_core.privacy.counts import CELL, DIVISOR, Counts
 from cardionets_core.tasks.base import ClosedFormTask, Modules, Scalar, SiteView, Sums, one
 from cardionets_core.tasks.head_task import apply_head
 from cardionets_core.tasks.row_features import mean_features
-from cardionets_core.tasks.screening import Screening
+from cardionets_core.tasks.screening import Screening, known_labels
 
 BOUND = 0.5
 """Of the curvature of a softmax in each of its logits."""
@@ -52,6 +53,13 @@ class Logistic(ClosedFormTask):
     primary = "auroc_mean"
     higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {"penalty": 1.0, "bootstrap_replicates": 1000}
+    counts: ClassVar[Counts] = {
+        "rows": DIVISOR,
+        "ill": CELL,
+        "well": CELL,
+        "subtype_known": CELL,
+        **Screening.counts,
+    }
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
@@ -76,7 +84,7 @@ class Logistic(ClosedFormTask):
         x_RP = np.concatenate([x_RD, np.ones((len(x_RD), 1))], axis=1)
         logit_RL = x_RP @ theta_LP.T
         adjusted_RL = apply_head(modules["screening_prior"], torch.from_numpy(logit_RL)).numpy()
-        label_RL = site.cohort.diseases[site.rows(self.needs, "train")].astype(np.float64)
+        label_RL = known_labels(site, site.rows(self.needs, "train"))
         count = len(DISEASES)
         parts = [_disease_sums(x_RP, logit_RL[:, d], adjusted_RL[:, d], label_RL[:, d]) for d in range(count)]
         return {

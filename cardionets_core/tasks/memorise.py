@@ -23,6 +23,7 @@ from cardionets_core.evaluation.memorisation import (
     judge_memorisation,
     memorisation_sums,
 )
+from cardionets_core.privacy.counts import INNER, Counts
 from cardionets_core.tasks.base import MeasureTask, Modules, Scalar, SiteView, Sums, count_sums, one
 from cardionets_core.tasks.cases import choose_cases, conditions_of, row_seeds
 from cardionets_core.tasks.drawing import (
@@ -54,6 +55,7 @@ class Memorisation(MeasureTask):
     needs = frozenset({"ecg", "cine"})
     primary = "passes"
     higher_is_better = True
+    counts: ClassVar[Counts] = dict.fromkeys(SUM_NAMES, INNER)
     defaults: ClassVar[dict[str, Scalar]] = {
         "measured_patients": 256,
         "training_cases": 4096,

@@ -6,7 +6,7 @@ Legend: B rows, R rows of a split, K phenotypes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.losses import phenotype_loss
 from cardionets_core.models.solved import PhenotypeStandardiser
+from cardionets_core.privacy.counts import Counts
 from cardionets_core.tasks.base import Modules, SiteView, Sums, TaskLoss, count_sums
 from cardionets_core.tasks.head_task import HeadTask
 from cardionets_core.tasks.phenotype_sums import (
+    PHENOTYPE_COUNTS,
     phenotype_metrics,
     phenotype_replicates,
     phenotype_sums,
@@ -36,6 +38,7 @@ class Phenotype(HeadTask):
     needs = frozenset({"ecg", "phenotypes"})
     primary = "r2_mean"
     higher_is_better = True
+    counts: ClassVar[Counts] = PHENOTYPE_COUNTS
 
     def loss(self, modules: Modules, batch: Batch, state: object, *, generator: torch.Generator) -> TaskLoss:
         """``L_i = sum_j m_ij (yhat_ij - y_ij)^2 / max(1, sum_j m_ij)``."""
@@ -72,6 +75,7 @@ class Phenotype(HeadTask):
                 rows=rows,
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
+                smallest_cell=site.smallest_cell,
             ),
         }
 

@@ -21,9 +21,13 @@ from cardionets_core.evaluation.regression import (
     root_mean_square_error,
     row_terms,
 )
+from cardionets_core.evaluation.small_groups import without_small_columns
+from cardionets_core.privacy.counts import DIVISOR, INNER, Counts
 from cardionets_core.tasks.base import SiteView, Sums
-from cardionets_core.tasks.groups import each_group, sums_by_group
+from cardionets_core.tasks.groups import each_group, group_counts, sums_by_group
 
+PHENOTYPE_COUNTS: Counts = {"n": DIVISOR, "boot_n": INNER, **group_counts({"n": DIVISOR})}
+"""Which of ``phenotype_sums`` are counts."""
 REPLICATED: tuple[str, ...] = ("n", "Sy", "Syy", "See")
 
 
@@ -51,6 +55,7 @@ def phenotype_sums(
     rows: np.ndarray,
     replicates: int,
     seed: int,
+    smallest_cell: int = 1,
 ) -> Sums:
     """Regression sums of predictions in the unit of each field.
 
@@ -61,10 +66,12 @@ def phenotype_sums(
         rows: int64 [R].
         replicates: M.
         seed: of the draws of people.
+        smallest_cell: fewest people of whom a column is known, and in a subgroup of it.
 
     Returns:
         Regression sums [K]; ``boot_*`` [M, K] and ``sex_*``, ``age_*`` [G, K] of n, Sy, Syy, See.
     """
+    target_RK = without_small_columns(target_RK, patient_R=cohort.row_patient[rows], minimum=smallest_cell)
     terms = row_terms(target_RK, predicted_RK)
     few = {name: terms[name] for name in REPLICATED}
     replicated = bootstrap_sums(
@@ -77,7 +84,13 @@ def phenotype_sums(
     return {
         **{name: value.sum(axis=0) for name, value in terms.items()},
         **{f"boot_{name}": value for name, value in replicated.items()},
-        **sums_by_group(sums_of, cohort=cohort, rows=rows, present_CRK=[np.isfinite(target_RK)]),
+        **sums_by_group(
+            sums_of,
+            cohort=cohort,
+            rows=rows,
+            present_CRK=[np.isfinite(target_RK)],
+            smallest_cell=smallest_cell,
+        ),
     }
 
 

@@ -9,12 +9,15 @@ Legend: R rows, D diseases, C subtypes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES, SUBTYPES
+from cardionets_core.evaluation.small_groups import without_small_classes, without_small_subtypes
 from cardionets_core.evaluation.subgroups import people_by_cell
+from cardionets_core.privacy.counts import CELL, Count, Counts
 from cardionets_core.tasks.base import ClosedFormTask, Modules, SiteView, Sums, count_sums
 from cardionets_core.tasks.prevalence_sums import (
     prevalence_log_odds,
@@ -34,6 +37,13 @@ class Prevalence(ClosedFormTask):
     decomposes = False
     primary = "diseases"
     higher_is_better = True
+    counts: ClassVar[Counts] = {
+        "known": CELL,
+        "positive": Count("cell", within="known"),
+        "subtypes": CELL,
+        "people_known": CELL,
+        "people_positive": Count("cell", within="people_known"),
+    }
 
     def sums(self, modules: Modules, site: SiteView) -> Sums:
         """``known``, ``positive`` [D] and ``subtypes`` [C] of the training rows."""
@@ -49,7 +59,7 @@ class Prevalence(ClosedFormTask):
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """The same counts of a split, and ``people_known``, ``people_positive`` [D]."""
         cohort, rows = site.cohort, site.rows(self.needs, split)
-        label_RD = cohort.diseases[rows, : len(DISEASES)]
+        label_RD = _labels(site, rows)
 
         def people(present_RD: np.ndarray) -> np.ndarray:
             everyone = np.zeros(len(rows), dtype=np.int64)
@@ -92,10 +102,23 @@ class Prevalence(ClosedFormTask):
         return found
 
 
+def _labels(site: SiteView, rows: np.ndarray) -> np.ndarray:
+    """Labels of the diseases [R, D], but of those of which few people are ill or well."""
+    return without_small_classes(
+        site.cohort.diseases[rows, : len(DISEASES)],
+        patient_R=site.cohort.row_patient[rows],
+        minimum=site.smallest_cell,
+    )
+
+
 def _counts(site: SiteView, rows: np.ndarray) -> Sums:
-    label_RL = site.cohort.diseases[rows]
-    index_R = subtype_index(label_RL[:, len(DISEASES) :])
+    subtype_RC = without_small_subtypes(
+        site.cohort.diseases[rows, len(DISEASES) :],
+        patient_R=site.cohort.row_patient[rows],
+        minimum=site.smallest_cell,
+    )
+    index_R = subtype_index(subtype_RC)
     return {
-        **prevalence_sums(label_RL[:, : len(DISEASES)]),
+        **prevalence_sums(_labels(site, rows)),
         **subtype_sums(index_R, classes=len(SUBTYPES)),
     }

@@ -9,12 +9,13 @@ Legend: R rows, D feature's width, P components that ``cmr_principal`` holds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 
 from cardionets_core.data.cohort import Split
 from cardionets_core.models.solved import CmrPrincipal
+from cardionets_core.privacy.counts import DIVISOR, Counts
 from cardionets_core.tasks.base import ClosedFormTask, Modules, SiteView, Sums, count_sums, one
 from cardionets_core.tasks.features import cmr_features
 from cardionets_core.tasks.principal import default_components, feature_sums, solve_principal
@@ -32,6 +33,7 @@ class PrincipalComponents(ClosedFormTask):
     decomposes = False
     primary = "explained"
     higher_is_better = True
+    counts: ClassVar[Counts] = {"n": DIVISOR}
 
     def sums(self, modules: Modules, site: SiteView) -> Sums:
         """``n`` (1,), ``Sx`` [D], ``Sxx`` [D, D] of the features, and ``axes`` [P].

@@ -16,9 +16,12 @@ from torch import nn
 
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
+from cardionets_core.evaluation.small_groups import without_small_columns
+from cardionets_core.privacy.counts import DIVISOR, Counts
 from cardionets_core.tasks.base import ClosedFormTask, Modules, Scalar, SiteView, Sums, count_sums
 from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.phenotype_sums import (
+    PHENOTYPE_COUNTS,
     phenotype_metrics,
     phenotype_replicates,
     phenotype_sums,
@@ -45,6 +48,7 @@ class Probe(ClosedFormTask):
     primary = "r2_mean"
     higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {"fallback_penalty": 0.1, "bootstrap_replicates": 1000}
+    counts: ClassVar[Counts] = {"*/n": DIVISOR, "*/nj": DIVISOR, **PHENOTYPE_COUNTS}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
@@ -57,7 +61,11 @@ class Probe(ClosedFormTask):
         """Gram sums, named ``train/...`` and ``validation/...``; see ``gram_sums``."""
         found: Sums = {}
         for split in FITTED_SPLITS:
-            features, targets = self._features(modules, site, site.rows(self.needs, split))
+            rows = site.rows(self.needs, split)
+            features, targets = self._features(modules, site, rows)
+            targets = without_small_columns(
+                targets, patient_R=site.cohort.row_patient[rows], minimum=site.smallest_cell
+            )
             for name, value in gram_sums(features, targets).items():
                 found[f"{split}/{name}"] = value
         return found
@@ -98,6 +106,7 @@ class Probe(ClosedFormTask):
                 rows=rows,
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
+                smallest_cell=site.smallest_cell,
             ),
         }
 

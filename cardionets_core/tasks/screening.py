@@ -9,7 +9,7 @@ Legend: B rows, R rows of a split, D diseases, C subtypes, L = D + C labels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES, LABELS
 from cardionets_core.errors import ConfigError
+from cardionets_core.evaluation.small_groups import without_small_classes, without_small_subtypes
 from cardionets_core.losses import disease_loss, subtype_loss
+from cardionets_core.privacy.counts import Counts
 from cardionets_core.tasks.base import Modules, Scalar, SiteView, Sums, TaskLoss, count_sums
-from cardionets_core.tasks.binary_sums import auroc_replicates, disease_metrics, disease_sums
+from cardionets_core.tasks.binary_sums import DISEASE_COUNTS, auroc_replicates, disease_metrics, disease_sums
 from cardionets_core.tasks.head_task import HeadTask, apply_head
-from cardionets_core.tasks.subtype_scores import subtype_metrics, subtype_score_sums
+from cardionets_core.tasks.subtype_scores import SUBTYPE_COUNTS, subtype_metrics, subtype_score_sums
 
 
 class Screening(HeadTask):
@@ -41,6 +43,7 @@ class Screening(HeadTask):
     primary = "auroc_mean"
     higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {**HeadTask.defaults, "subtype_weight": 1.0}
+    counts: ClassVar[Counts] = {**DISEASE_COUNTS, **SUBTYPE_COUNTS}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         super().__init__(options)
@@ -62,7 +65,7 @@ class Screening(HeadTask):
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Sums of ``disease_sums`` and ``subtype_score_sums``, from the mean logits over windows."""
         rows = site.rows(self.needs, split)
-        label_RL = site.cohort.diseases[rows].astype(np.float64)
+        label_RL = known_labels(site, rows)
         logit_RL = np.zeros((0, len(LABELS)))
         if len(rows):
             head_RL = self.evaluated(modules, site, split=split).to(site.device)
@@ -77,6 +80,7 @@ class Screening(HeadTask):
                 rows=rows,
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
+                smallest_cell=site.smallest_cell,
             ),
             **subtype_score_sums(logit_RL[:, count:], label_RL[:, count:]),
         }
@@ -96,3 +100,13 @@ class Screening(HeadTask):
             **disease_metrics(sums),
             **subtype_metrics(sums),
         }
+
+
+def known_labels(site: SiteView, rows: np.ndarray) -> np.ndarray:
+    """Labels of some rows, float64 [R, L]; NaN for diseases with few ill or well, and for rare subtypes."""
+    label_RL = site.cohort.diseases[rows].astype(np.float64)
+    whose: dict[str, Any] = {"patient_R": site.cohort.row_patient[rows], "minimum": site.smallest_cell}
+    diseases_RD = without_small_classes(label_RL[:, : len(DISEASES)], **whose)
+    return np.concatenate(
+        [diseases_RD, without_small_subtypes(label_RL[:, len(DISEASES) :], **whose)], axis=1
+    )

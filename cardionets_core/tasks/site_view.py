@@ -29,6 +29,7 @@ class SiteView:
         device: where it computes.
         kept: derived arrays that last beyond a round.
         shared: added statistics of this round, where the task asks for them.
+        smallest_cell: fewest people in any group that a sum tells of.
     """
 
     cohort: Cohort
@@ -36,6 +37,7 @@ class SiteView:
     device: torch.device
     kept: Kept = field(default_factory=Kept)
     shared: Mapping[str, np.ndarray] = field(default_factory=dict)
+    smallest_cell: int = 1
 
     def rows(self, needs: frozenset[str], split: Split) -> np.ndarray:
         """Rows of a split that hold all that is needed; int64, ascending."""

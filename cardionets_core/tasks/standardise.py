@@ -9,13 +9,15 @@ Legend: K phenotypes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.phenotypes import FIRST_FIELD
+from cardionets_core.evaluation.small_groups import without_small_columns
 from cardionets_core.models.solved import PhenotypeStandardiser
+from cardionets_core.privacy.counts import DIVISOR, Counts
 from cardionets_core.tasks.base import ClosedFormTask, Modules, SiteView, Sums, count_sums
 from cardionets_core.tasks.phenotype_sums import phenotype_targets
 from cardionets_core.tasks.scaler import Scaler, scaler_sums, solve_scaler
@@ -35,6 +37,7 @@ class Standardise(ClosedFormTask):
     decomposes = False
     primary = "columns"
     higher_is_better = True
+    counts: ClassVar[Counts] = {"nj": DIVISOR}
 
     def sums(self, modules: Modules, site: SiteView) -> Sums:
         """``nj``, ``Sy``, ``Syy`` [K] of the training rows; NaN takes no part."""
@@ -84,4 +87,5 @@ def _numbers(modules: Modules) -> PhenotypeStandardiser:
 
 def _targets(modules: Modules, site: SiteView, split: Split) -> np.ndarray:
     rows = site.rows(Standardise.needs, split)
-    return phenotype_targets(site, rows, columns=len(_numbers(modules).mean))
+    targets = phenotype_targets(site, rows, columns=len(_numbers(modules).mean))
+    return without_small_columns(targets, patient_R=site.cohort.row_patient[rows], minimum=site.smallest_cell)

@@ -12,7 +12,15 @@ from scipy.special import logsumexp
 
 from cardionets_core.data.records import SUBTYPES
 from cardionets_core.evaluation.histograms import auroc, score_histograms
+from cardionets_core.privacy.counts import HISTOGRAM, INNER, Counts
 from cardionets_core.tasks.base import Sums
+
+SUBTYPE_COUNTS: Counts = {
+    "subtype_confusion": INNER,
+    "subtype_positive": HISTOGRAM,
+    "subtype_negative": HISTOGRAM,
+}
+"""The confusion divides the subtypes, whom the histograms count."""
 
 
 def subtype_index(label_RC: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.losses.tokenizer import KL_WEIGHT, TokenizerLoss, kl_to_standard, tokenizer_loss
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer, Posterior
+from cardionets_core.privacy.counts import DIVISOR, Counts
 from cardionets_core.tasks.base import (
     GradientTask,
     Modules,
@@ -55,6 +56,7 @@ class Tokenizer(GradientTask):
     needs = frozenset({"cine"})
     primary = "ssim"
     higher_is_better = True
+    counts: ClassVar[Counts] = {"*/n": DIVISOR}
     defaults: ClassVar[dict[str, Scalar]] = {
         "kl_weight": KL_WEIGHT,
         "adversarial": False,
