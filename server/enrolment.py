@@ -203,7 +203,8 @@ class Enrolment:
             self._tell(self._phase, 0, "census", site=site, code=LATE, text=f"sits out: {LATE}")
 
     def _take(self, answer: Answer, order: Order, task: Task) -> None:
-        site, code, reason = self._members.enrol(answer, order, task=task.name)
+        heads = self._journal.heads
+        site, code, reason = self._members.enrol(answer, order, task=task.name, check=heads.take)
         self._code_of[answer.node] = code
         if not code and not self._members.is_external(answer.node):
             self._served.add(site)

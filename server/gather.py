@@ -175,6 +175,7 @@ class Gather:
         if reply is not None:
             try:
                 check_sender(reply, order=order, site=site)
+                self._journal.heads.take(reply, order, site)
                 code = reply.code
                 if not code:
                     reply, weight = self._judge(reply, order, answer.node, site)

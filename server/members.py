@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cardionets_core.config.workspace import SITE_NAME
 from cardionets_core.errors import ReplyRefusedError
-from cardionets_core.exchange.messages import Order
+from cardionets_core.exchange.messages import Order, Reply
 from server.rounds import Answer
 
+Check = Callable[[Reply, Order, str], None]
 COUNTED = ("patients", "recordings", "refusals")
 
 
@@ -46,19 +47,22 @@ class Members:
                 self._site_of[node] = name
                 self._node_of[name] = node
 
-    def enrol(self, answer: Answer, order: Order, *, task: str) -> tuple[str, str, str]:
+    def enrol(
+        self, answer: Answer, order: Order, *, task: str, check: Check = lambda reply, order, site: None
+    ) -> tuple[str, str, str]:
         """Take a census answer.
 
         Args:
             answer: what came back.
             order: the census order.
             task: of the phase that the census asks about.
+            check: of a reply under its site's name; raises ``ReplyRefusedError``.
 
         Returns:
             The site's name, the code for which it sits out (empty if it takes part), and a reason if the
             reply was refused.
         """
-        site, code, reason, facts = self._read(answer, order)
+        site, code, reason, facts = self._read(answer, order, check)
         known = self.facts.setdefault(site, {"site": site, "phases": {}, "role": "member"})
         known.update({key: facts[key] for key in COUNTED if isinstance(facts.get(key), dict)})
         if isinstance(versions := facts.get("versions"), dict):
@@ -87,13 +91,17 @@ class Members:
         """Digests of the modules that lie on the site; may be changed by the caller."""
         return self._holds.setdefault(node, set())
 
-    def _read(self, answer: Answer, order: Order) -> tuple[str, str, str, dict[str, Any]]:
+    def _read(self, answer: Answer, order: Order, check: Check) -> tuple[str, str, str, dict[str, Any]]:
         if answer.reply is None:
             return self.site(answer.node), answer.code, "", {}
         reason = self._fault(answer, order)
         if reason:
             return self.site(answer.node), ReplyRefusedError.code, reason, {}
         site = answer.reply.site
+        try:
+            check(answer.reply, order, site)
+        except ReplyRefusedError as error:
+            return self.site(answer.node), error.code, error.what, {}
         self._site_of[answer.node] = site
         self._node_of[site] = answer.node
         try:

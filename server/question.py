@@ -55,6 +55,9 @@ class Question:
             An answer for each node that could not be reached.
         """
         start, since = time.monotonic(), time.time()
+        for node, order in orders.items():
+            head, known = self._link.heads(node)
+            orders[node] = replace(order, head=head, known_head=known)
         bare = {node: without_tensors(order) for node, order in orders.items()}
         pushed = self._link.push(orders, ttl_s=self._ttl_s + TTL_SPARE_S)
         for message_id, node in pushed.items():

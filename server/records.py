@@ -14,12 +14,21 @@ NUMPY = "numpy.ndarray"
 
 def to_records(envelope: Envelope) -> RecordDict:
     """Flower's records of an envelope."""
-    arrays = ArrayRecord(
+    return with_arrays(envelope, array_record(envelope))
+
+
+def array_record(envelope: Envelope) -> ArrayRecord:
+    """Flower's record of an envelope's arrays."""
+    return ArrayRecord(
         {
             name: Array(str(value.dtype), tuple(value.shape), NUMPY, to_npy(value))
             for name, value in envelope.arrays.items()
         }
     )
+
+
+def with_arrays(envelope: Envelope, arrays: ArrayRecord) -> RecordDict:
+    """Flower's records of an envelope's fields, with arrays that are laid out already."""
     return RecordDict({"fields": ConfigRecord(dict(envelope.fields)), "arrays": arrays})
 
 

@@ -1,7 +1,7 @@
 """The server's journal: every reply that was accepted, and every one that was not, with its code and reason.
 
 Hash-chained lines in ``journal.jsonl`` of the run folder, on the disk before the study goes on. It names
-sites, rounds, digests and bytes.
+sites, rounds, digests and bytes, and the heads of the sites' journals, whose own lines name its heads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from cardionets_core.audit import journal
 from cardionets_core.durable import on_disk
 from cardionets_core.exchange.messages import Order
+from server.head_trust import HeadTrust
+from server.heads import SiteHeads
 
 JOURNAL = "journal.jsonl"
 REASON_LENGTH = 300
@@ -22,9 +24,11 @@ class ReplyJournal:
 
     Args:
         folder: the run folder.
+        study_digest: of the study; names the journal where its head is signed.
+        trust: keys for the heads; of nobody by default.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, study_digest: str = "", trust: HeadTrust | None = None) -> None:
         self._folder = folder
         self.refusals: Counter[str] = Counter()
         """Site to the number of its replies that were refused since the server started."""
@@ -32,6 +36,9 @@ class ReplyJournal:
             torn = journal.mend(folder / JOURNAL)
         if torn:
             self._append("journal-mended", {"torn_bytes": torn})
+        self.heads = SiteHeads(
+            folder / JOURNAL, self._append, study_digest=study_digest, trust=trust or HeadTrust()
+        )
 
     def accepted(self, order: Order, *, site: str, attempt: int, digest: str, nbytes: int) -> None:
         """A reply is stored."""

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from cardionets_core.errors import CodeNotApprovedError, ReplyRefusedError, UnreachableError
+from cardionets_core.exchange.heads import NO_HEAD, Head
 from cardionets_core.exchange.messages import Order, Reply, order_to_envelope, reply_from_envelope
 from server.memory import give_back
-from server.records import from_records, to_records
+from server.records import array_record, from_records, with_arrays
 
 LATE = "late"
 CRASHED = "crashed"
@@ -97,6 +98,8 @@ class SiteLink:
         self.patience_s = patience_s
         self.on_wait: Callable[[Waiting | None], None] = lambda waiting: None
         """Called whenever the study waits, again and again, and with None when it no longer does."""
+        self.heads: Callable[[int], tuple[Head, Head]] = lambda node: (NO_HEAD, NO_HEAD)
+        """Gives the heads that go with an order to a node: the server's, and the one known of its site."""
         self._stale: list[str] = []
 
     def nodes(self) -> dict[int, str]:
@@ -116,21 +119,21 @@ class SiteLink:
         """
         if not orders:
             return {}
-        content: dict[int, RecordDict] = {}
+        arrays: dict[tuple[int, ...], ArrayRecord] = {}
+        laid_out: dict[int, tuple[RecordDict, str, str]] = {}
         nbytes = 0
-        for order in orders.values():
-            # Sites that get the same order share one record, so a broadcast is held once.
-            if id(order) not in content:
-                envelope = order_to_envelope(order)
+        for node, order in orders.items():
+            # Sites that get the same tensors share one record of them, so a broadcast is held once.
+            same = (id(order.modules), id(order.frozen_modules), id(order.shared))
+            envelope = order_to_envelope(order)
+            if same not in arrays:
                 nbytes += envelope.nbytes
-                content[id(order)] = to_records(envelope)
-                del envelope
-        laid_out = {
-            node: (content[id(order)], MESSAGE_TYPES[order.kind], str(order.name.round))
-            for node, order in orders.items()
-        }
+                arrays[same] = array_record(envelope)
+            records = with_arrays(envelope, arrays[same])
+            laid_out[node] = (records, MESSAGE_TYPES[order.kind], str(order.name.round))
+            del envelope, records
         orders.clear()
-        content.clear()
+        arrays.clear()
         del order
 
         def send() -> dict[str, int]:

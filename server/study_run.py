@@ -17,12 +17,14 @@ import numpy as np
 from cardionets_core.config.study import Study
 from cardionets_core.durable import on_disk
 from cardionets_core.errors import CardioNetsError, QuorumNotMetError, StorageFailedError
+from cardionets_core.exchange.messages import Order
 from server.aggregation import strategy_of
 from server.best_rounds import value_of
 from server.checkpoint import Checkpoint
 from server.checkpoints import CheckpointStore, folder_name
 from server.collect import Collector
 from server.enrolment import Enrolment
+from server.head_trust import head_trust
 from server.measure import Measurer
 from server.members import Members
 from server.next_model import first_model, layouts_of
@@ -72,10 +74,14 @@ class StudyRun:
         self._initial = initial
         self._minimum_free_bytes = minimum_free_bytes
         self._seconds: list[float] = []
-        self._journal = ReplyJournal(folder)
+        trust = head_trust(folder)
+        self._journal = ReplyJournal(folder, study_digest=study.digest, trust=trust)
+        self._unsigned = trust.fault
         self._pause = PauseRequest(folder)
         self.status = StatusBoard(folder, study, members=self.members, journal=self._journal)
         link.on_wait = self._waits
+        link.heads = lambda node: self._journal.heads.of_order(self.members.site(node))
+        self._journal.heads.warn = self._warn_of_journal
         self._enrolment = Enrolment(
             study,
             link=link,
@@ -113,6 +119,8 @@ class StudyRun:
         checkpoint: Checkpoint | None = None
         try:
             checkpoint = self._newest()
+            if self._unsigned:
+                self._tell(0, 0, "warning", text=f"heads of the journal go unsigned: {self._unsigned}")
             for index, phase in enumerate(self.study.phases):
                 done = checkpoint.round if index == checkpoint.phase else 0
                 if index < checkpoint.phase or done >= phase.rounds:
@@ -213,6 +221,9 @@ class StudyRun:
         self.status.waiting(waiting)
         if waiting is not None:
             self._pause.check(in_round=waiting.reason != "sites")
+
+    def _warn_of_journal(self, order: Order, text: str) -> None:
+        self._tell(order.name.phase, order.name.round, "warning", text=text)
 
     def _tell(self, index: int, number: int, kind: str, **facts: Any) -> None:
         phase = self.study.phases[index]

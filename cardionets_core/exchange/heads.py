@@ -24,7 +24,7 @@ PREFIX = "head/"
 KNOWN = "head/known-"
 MOST_TEXT = 4000
 _HASH = re.compile(r"[0-9a-f]{64}")
-_SIGNATURE = re.compile(r"[0-9a-f]{0,300}")
+_SIGNATURE = re.compile(r"([0-9a-f]{2}){0,150}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from client.approvals import ApprovalStore
 from client.modules import pack_module
 from client.round import answer
 from server.bundle import build_bundle, staged_files
-from server.rounds import from_records, to_records
+from server.records import from_records, to_records
 from simulation.local_grid import LocalGrid
 
 
