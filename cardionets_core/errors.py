@@ -34,7 +34,9 @@ walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its tex
     │   ├── CertificateInvalidError          certificate-invalid
     │   ├── NotAdmittedError                 not-admitted
     │   ├── VersionMismatchError             version-mismatch
-    │   └── StudyPausedError                 study-paused
+    │   ├── StudyPausedError                 study-paused
+    │   ├── SecureSumError                   secure-sum-refused   (carries a reason)
+    │   └── FixedPointRangeError             fixed-point-range
     └── CheckpointError             exit 7   checkpoint
         └── StorageFailedError               storage-failed
 
@@ -187,6 +189,12 @@ class DisclosureRefusedError(PrivacyError):
     code = "disclosure-refused"
 
 
+class BudgetSpentError(PrivacyError):
+    """With this round the site's patients would have spent more privacy than is allowed."""
+
+    code = "budget-spent"
+
+
 class CodeNotApprovedError(PrivacyError):
     """The coordinator sent code that this site's IT has not approved."""
 
@@ -276,6 +284,33 @@ class StudyPausedError(PeerError):
     """The coordinator paused the study; all finished rounds are kept."""
 
     code = "study-paused"
+
+
+class SecureSumError(PeerError):
+    """A step of a secure sum was refused.
+
+    Args:
+        what: as ever; holds no secret and no value.
+        where: as ever.
+        remedy: as ever.
+        reason: why, a key of ``privacy.secure_sum.refusals.REMEDIES``.
+        site: whose message it was, where that can be known.
+    """
+
+    code = "secure-sum-refused"
+
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", reason: str = "", site: str = ""
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.reason = reason
+        self.site = site
+
+
+class FixedPointRangeError(PeerError):
+    """A value is not finite, or too large for the whole numbers that a secure sum adds up."""
+
+    code = "fixed-point-range"
 
 
 class CheckpointError(CardioNetsError):

@@ -144,6 +144,19 @@ class Disclosure(Document):
     )
 
 
+class PrivacyPolicy(Document):
+    """What may be spent of a patient's privacy, over all studies together and for ever."""
+
+    required: bool = Field(
+        default=False, description="whether only studies with differential privacy may train here"
+    )
+    maximum_epsilon: float = Field(default=8.0, gt=0, description="of all private studies together")
+    maximum_delta: float = Field(default=1e-5, gt=0, le=1e-3)
+    deterministic: bool = Field(
+        default=False, description="for made-up patients alone: allow noise that anybody can compute"
+    )
+
+
 class Policy(Document):
     """What the site permits; a study that passes a cap is refused with the cap's name."""
 
@@ -163,6 +176,7 @@ class Policy(Document):
         default=1, ge=1, le=1000, description="counts leave as multiples of this; 1 leaves them exact"
     )
     disclosure: Disclosure = Disclosure()
+    privacy: PrivacyPolicy = PrivacyPolicy()
 
 
 class Folders(Document):

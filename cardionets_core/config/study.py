@@ -99,9 +99,38 @@ class Aggregation(Document):
 
 
 class Privacy(Document):
-    """The privacy mechanism; ``none`` is the only one that this version offers."""
+    """The privacy mechanism of the sites' training, for each patient of each site.
 
-    mechanism: Literal["none"] = "none"
+    With ``dp_sgd`` a site clips what each patient adds to a step and hides the sum under noise, so that the
+    whole study spends at most ``epsilon`` at ``delta``; see docs/privacy.md.
+    """
+
+    mechanism: Literal["none", "dp_sgd"] = "none"
+    epsilon: float | None = Field(
+        default=None, gt=0, description="at most, of the whole study at each site; each site finds its noise"
+    )
+    noise_multiplier: float | None = Field(
+        default=None, gt=0, description="in place of epsilon: the noise over clip_norm; epsilon follows"
+    )
+    delta: float = Field(default=1e-5, gt=0, le=1e-3)
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of a patient's gradient in a step")
+    accountant: Literal["prv", "rdp"] = "prv"
+    deterministic: bool = Field(
+        default=False, description="for tests: noise of the study's public seed, which hides nothing"
+    )
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Privacy:
+        if self.mechanism == "dp_sgd" and (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError("dp_sgd needs exactly one of epsilon and noise_multiplier")
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name != "mechanism" and getattr(self, name) != field.default
+        ]
+        if self.mechanism == "none" and changed:
+            raise ValueError("without a mechanism there is nothing to set: give mechanism: dp_sgd")
+        return self
 
 
 class Evaluation(Document):

@@ -50,7 +50,11 @@ class Batch:
         edges = [self.size * place // count for place in range(count + 1)]
         for begin, end in pairwise(edges):
             if end > begin:
-                yield self if end - begin == self.size else self._each(partial(_run, begin=begin, end=end))
+                yield self.run(begin, end)
+
+    def run(self, begin: int, end: int) -> Batch:
+        """The rows from one to before another."""
+        return self if end - begin == self.size else self._each(partial(_run, begin=begin, end=end))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         tensors = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -77,6 +77,10 @@ class Align(GradientTask):
     """
 
     name = "align"
+    private_remedy = (
+        "set options: {loss: cosine}, the distance of each row to its own target in the frozen tower "
+        "(after a phase principal)"
+    )
     needs = frozenset({"ecg", "cine"})
     primary = "recall@5"
     higher_is_better = True

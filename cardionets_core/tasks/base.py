@@ -85,6 +85,8 @@ class Task(ABC):
         reads: modules that are frozen; they stay in eval mode, without gradients.
         needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
         decomposes: the batch loss is the mean of terms of one row each, so DP-SGD may be applied.
+        private_remedy: what to choose where a loss that couples its rows is refused under differential
+            privacy.
         minimum_batch: smaller batches are skipped and not counted.
         batch_keys: what a training batch loads; None loads what the role needs. A loss that looks values up
             by ``row_B`` needs none of them.
@@ -106,6 +108,7 @@ class Task(ABC):
     reads: tuple[str, ...] = ()
     needs: frozenset[str]
     decomposes: bool
+    private_remedy: ClassVar[str] = ""
     minimum_batch: int = 1
     batch_keys: frozenset[str] | None = None
     primary: str
@@ -223,7 +226,18 @@ class GradientTask(Task):
 
 
 class ClosedFormTask(Task):
-    """A task whose trained module follows from sums over rows: one exchange, no steps."""
+    """A task whose trained module follows from sums over rows: one exchange, no steps.
+
+    Attributes:
+        private_bounds: sum to the largest L2 norm that one patient adds to it under differential privacy,
+            told from no data; empty where the noise that this asks for would leave nothing of the sums.
+    """
+
+    private_bounds: ClassVar[Mapping[str, float]] = {}
+
+    def repair(self, sums: Sums) -> Sums:
+        """Noised sums made possible again, such as counts that are not below 0; from them alone."""
+        return sums
 
     @abstractmethod
     def sums(self, modules: Modules, site: SiteView) -> Sums:

@@ -45,6 +45,21 @@ class Prevalence(ClosedFormTask):
         "people_positive": Count("cell", within="people_known"),
     }
 
+    private_bounds: ClassVar[Mapping[str, float]] = {
+        "known": len(DISEASES) ** 0.5,
+        "positive": len(DISEASES) ** 0.5,
+        "subtypes": 1.0,
+    }
+
+    def repair(self, sums: Sums) -> Sums:
+        """No count below 0, and none with a disease beyond those of whom it is known."""
+        known = np.maximum(sums["known"], 0.0)
+        return {
+            "known": known,
+            "positive": np.clip(sums["positive"], 0.0, known),
+            "subtypes": np.maximum(sums["subtypes"], 0.0),
+        }
+
     def sums(self, modules: Modules, site: SiteView) -> Sums:
         """``known``, ``positive`` [D] and ``subtypes`` [C] of the training rows."""
         return _counts(site, site.rows(self.needs, "train"))

@@ -52,6 +52,7 @@ class Tokenizer(GradientTask):
     """
 
     name = "tokenizer"
+    private_remedy = "set options: {adversarial: false}"
     trains = ("cmr_tokenizer",)
     needs = frozenset({"cine"})
     primary = "ssim"

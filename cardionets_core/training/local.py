@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from cardionets_core.config.study import Phase
-from cardionets_core.errors import ConfigError, NonFiniteLossError
+from cardionets_core.errors import ConfigError
 from cardionets_core.tasks.base import GradientTask, Role, SiteView, Sums, Task
+from cardionets_core.training.gradients import Gradients, PlainGradients, Scene, non_finite
 from cardionets_core.training.memory import Memory, export_state, import_state
 from cardionets_core.training.numerics import Numerics, compile_blocks
 from cardionets_core.training.optimiser import build_optimiser
-from cardionets_core.training.plan import ahead, plan_steps
+from cardionets_core.training.plan import plan_steps
+from cardionets_core.training.private import PrivateGradients, PrivateSteps
 from cardionets_core.training.pull import Distance, Pull, Pulled
 from cardionets_core.training.schedule import learning_rate, peak_rate, step_progress, units_per_round
 from cardionets_core.training.seeds import derive_seed
@@ -65,6 +67,7 @@ def train_locally(
     memory: Memory | None = None,
     pull: Pull | None = None,
     progress: Progress | None = None,
+    private: PrivateSteps | None = None,
 ) -> LocalResult:
     """Train the role's modules for one round, in place.
 
@@ -83,6 +86,7 @@ def train_locally(
         numerics: precision, compilation, prefetch; fp32 without either by default.
         memory: of the optimiser's state; used where the phase lets it persist, and needed there.
         pull: what the study's strategy adds to each gradient; nothing by default.
+        private: makes the steps those of DP-SGD, over patients; their cost is accounted for elsewhere.
         progress: told (step from 1, steps, loss) after each step.
 
     Returns:
@@ -101,7 +105,12 @@ def train_locally(
     role, numerics = role or task.roles[0], numerics or Numerics()
     _place(task, modules, site, role=role)
     rows = site.rows(role.needs, "train")
-    steps = steps_in_round(phase, rows=len(rows), minimum_batch=task.minimum_batch)
+    # A private step sees one recording a patient.
+    steps = steps_in_round(
+        phase,
+        rows=len(rows) if private is None else site.cohort.patients(rows),
+        minimum_batch=task.minimum_batch,
+    )
     if steps == 0:
         return LocalResult(samples=0, patients=0, steps=0, loss_mean=0.0)
 
@@ -119,7 +128,6 @@ def train_locally(
     pull = pull or Pull()
     pulled, distance = Pulled(pull, modules, role.trains), Distance(spec, mu=pull.mu)
     noise_seed = derive_seed(seed, round_index, "noise")
-    noise = torch.Generator().manual_seed(noise_seed)
     used = np.zeros(len(site.cohort.row_patient), dtype=bool)
     meter = _Meter()
     devices = [site.device] if site.device.type == "cuda" else []
@@ -128,10 +136,21 @@ def train_locally(
         torch.manual_seed(noise_seed)
         with numerics.autocast(site.device):
             state = task.open_round(modules, site, role)
-        plan = plan_steps(task, site, role=role, phase=phase, round_index=round_index, seed=seed)
-        batches = exits.enter_context(closing(ahead(plan, count=numerics.prefetch, device=site.device)))
+        scene = Scene(
+            task=task,
+            modules=modules,
+            site=site,
+            role=role,
+            phase=phase,
+            round_index=round_index,
+            seed=seed,
+            numerics=numerics,
+            state=state,
+            generator=torch.Generator().manual_seed(noise_seed),
+        )
+        gradients: Gradients = PlainGradients(scene) if private is None else PrivateGradients(scene, private)
+        exits.enter_context(gradients)
         for step in range(steps):
-            chosen = next(batches)
             rate = learning_rate(
                 spec,
                 peak=peak,
@@ -141,38 +160,27 @@ def train_locally(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
-            batch = chosen.batch.to(site.device)
-            loss = 0.0
-            parts: dict[str, float] = {}
-            for part in batch.parts(phase.accumulate):
-                share = part.size / batch.size
-                with numerics.autocast(site.device):
-                    found = task.loss(modules, part, state, generator=noise)
-                value = float(found.total.detach())
-                if not math.isfinite(value):
-                    raise _non_finite("the loss", task, round_index=round_index, step=step)
-                (found.total * share).backward()
-                loss += share * value
-                parts = {name: parts.get(name, 0.0) + share * each for name, each in found.parts.items()}
+            seen = gradients.take(step)
             pulled.add_proximal()
             if spec.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained, spec.clip_norm)
             pulled.add_shift()
             optimiser.step()
             distance.step(rate)
-            used[chosen.rows] = True
-            meter.add(loss, parts, rows=batch.size)
+            used[seen.rows] = True
+            meter.add(seen.loss, seen.parts, rows=len(seen.rows))
             if progress is not None:
-                progress(step + 1, steps, loss)
+                progress(step + 1, steps, seen.loss)
     optimiser.zero_grad(set_to_none=True)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in trained):
-        raise _non_finite("a weight", task, round_index=round_index, step=steps - 1)
+        raise non_finite("a weight", task, round_index=round_index, step=steps - 1)
     if spec.state == "persist" and memory is not None:
         memory.keep(round_index, export_state(optimiser, modules, role.trains))
-    seen = np.flatnonzero(used)
+    # Who was drawn is secret: privately, all that could have been are told.
+    served = np.flatnonzero(used) if private is None else rows
     return LocalResult(
-        samples=len(seen),
-        patients=site.cohort.patients(seen),
+        samples=len(served) if private is None else site.cohort.patients(rows),
+        patients=site.cohort.patients(served),
         steps=steps,
         loss_mean=meter.mean("loss"),
         parts={name: meter.mean(name) for name in meter.totals if name != "loss"},
@@ -272,12 +280,4 @@ class _Meter:
             self.totals[name] = self.totals.get(name, 0.0) + value * rows
 
     def mean(self, name: str) -> float:
-        return self.totals[name] / self.rows
-
-
-def _non_finite(what: str, task: Task, *, round_index: int, step: int) -> NonFiniteLossError:
-    return NonFiniteLossError(
-        f"{what} of task {task.name} is not finite",
-        where=f"round {round_index}, step {step + 1}",
-        remedy="lower the learning rate, lengthen the warm-up, or set clip_norm",
-    )
+        return self.totals[name] / self.rows if self.rows else 0.0
