@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from client.commands import approve, membership, rehearse, service
-from client.commands.answer import SCHEMA_VERSION, Format, FormatOption, answering
+from client.commands import approve, journal, membership, rehearse, service
+from client.commands.answer import Format, FormatOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -241,35 +241,6 @@ def predict(
         raise SystemExit(DataError.exit_code)
 
 
-@cli.command()
-def journal(
-    site: SiteOption = Path("site.yaml"),
-    verify: Annotated[bool, typer.Option("--verify", help="check the chain of hashes only")] = False,
-    format: FormatOption = Format.table,
-) -> None:
-    """Print what left the building, a line for each, or check that no line was changed.
-
-    Times are this machine's, and phases count from 1. With --format json, one JSON object a line as it was
-    written: seconds since 1970, and phases from 0.
-    """
-    from cardionets_core.audit.journal import verify as verify_chain
-    from client.journal import JOURNAL, journal_bodies, journal_line
-
-    with answering(format):
-        from cardionets_core.config.site import read_site
-
-        path = read_site(site).folders.state / JOURNAL
-        whole = verify_chain(path) if path.exists() else 0
-    if not path.exists():
-        print("nothing has left the building yet", file=sys.stderr)
-    if verify and (path.exists() or format is Format.json):
-        summary = {"schema_version": SCHEMA_VERSION, "lines": whole, "whole": True}
-        _print(summary, lambda found: [f"{found['lines']} lines, whole"], format)
-    elif path.exists():
-        for body in journal_bodies(path):
-            print(body if format is Format.json else journal_line(body))
-
-
 def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[str]], format: Format) -> None:
     """The result on stdout: one JSON object, or lines for people."""
     if format is Format.json:
@@ -278,6 +249,7 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
         print("\n".join(lines(content)))
 
 
+journal.register(cli)
 approve.register(cli)
 rehearse.register(cli)
 service.register(cli)

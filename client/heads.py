@@ -70,6 +70,14 @@ def journal_key(root: Path, state: Path) -> PrivateKey:
     return read_private(path.read_bytes(), where=str(path))
 
 
+def held_key(root: Path, state: Path) -> PrivateKey | None:
+    """The key that signs, where there is one already."""
+    for path in (root / SITE_KEY, state / OWN_KEY):
+        if path.is_file():
+            return read_private(path.read_bytes(), where=str(path))
+    return None
+
+
 def signed_head(lines: int, digest: str, *, site: str, key: PrivateKey, agrees: bool) -> Head:
     """The head of this site's journal, as it travels.
 

@@ -1,47 +1,31 @@
-"""The site's journal, for people: what left the building, line by line.
+"""The site's journal: where it lies, and the heads of the coordinators' journals that stand in it.
 
-Comes in: the journal's file. Goes out: its bodies as JSON lines, or one plain line for each. Computes and
-imports little, since ``status`` and ``journal`` look into it.
+Comes in: the journal's file. Goes out: its name, and heads for ``export-heads``. Computes and imports little,
+since ``status`` and ``journal`` look into it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+
+from cardionets_core.audit.against import Witnessed
+from cardionets_core.audit.journal import bodies
+from cardionets_core.exchange.heads import server_journal
 
 JOURNAL = "journal.jsonl"
 """Its name in the site's folder of states."""
-_TOLD = {"number", "time_s", "event", "previous", "study", "phase", "round", "attempt"}
 
 
-def journal_bodies(path: Path) -> Iterator[str]:
-    """Each line's JSON, as it was written and without its hash."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield line.partition(" ")[2]
-
-
-def journal_line(body: str) -> str:
-    """One line for people: local time, event, where in the study (phases counted from 1), and all else.
-
-    Args:
-        body: JSON of the line.
-    """
-    facts: dict[str, Any] = json.loads(body)
-    when = datetime.fromtimestamp(float(facts["time_s"])).astimezone().isoformat(timespec="seconds")
-    told = [f"{when}  {facts['event']}"]
-    if "phase" in facts:
-        told.append(f"phase {int(facts['phase']) + 1}, round {facts.get('round', 0)}")
-        told[-1] += f", attempt {facts['attempt']}" if "attempt" in facts else ""
-    if "study" in facts:
-        told.append(f"study {str(facts['study'])[:16]}")
-    told += [f"{name} {_shown(value)}" for name, value in sorted(facts.items()) if name not in _TOLD]
-    return " · ".join(told)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value) or "none"
+def server_heads(path: Path) -> Iterator[Witnessed]:
+    """The heads of coordinators' journals that this site has written down, in their order."""
+    for body in bodies(path) if path.exists() else ():
+        if "server_head" in body:
+            yield Witnessed(
+                journal=server_journal(str(body["study"])),
+                lines=int(body["server_lines"]),
+                hash=str(body["server_head"]),
+                signature=str(body.get("server_signature", "")),
+                key=str(body.get("server_key", "")),
+                time_s=float(body["time_s"]),
+            )

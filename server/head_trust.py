@@ -56,6 +56,10 @@ class HeadTrust:
         signature = sign(self._own.key, signed_content(head, journal=journal), purpose=PURPOSE)
         return Head(lines=head.lines, hash=head.hash, signature=signature.hex(), holder=self._own.certificate)
 
+    def public_key(self) -> PublicKey | None:
+        """Of the server's own key, or None."""
+        return None if self._own is None else self._own.key.public_key()
+
     def site_key(self, site: str) -> PublicKey | None:
         """The key under which a site was admitted; None where no such site is registered.
 
