@@ -1,10 +1,10 @@
-"""A journal held against the heads that the other side has written down (after rows 9 and 11 of the walk).
+"""A journal held against the heads that the other side has written down (after rows 9 and 11).
 
-Comes in: a journal, and a file of heads as ``journal export-heads`` of the other side prints it. Goes out: how
-many of them lie on the journal's chain, or an error that names the first that does not. A chain that was
-rewritten from some line on, with all its hashes, or cut off, is whole by itself; the other side's heads are not
-its own to change. Whether a head was signed by the journal's owner is for the caller to say: an unsigned one
-accuses nobody.
+Comes in: a journal, and a file of heads as ``journal export-heads`` of the other side prints it. Goes out:
+how many of them lie on the journal's chain, or an error that names the first that does not. A chain that was
+rewritten from some line on, with all its hashes, or cut off, is whole by itself; the other side's heads are
+not its own to change. Whether a head was signed by the journal's owner is for the caller to say: an unsigned
+one accuses nobody.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def verify_against(
             what = f"the journal ends with line {lines}, but the other side knew line {head.lines}"
         elif hashes[head.lines] != head.hash:
             what = (
-                f"line {head.lines} is not the one that the other side knew: it, or one before, was rewritten"
+                f"line {head.lines} is not the one that the other side knew: it or one before was rewritten"
             )
         else:
             continue
