@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from cardionets_core.data.cohort import Split
+from cardionets_core.data.pseudonym import keyed_digest, load_key
 from cardionets_core.errors import CardioNetsError, DisclosureRefusedError, TooFewPatientsError
 from cardionets_core.exchange.messages import MEASURED, PERSONAL
 from cardionets_core.tasks import SiteView
@@ -59,6 +60,9 @@ def measure(
             f"{patients} held-out patients in {split}; the policy asks for {fewest}",
             where="site.yaml: policy.minimum_cell",
         )
+    # With the draws known, a thousand replicates are a thousand equations for each person's own value.
+    draws = keyed_digest(load_key(site.config.folders.secret), "bootstrap", site.name)
+    view = replace(view, draws=draws)
     seed = derive_seed(work.study.seed, "evaluate", work.order.name.phase, site.name)
     task.prepare_modules(modules)
     sums = dict(task.metric_sums(modules, view, split=split, seed=seed))

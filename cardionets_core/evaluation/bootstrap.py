@@ -23,7 +23,7 @@ def replicate_weights(patients: int, *, replicates: int, seed: int, site: str) -
         patients: Q, at least 1.
         replicates: M in total.
         seed: shared by the sites.
-        site: makes the draws of the sites independent.
+        site: makes the draws of the sites independent; with a secret of the site in it, unknown to others.
 
     Yields:
         float64 ``[some replicates, Q]``; each row sums to Q. The draws do not depend on the block's size.

@@ -57,6 +57,7 @@ def disease_sums(
     replicates: int,
     seed: int,
     smallest_cell: int = 1,
+    draws: str = "",
 ) -> Sums:
     """Sums over the rows; zeros without rows, and for a disease of which few people are ill or well.
 
@@ -68,6 +69,7 @@ def disease_sums(
         replicates: M.
         seed: of the draws of people; equal seeds draw the same people, whatever the model.
         smallest_cell: fewest people in a class, and in a subgroup of it.
+        draws: the site's secret; who knows the draws can solve the replicates for each person's part.
 
     Returns:
         ``positive``, ``negative`` [D, 2048]; ``n``, ``brier`` [D]; ``bin_n``, ``bin_probability``,
@@ -82,7 +84,7 @@ def disease_sums(
         patient_R=patient_R,
         replicates=replicates,
         seed=seed,
-        site=cohort.site,
+        site=cohort.site + draws,
     )
 
     def histograms_of(places: np.ndarray) -> Sums:

@@ -132,6 +132,7 @@ class Fuse(GradientTask):
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
                 smallest_cell=site.smallest_cell,
+                draws=site.draws,
             )
             sums |= {f"{prefix}{name}": value for name, value in found.items()}
         return sums

@@ -76,6 +76,7 @@ class Phenotype(HeadTask):
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
                 smallest_cell=site.smallest_cell,
+                draws=site.draws,
             ),
         }
 

@@ -56,6 +56,7 @@ def phenotype_sums(
     replicates: int,
     seed: int,
     smallest_cell: int = 1,
+    draws: str = "",
 ) -> Sums:
     """Regression sums of predictions in the unit of each field.
 
@@ -67,6 +68,7 @@ def phenotype_sums(
         replicates: M.
         seed: of the draws of people.
         smallest_cell: fewest people of whom a column is known, and in a subgroup of it.
+        draws: the site's secret; who knows the draws can solve the replicates for each person's part.
 
     Returns:
         Regression sums [K]; ``boot_*`` [M, K] and ``sex_*``, ``age_*`` [G, K] of n, Sy, Syy, See.
@@ -75,7 +77,7 @@ def phenotype_sums(
     terms = row_terms(target_RK, predicted_RK)
     few = {name: terms[name] for name in REPLICATED}
     replicated = bootstrap_sums(
-        few, cohort.row_patient[rows], replicates=replicates, seed=seed, site=cohort.site
+        few, cohort.row_patient[rows], replicates=replicates, seed=seed, site=cohort.site + draws
     )
 
     def sums_of(places: np.ndarray) -> Sums:

@@ -107,6 +107,7 @@ class Probe(ClosedFormTask):
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
                 smallest_cell=site.smallest_cell,
+                draws=site.draws,
             ),
         }
 

@@ -81,6 +81,7 @@ class Screening(HeadTask):
                 replicates=int(self.options["bootstrap_replicates"]),
                 seed=seed,
                 smallest_cell=site.smallest_cell,
+                draws=site.draws,
             ),
             **subtype_score_sums(logit_RL[:, count:], label_RL[:, count:]),
         }

@@ -30,6 +30,7 @@ class SiteView:
         kept: derived arrays that last beyond a round.
         shared: added statistics of this round, where the task asks for them.
         smallest_cell: fewest people in any group that a sum tells of.
+        draws: a secret of the site, without which nobody knows whom its bootstrap has drawn.
     """
 
     cohort: Cohort
@@ -38,6 +39,7 @@ class SiteView:
     kept: Kept = field(default_factory=Kept)
     shared: Mapping[str, np.ndarray] = field(default_factory=dict)
     smallest_cell: int = 1
+    draws: str = ""
 
     def rows(self, needs: frozenset[str], split: Split) -> np.ndarray:
         """Rows of a split that hold all that is needed; int64, ascending."""
