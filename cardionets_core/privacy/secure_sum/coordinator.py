@@ -20,6 +20,7 @@ from cardionets_core.privacy.secure_sum.encoding import Message
 from cardionets_core.privacy.secure_sum.fixed_point import Ring
 from cardionets_core.privacy.secure_sum.messages import (
     Confirmation,
+    Envelope,
     KeyAdvert,
     Participants,
     ShareBundle,
@@ -44,7 +45,9 @@ class Coordinator:
         self._session = terms.session.digest()
         self._adverts: dict[str, KeyAdvert] = {}
         self._participants: Participants | None = None
+        self._listed = b""
         self._bundles: dict[str, ShareBundle] = {}
+        self._published: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         self._dealers: tuple[str, ...] | None = None
         self._survivors: tuple[str, ...] | None = None
         self._confirmations: dict[str, Confirmation] = {}
@@ -77,6 +80,7 @@ class Coordinator:
                 threshold=self._terms.threshold,
                 adverts=tuple(self._adverts[site] for site in sorted(self._adverts)),
             )
+            self._listed = vouching.list_digest(self._participants)
             self._adverts = {advert.site: advert for advert in self._participants.adverts}
         return self._participants
 
@@ -89,19 +93,21 @@ class Coordinator:
         participants, site = self._closed(self._participants), bundle.site
         self._open_until(self._dealers)
         self._check_sender(bundle.session, site, participants.names)
-        listed = vouching.list_digest(participants)
-        if bundle.participants != listed:
+        if bundle.participants != self._listed:
             raise refusal("participants-differ", f"{site} dealt shares for another list", site=site)
         if [entry.holder for entry in bundle.envelopes] != [
             name for name in participants.names if name != site
         ]:
             raise refusal("envelope-invalid", f"{site} did not deal to each of the others", site=site)
         marks = {(entry.session, entry.participants, entry.dealer) for entry in bundle.envelopes}
-        if marks != {(self._session, listed, site)}:
+        if marks != {(self._session, self._listed, site)}:
             raise refusal(
                 "envelope-invalid", f"an envelope of {site} is of another session or site", site=site
             )
         self._add(self._bundles, site, bundle)
+        self._published[site, site] = bundle.seed_share_check, bundle.key_share_check
+        for entry in bundle.envelopes:
+            self._published[site, entry.holder] = entry.seed_share_check, entry.key_share_check
 
     def close_bundles(self) -> dict[str, ShareDelivery]:
         """The envelopes to each site whose shares came; they mask together, the others are out.
@@ -113,16 +119,15 @@ class Coordinator:
         if self._dealers is None:
             self._check_enough(self._bundles, "dealt shares")
             self._dealers = tuple(sorted(self._bundles))
-        return {holder: self._delivery(holder) for holder in self._dealers}
-
-    def _delivery(self, holder: str) -> ShareDelivery:
-        found = (
-            entry
-            for dealer in self._dealers or ()
-            for entry in self._bundles[dealer].envelopes
-            if entry.holder == holder
-        )
-        return ShareDelivery(session=self._session, holder=holder, envelopes=tuple(found))
+        boxes: dict[str, list[Envelope]] = {holder: [] for holder in self._dealers}
+        for dealer in self._dealers:
+            for entry in self._bundles[dealer].envelopes:
+                if entry.holder in boxes:
+                    boxes[entry.holder].append(entry)
+        return {
+            holder: ShareDelivery(session=self._session, holder=holder, envelopes=tuple(box))
+            for holder, box in boxes.items()
+        }
 
     def close_masked(self, sites: Collection[str]) -> Survivors:
         """Whose masked vectors lie whole with the caller. To be sent to each of them.
@@ -152,7 +157,7 @@ class Coordinator:
         survivors = self._closed(self._survivors)
         content = vouching.survivors_content(
             self._session,
-            participants=vouching.list_digest(self._closed(self._participants)),
+            participants=self._listed,
             dealers=self._closed(self._dealers),
             survivors=survivors,
         )
@@ -188,22 +193,13 @@ class Coordinator:
             found = share_digest(
                 entry.share, session=self._session, dealer=entry.dealer, holder=site, kind=entry.kind
             )
-            if found != self._published(entry.dealer, site, entry.kind):
+            if found != self._published[entry.dealer, site][entry.kind == "key"]:
                 raise refusal(
                     "share-wrong",
                     f"{site} told a share of {entry.dealer} that is not the one it got",
                     site=site,
                 )
         self._add(self._replies, site, reply)
-
-    def _published(self, dealer: str, holder: str, kind: str) -> bytes:
-        bundle = self._bundles[dealer]
-        at = (
-            bundle
-            if dealer == holder
-            else next(entry for entry in bundle.envelopes if entry.holder == holder)
-        )
-        return at.seed_share_check if kind == "seed" else at.key_share_check
 
     def total(self, vectors: Iterable[tuple[str, Ring]]) -> Ring:
         """The sum of the survivors' vectors.

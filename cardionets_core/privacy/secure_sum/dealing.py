@@ -1,4 +1,4 @@
-"""A site's two secrets go out in shares, and those of others come in (row 10 of the walk).
+"""A site's two secrets are made and go out in shares, and those of others come in (row 10 of the walk).
 
 Comes in: a site's state and the others' adverts or envelopes. Goes out: sealed envelopes, or the shares that
 they held, each checked against the digest that its dealer published. The order of the steps is ``site``'s
@@ -8,9 +8,10 @@ part.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import replace
 
-from cardionets_core.privacy.secure_sum.agreement import agreed, opened, seal
+from cardionets_core.privacy.secure_sum.agreement import agreed, make_private, opened, public_of, seal
 from cardionets_core.privacy.secure_sum.messages import (
     Envelope,
     KeyAdvert,
@@ -19,9 +20,46 @@ from cardionets_core.privacy.secure_sum.messages import (
     ShareDelivery,
 )
 from cardionets_core.privacy.secure_sum.refusals import refusal
-from cardionets_core.privacy.secure_sum.shares import SECRET_BYTES, share_digest, split
+from cardionets_core.privacy.secure_sum.shares import SECRET_BYTES, seed_digest, share_digest, split
 from cardionets_core.privacy.secure_sum.site_state import HeldShares, SiteState
-from cardionets_core.privacy.secure_sum.vouching import list_digest
+from cardionets_core.privacy.secure_sum.terms import Terms
+from cardionets_core.privacy.secure_sum.vouching import list_digest, signed_advert
+from cardionets_core.trust.keys import PrivateKey, public_der
+
+
+def begun(terms: Terms, *, site: str, identity: PrivateKey) -> SiteState:
+    """The state of a site that has made its keys and signed them.
+
+    Args:
+        terms: from the study.
+        site: this one's name.
+        identity: its key, whose public part the roster holds.
+
+    Raises:
+        SecureSumError: ``own-entry-missing``: the roster does not list this site with this key.
+    """
+    listed = terms.roster.get(site)
+    if listed is None or public_der(listed) != public_der(identity.public_key()):
+        raise refusal("own-entry-missing", f"the study does not list {site} with the key that it has")
+    session = terms.session.digest()
+    channel, mask, seed = make_private(), make_private(), secrets.token_bytes(SECRET_BYTES)
+    advert = KeyAdvert(
+        session=session,
+        site=site,
+        channel_public=public_of(channel),
+        mask_public=public_of(mask),
+        seed_check=seed_digest(seed, session=session, site=site),
+    )
+    return SiteState(
+        session=session,
+        site=site,
+        threshold=terms.threshold,
+        step="advertised",
+        advert=signed_advert(advert, identity),
+        channel_private=channel,
+        mask_private=mask,
+        seed=seed,
+    )
 
 
 def deal(state: SiteState, participants: Participants) -> tuple[ShareBundle, HeldShares]:

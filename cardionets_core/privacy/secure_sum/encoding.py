@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Protocol, Self
 from cardionets_core.privacy.secure_sum.refusals import refusal
 
 FORMAT = 1
-MAX_SITES = 512
-"""In one session; bounds every list."""
+MAX_SITES = 256
+"""In one session; bounds every list. The server's work on shares grows with its third power."""
 MAX_BYTES = 4 << 20
 """Of one message or state; the largest honest ones, of ``MAX_SITES`` sites, take a quarter."""
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

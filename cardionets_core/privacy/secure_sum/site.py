@@ -14,13 +14,12 @@ file, sends nothing, and knows not what the vector means.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from dataclasses import replace
 
 import numpy as np
 
 from cardionets_core.privacy.secure_sum import dealing, vouching
-from cardionets_core.privacy.secure_sum.agreement import agreed, make_private, pair_mask, public_of, self_mask
+from cardionets_core.privacy.secure_sum.agreement import agreed, pair_mask, self_mask
 from cardionets_core.privacy.secure_sum.fixed_point import Ring
 from cardionets_core.privacy.secure_sum.masks import apply_masks, check_vector, framed
 from cardionets_core.privacy.secure_sum.messages import (
@@ -35,10 +34,9 @@ from cardionets_core.privacy.secure_sum.messages import (
     UnmaskRequest,
 )
 from cardionets_core.privacy.secure_sum.refusals import refusal
-from cardionets_core.privacy.secure_sum.shares import SECRET_BYTES, seed_digest
 from cardionets_core.privacy.secure_sum.site_state import STEPS, SiteState, Step
 from cardionets_core.privacy.secure_sum.terms import Terms
-from cardionets_core.trust.keys import PrivateKey, public_der
+from cardionets_core.trust.keys import PrivateKey
 
 
 class SecureSite:
@@ -63,29 +61,7 @@ class SecureSite:
         Raises:
             SecureSumError: ``own-entry-missing``: the roster does not list this site with this key.
         """
-        listed = terms.roster.get(site)
-        if listed is None or public_der(listed) != public_der(identity.public_key()):
-            raise refusal("own-entry-missing", f"the study does not list {site} with the key that it has")
-        session = terms.session.digest()
-        channel, mask, seed = make_private(), make_private(), secrets.token_bytes(SECRET_BYTES)
-        advert = KeyAdvert(
-            session=session,
-            site=site,
-            channel_public=public_of(channel),
-            mask_public=public_of(mask),
-            seed_check=seed_digest(seed, session=session, site=site),
-        )
-        state = SiteState(
-            session=session,
-            site=site,
-            threshold=terms.threshold,
-            step="advertised",
-            advert=vouching.signed_advert(advert, identity),
-            channel_private=channel,
-            mask_private=mask,
-            seed=seed,
-        )
-        return cls(terms, state)
+        return cls(terms, dealing.begun(terms, site=site, identity=identity))
 
     @classmethod
     def resume(cls, content: bytes, terms: Terms, *, site: str) -> SecureSite:

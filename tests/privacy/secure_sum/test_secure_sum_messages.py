@@ -132,7 +132,7 @@ def test_any_bytes_at_all_give_the_refusal(content, kind):
         b'{"fields":{"session":"'
         + b"0" * 64
         + b'","sites":['
-        + b'"a",' * 513
+        + b'"a",' * 257
         + b'"a"]},"format":1,"kind":"survivors"}',
         b'{"fields":{"session":NaN,"sites":[]},"format":1,"kind":"survivors"}',
         b'{"fields":{"session":"' + b"0" * 64 + b'","sites":[]},"format":true,"kind":"survivors"}',
@@ -152,7 +152,7 @@ def test_bytes_made_to_hurt(content, refused):
 
 def test_numbers_out_of_bounds(examples, refused):
     content = examples[0].to_bytes()
-    for wrong in (b"513", b"-1", b"true", b"3.0", b"1e2"):
+    for wrong in (b"257", b"-1", b"true", b"3.0", b"1e2"):
         assert b'"threshold":3' in content
         with refused("malformed"):
             secure_sum.Participants.from_bytes(content.replace(b'"threshold":3', b'"threshold":' + wrong))
