@@ -21,6 +21,8 @@ from cardionets_core.training.local_rule import LocalRule
 
 PLAIN = LocalRule()
 OF_STEPS = frozenset({"loss", "steps", "role", "train_seconds"})
+PRIVATE = frozenset({"steps", "role"})
+"""Of a private study: neither tells of the patients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,9 @@ class Permitted:
     rule: LocalRule = PLAIN
 
 
-def permitted(order: Order, task: Task, *, preset: str, role: Role, rule: LocalRule) -> Permitted:
+def permitted(
+    order: Order, task: Task, *, preset: str, role: Role, rule: LocalRule, is_private: bool = False
+) -> Permitted:
     """What the reply to an order may hold.
 
     Args:
@@ -51,6 +55,7 @@ def permitted(order: Order, task: Task, *, preset: str, role: Role, rule: LocalR
         preset: of the study.
         role: the site's in the phase.
         rule: of the study.
+        is_private: whether the study trains with differential privacy.
     """
     counts, measured = {**task.counts, **PEOPLE}, {}
 
@@ -68,10 +73,11 @@ def permitted(order: Order, task: Task, *, preset: str, role: Role, rule: LocalR
     first = {MEASURED + name: shape for name, shape in measured.items()}
     sums = {**shapes("training"), **first}
     if not isinstance(task, GradientTask):
-        return Permitted(sums=sums, counts=counts, values=frozenset({"train_seconds"}), rule=rule)
+        seconds = frozenset[str]() if is_private else frozenset({"train_seconds"})
+        return Permitted(sums=sums, counts=counts, values=seconds, rule=rule)
     layouts = {name: _layout(name, preset) for name in role.trains}
     layouts |= {extra: layouts[extra.partition(".")[0]] for extra in rule.extra_names(role.trains)}
-    values = OF_STEPS | frozenset(rule.reports)
+    values = (PRIVATE if is_private else OF_STEPS) | frozenset(rule.reports)
     return Permitted(layouts=layouts, sums=sums, counts=counts, values=values, rule=rule)
 
 

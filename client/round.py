@@ -32,6 +32,7 @@ from client.permitted import Permitted, permitted
 from client.personal import Personal
 from client.replies import ReplyStore
 from client.site import Site, open_site, serving_role
+from client.spending import Spending, check_policy
 from client.training import train
 from client.work import Answered, Work
 
@@ -69,16 +70,24 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     torch.set_num_threads(site.config.device.threads)
     role = serving_role(site, task, shape)
     root = site_path.parent
+    check_policy(study, site.config)
     if order.kind == "census":
         return _census(order, site, root=root)
     if site.config.policy.role == "external" and order.kind != "evaluate":
         raise PhaseNotPermittedError(
             "this site measures models and trains none", where="site.yaml: policy.role"
         )
+    is_private = study.privacy.mechanism != "none"
+    if is_private and (order.kind in ("statistics", "evaluate") or order.measure):
+        raise PhaseNotPermittedError(
+            "the study trains with differential privacy: exact sums do not leave",
+            where="order",
+            remedy="ask no site to measure; sums that no noise hides would tell of patients",
+        )
     rule, state, trains = local_rule(study), site.config.folders.state, order.kind == "train"
     # Control variates, local tensors and coded updates are told from the modules as they were sent.
     reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32")
-    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule)
+    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_private=is_private)
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:
@@ -111,6 +120,8 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
         local=local,
         personal=Personal(state=state, order=order, rule=rule),
     )
+    if is_private and trains:
+        work = replace(work, spending=Spending(work.site, study, name=order.name, seed=work.seed))
     before = None
     if order.measure and trains:
         before = measure_first(work, _view(site, shape, digests, shared={}))

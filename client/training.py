@@ -11,10 +11,12 @@ import time
 from cardionets_core.errors import OrderRefusedError
 from cardionets_core.exchange.messages import Reply
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask
+from cardionets_core.tasks.base import Sums
 from cardionets_core.training.first_loss import first_loss
 from cardionets_core.training.local import train_locally
 from cardionets_core.training.local_rule import FIRST_LOSS, NORMALISER
 from cardionets_core.training.numerics import Numerics
+from cardionets_core.training.private_sums import private_sums
 from cardionets_core.training.pull import Pull
 from client.controls import Controls
 from client.memory import DiskMemory
@@ -34,17 +36,22 @@ def train(work: Work) -> Answered:
     if isinstance(task, MeasureTask):
         raise OrderRefusedError(f"task {task.name} measures and trains nothing", where="order")
     if isinstance(task, ClosedFormTask):
-        sums = task.sums(work.modules, work.view)
-        reply = Reply(
-            site=work.site.name,
-            name=work.order.name,
-            sums=sums,
-            values={"train_seconds": time.monotonic() - start},
-        )
+        sums = _sums(work, task)
+        values = {} if work.spending else {"train_seconds": time.monotonic() - start}
+        reply = Reply(site=work.site.name, name=work.order.name, sums=sums, values=values)
         return Answered(reply=reply, rows=rows)
     if not isinstance(task, GradientTask):
         raise OrderRefusedError(f"task {task.name} is not trained by steps", where="order")
     return Answered(reply=_by_steps(work, task, start=start), rows=rows)
+
+
+def _sums(work: Work, task: ClosedFormTask) -> Sums:
+    if work.spending is None:
+        return task.sums(work.modules, work.view)
+    noise, randomness = work.spending.sums(task)
+    sums = private_sums(task, work.modules, work.view, noise_multiplier=noise, randomness=randomness)
+    work.spending.commit()
+    return sums
 
 
 def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
@@ -67,6 +74,8 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
     work.personal.train(task, work.modules, work.view, phase=phase, seed=seed, role=role, numerics=numerics)
     updates = Updates(state, site=site.name, order=order, rule=rule)
     controls = Controls(state, site=site.name, order=order, trains=role.trains) if rule.extras else None
+    # Reserved before the first step, committed when the result is ready: nothing has left by then.
+    private = work.spending.steps(task) if work.spending else None
     result = train_locally(
         task,
         work.modules,
@@ -78,7 +87,10 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
         numerics=numerics,
         memory=DiskMemory(state / "optimiser", study_digest=order.name.study_digest, phase=order.name.phase),
         pull=Pull(mu=rule.mu, shift=controls.shift if controls else {}),
+        private=private,
     )
+    if work.spending:
+        work.spending.commit()
     if NORMALISER in rule.reports:
         values[NORMALISER] = result.normaliser
     trained = {name: pack_module(work.modules[name]) for name in role.trains} if result.samples else {}
@@ -87,17 +99,15 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
     if rule.local and trained:
         work.local.keep(work.modules, role.trains)
         trained = {name: work.local.take_out(name, packed) for name, packed in trained.items()}
+    if private is None:
+        values |= {f"part/{name}": value for name, value in result.parts.items()}
+        # Both tell of the patients, and no noise hides them: a private study goes without.
+        values |= {"loss": result.loss_mean, "train_seconds": time.monotonic() - start}
+    values |= {"steps": float(result.steps), "role": float(task.roles.index(role))}
     return Reply(
         site=site.name,
         name=order.name,
         modules=updates.code(trained) | beside,
         samples=samples,
-        values={
-            "loss": result.loss_mean,
-            **{f"part/{name}": value for name, value in result.parts.items()},
-            **values,
-            "steps": float(result.steps),
-            "role": float(task.roles.index(role)),
-            "train_seconds": time.monotonic() - start,
-        },
+        values=values,
     )

@@ -16,6 +16,7 @@ from cardionets_core.training.seeds import derive_seed
 from client.local_tensors import LocalTensors
 from client.personal import Personal
 from client.site import Site
+from client.spending import Spending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Work:
         rule: what the study's strategy asks of the sites.
         local: the site's local tensors.
         personal: the site's personal modules.
+        spending: of the privacy that the answer costs; None where the study has none, or nothing trains.
     """
 
     order: Order
@@ -45,6 +47,7 @@ class Work:
     rule: LocalRule
     local: LocalTensors
     personal: Personal
+    spending: Spending | None = None
 
     @property
     def phase(self) -> Phase:

@@ -67,6 +67,8 @@ def splits_of(study: Study, task: Task, *, phase: int, round_number: int) -> lis
     if isinstance(task, MeasureTask):
         return ["test"]
     found: list[Split] = []
+    if not is_measured(study):
+        return found
     if is_due(study, phase=phase, round_number=round_number) and not is_pending(
         study, task, phase=phase, round_number=round_number
     ):
@@ -76,10 +78,15 @@ def splits_of(study: Study, task: Task, *, phase: int, round_number: int) -> lis
     return found
 
 
+def is_measured(study: Study) -> bool:
+    """Whether the sites measure the model: not in a private study, whose sites let no exact sum out."""
+    return study.privacy.mechanism == "none"
+
+
 def is_due(study: Study, *, phase: int, round_number: int) -> bool:
     """Whether the model after a round is measured on the validation patients."""
     last = round_number == study.phases[phase].rounds
-    return last or round_number % study.evaluation.every_rounds == 0
+    return is_measured(study) and (last or round_number % study.evaluation.every_rounds == 0)
 
 
 def is_pending(study: Study, task: Task, *, phase: int, round_number: int) -> bool:

@@ -33,6 +33,7 @@ class HospitalPolicy(Document):
 
     minimum_patients: int = Field(default=20, ge=5)
     minimum_cell: int = Field(default=5, ge=1)
+    maximum_epsilon: float = Field(default=100.0, gt=0, description="of all private studies together")
 
 
 class Prevalence(Document):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cardionets_core.errors import BudgetSpentError, DataError, StorageFailedError
-from cardionets_core.privacy.accountant import Accountant, Mechanism, epsilon_of
+from cardionets_core.privacy.accountant import Accountant, Mechanism, epsilon_of, stays_within
 
 GENESIS = "0" * 64
 WAIT_S = 30.0
@@ -203,8 +203,10 @@ class Ledger:
 
     def _check(self, before: Sequence[Charge], charge: Charge, limit: Limit) -> None:
         counted = [each for each in before if limit.study in (None, each.study)]
-        with_it = self._epsilon([*counted, charge], limit.delta)
-        if with_it > limit.epsilon * (1.0 + EXCESS):
+        mechanisms = [each.mechanism for each in (*counted, charge)]
+        most = limit.epsilon * (1.0 + EXCESS)
+        if not stays_within(mechanisms, most, delta=limit.delta, accountant=self._accountant):
+            with_it = self._epsilon([*counted, charge], limit.delta)
             spent = self._epsilon(counted, limit.delta)
             raise BudgetSpentError(
                 f"epsilon {spent:.3f} is spent, and would be {with_it:.3f} after this round; "

@@ -17,13 +17,16 @@ def site_document(
 ) -> dict[str, Any]:
     """All keys of ``SiteConfig``, paths relative to the hospital's folder."""
     role = {"role": "external"} if hospital.external else {}
+    policy = hospital.policy.model_dump()
+    # Made-up patients have nothing to hide, so a study may ask for noise that repeats.
+    privacy = {"maximum_epsilon": policy.pop("maximum_epsilon"), "deterministic": True}
     return {
         "schema_version": 1,
         "site": hospital.site,
         "source": source,
         "device": {"name": "cpu", "threads": 1},
         "prepare": {"split": hospital.split.model_dump(), "workers": 1},
-        "policy": {"phases": list(phases), **role, **hospital.policy.model_dump()},
+        "policy": {"phases": list(phases), **role, **policy, "privacy": privacy},
         "folders": {"cache": "cache", "state": "state", "secret": "secret/pseudonym.key"},
     }
 

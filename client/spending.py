@@ -1,0 +1,186 @@
+"""What a private study spends at this site, before its first step and after its last (row 7 of the walk).
+
+Comes in: an order that is opened. Goes out: private steps or sums whose cost is reserved, and a commit once
+their result is ready. A round that would pass a limit is refused before it begins. Knows neither the gate nor
+the wire.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cardionets_core.config.site import SiteConfig
+from cardionets_core.config.study import Study
+from cardionets_core.errors import DataError, PhaseNotPermittedError
+from cardionets_core.exchange.messages import RoundName
+from cardionets_core.privacy.accountant import Accountant, Part
+from cardionets_core.privacy.ledger import Charge, Ledger, Limit
+from cardionets_core.privacy.noise import SecretRandomness, public_key_of
+from cardionets_core.tasks import Task, make_task
+from cardionets_core.tasks.shapes import shape_of
+from cardionets_core.training.private import PrivateSteps
+from cardionets_core.training.private_plan import check_private, noise_of, phase_costs, round_part
+from client.site import Site, serving_role
+
+LEDGER = "ledger.db"
+STATED = "study: privacy.epsilon"
+ROUNDING = 1e-3
+"""Relative: by so much a study may pass its epsilon where its noise was found by bisection."""
+
+
+class Spending:
+    """The cost of one answer in a private study.
+
+    Args:
+        site: that answers.
+        study: with ``dp_sgd``.
+        name: of the round.
+        seed: of the round at this site, for noise that is not to be secret.
+
+    Raises:
+        PhaseNotPermittedError: the policy does not let such a study in.
+        ConfigError: a part of the study cannot be made private.
+    """
+
+    def __init__(self, site: Site, study: Study, *, name: RoundName, seed: int) -> None:
+        check_policy(study, site.config)
+        self._tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+        check_private(study, self._tasks)
+        self._site = site
+        self._study = study
+        self._name = name
+        self._seed = seed
+        self._ledger = open_ledger(site.config, accountant=study.privacy.accountant)
+        self._reservation = ""
+
+    def steps(self, task: Task) -> PrivateSteps:
+        """Reserve what a round of steps costs, and give the steps.
+
+        Raises:
+            BudgetSpentError: a limit would be passed; no step has been made.
+        """
+        part = self._part(task)
+        noise = self._reserve(task, part, "train")
+        return PrivateSteps(
+            noise_multiplier=noise, clip_norm=self._study.privacy.clip_norm, randomness=self._randomness()
+        )
+
+    def sums(self, task: Task) -> tuple[float, SecretRandomness]:
+        """Reserve what a release of sums costs; gives its noise multiplier, and where noise comes from.
+
+        Raises:
+            BudgetSpentError: a limit would be passed; nothing has been added up.
+        """
+        return self._reserve(task, self._part(task), "sums"), self._randomness()
+
+    def commit(self) -> None:
+        """What was reserved is ready to leave."""
+        self._ledger.commit(self._reservation)
+
+    def _reserve(self, task: Task, part: Part, kind: str) -> float:
+        base = self._noise()
+        mechanism = part.with_noise(base)
+        charge = Charge(
+            study=self._study.digest,
+            name=self._study.name,
+            phase=self._name.phase,
+            task=task.name,
+            round=self._name.round,
+            part=kind,
+            mechanism=mechanism,
+            is_secret=not self._study.privacy.deterministic,
+        )
+        self._reservation = self._ledger.reserve(charge, limits_of(self._study, self._site.config))
+        return mechanism.noise_multiplier
+
+    def _noise(self) -> float:
+        """The study's noise at this site: that of its earlier rounds, or what keeps its epsilon."""
+        for entry in self._ledger.entries():
+            charge = entry.charge
+            if charge.study == self._study.digest:
+                task = self._tasks[charge.phase]
+                count = self._patients(task) or 1
+                scale = round_part(task, self._study.phases[charge.phase], patients=count).scale
+                return charge.mechanism.noise_multiplier / scale
+        tasks = self._tasks
+        costs = phase_costs(self._study, tasks, patients=[self._patients(task) for task in tasks])
+        return noise_of(self._study, costs)
+
+    def _part(self, task: Task) -> Part:
+        return round_part(task, self._study.phases[self._name.phase], patients=self._patients(task) or 1)
+
+    def _patients(self, task: Task) -> int | None:
+        return serving_patients(self._site, task, self._study)
+
+    def _randomness(self) -> SecretRandomness:
+        key = public_key_of(self._seed, "private") if self._study.privacy.deterministic else None
+        return SecretRandomness(key)
+
+
+def serving_patients(site: Site, task: Task, study: Study) -> int | None:
+    """Training patients of the site who serve a phase; None where it sits the phase out."""
+    shape = shape_of(study.preset)
+    try:
+        role = serving_role(site, task, shape)
+    except (DataError, PhaseNotPermittedError):
+        return None
+    return site.cohort.patients(site.cohort.rows(role.needs, "train", shape))
+
+
+def check_policy(study: Study, config: SiteConfig) -> None:
+    """Whether the site's policy lets a study's privacy in.
+
+    Raises:
+        PhaseNotPermittedError: names the key of the policy.
+    """
+    policy, asked = config.policy.privacy, study.privacy
+    if asked.mechanism == "none":
+        if policy.required:
+            raise PhaseNotPermittedError(
+                "this site trains only with differential privacy; the study has none",
+                where="site.yaml: policy.privacy.required",
+                remedy="ask the coordinator for privacy: {mechanism: dp_sgd}",
+            )
+        return
+    if asked.delta > policy.maximum_delta:
+        raise PhaseNotPermittedError(
+            f"the study's delta is {asked.delta:g}; the policy allows {policy.maximum_delta:g}",
+            where="site.yaml: policy.privacy.maximum_delta",
+        )
+    if asked.epsilon is not None and asked.epsilon > policy.maximum_epsilon:
+        raise PhaseNotPermittedError(
+            f"the study's epsilon is {asked.epsilon:g}; the policy allows {policy.maximum_epsilon:g}",
+            where="site.yaml: policy.privacy.maximum_epsilon",
+        )
+    if asked.deterministic and not policy.deterministic:
+        raise PhaseNotPermittedError(
+            "the study's noise follows from its public seed: it hides nothing",
+            where="site.yaml: policy.privacy.deterministic",
+            remedy="ask the coordinator to remove privacy.deterministic; it is for made-up patients alone",
+        )
+
+
+def limits_of(study: Study, config: SiteConfig) -> list[Limit]:
+    """What this round may not pass: the site's limit for everything, and the study's own."""
+    policy, asked = config.policy.privacy, study.privacy
+    limits = [
+        Limit(
+            epsilon=policy.maximum_epsilon,
+            delta=policy.maximum_delta,
+            where="site.yaml: policy.privacy.maximum_epsilon",
+        )
+    ]
+    if asked.epsilon is not None:
+        most = asked.epsilon * (1.0 + ROUNDING)
+        limits.append(Limit(epsilon=most, delta=asked.delta, where=STATED, study=study.digest))
+    return limits
+
+
+def ledger_path(config: SiteConfig) -> Path:
+    """Where a site's ledger lies."""
+    return config.folders.state / LEDGER
+
+
+def open_ledger(config: SiteConfig, *, accountant: Accountant = "prv") -> Ledger:
+    """The site's ledger, made where it is absent."""
+    return Ledger(ledger_path(config), accountant=accountant)

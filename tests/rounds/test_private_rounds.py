@@ -1,0 +1,189 @@
+"""Studies under differential privacy on an in-process grid: what they spend, and what does not leave."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import shutil
+
+import pytest
+
+from cardionets_core.config.study import Study
+from cardionets_core.privacy.accountant import Mechanism, epsilon_of
+from cardionets_core.privacy.ledger import Ledger
+from cardionets_core.tasks import make_task
+from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
+from client.app import make_app
+from client.spending import LEDGER
+from server.app import run_study
+from simulation.flower import hospital_of_partition
+from simulation.local_grid import LocalGrid
+
+STEPS = {"local_steps": 2, "batch_size": 4, "optimiser": {"lr": 1e-3}}
+
+
+def private_study(**changes) -> Study:
+    content = {
+        "name": "private",
+        "seed": 4,
+        "sites": {"minimum": 2, "deadline_s": 60, "attempts": 1},
+        "phases": [
+            {"task": "ecg_mae", "rounds": 2, **STEPS},
+            {"task": "prevalence", "rounds": 1},
+            {"task": "screening", "rounds": 1, "options": {"bootstrap_replicates": 20}, **STEPS},
+        ],
+        "privacy": {"mechanism": "dp_sgd", "epsilon": 8.0, "deterministic": True},
+    }
+    return Study.model_validate({**content, **changes})
+
+
+def run(study, paths, folder):
+    locate = functools.partial(hospital_of_partition, tuple(paths))
+    return run_study(LocalGrid([make_app(locate) for _ in paths]), study, folder=folder, track=False)
+
+
+def ledger_of(path) -> Ledger:
+    return Ledger(path.parent / "state" / LEDGER)
+
+
+def served(cohort, study) -> list[int | None]:
+    """Training patients by phase, counted apart from the client."""
+    from cardionets_core.tasks.shapes import shape_of
+
+    shape = shape_of(study.preset)
+    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    counts = [cohort.patients(cohort.rows(task.roles[0].needs, "train", shape)) for task in tasks]
+    return [count if count >= 5 else None for count in counts]
+
+
+def test_each_site_spends_what_was_planned_and_no_more(consortium, hospitals, tmp_path):
+    study = private_study()
+    result = run(study, hospitals.values(), tmp_path / "run")
+    assert result["status"] == "completed"
+    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    for name, path in hospitals.items():
+        costs = phase_costs(study, tasks, patients=served(consortium.cohorts[name], study))
+        noise = noise_of(study, costs)
+        ledger = ledger_of(path)
+        charges = [entry.charge for entry in ledger.entries()]
+        assert [(each.phase, each.round) for each in charges] == [
+            (cost.phase, number) for cost in costs for number in range(1, cost.rounds + 1)
+        ]
+        assert all(entry.committed for entry in ledger.entries())
+        spent = ledger.spent(delta=1e-5)
+        assert spent == epsilon_after(study, costs, noise_multiplier=noise)
+        assert 0.9 * 8.0 < spent <= 8.0
+        # The same from the definition: steps of a Poisson sample of all patients, and one release of sums.
+        by_hand = [
+            Mechanism(
+                noise_multiplier=noise * (4.0 if cost.task == "prevalence" else 1.0),
+                sample_rate=1.0 if cost.task == "prevalence" else min(1.0, 4 / cost.patients),
+                steps=1 if cost.task == "prevalence" else 2 * cost.rounds,
+            )
+            for cost in costs
+        ]
+        assert spent == epsilon_of(by_hand, delta=1e-5)
+        assert ledger.verify() == 2 * len(charges)
+
+
+def test_neither_loss_nor_seconds_nor_metrics_nor_draws_leave(consortium, hospitals, tmp_path):
+    result = run(private_study(), hospitals.values(), tmp_path / "run")
+    for entry in result["rounds"]:
+        assert entry.get("pooled", {}) == {} and "test" not in entry
+        for row in entry["sites"]:
+            assert row.get("loss") is None and "metrics" not in row
+            if row["status"] == "trained" and entry["task"] == "ecg_mae":
+                cohort = consortium.cohorts[row["site"]]
+                # All who might have been drawn, not those who were.
+                assert set(row["samples"].values()) == {served(cohort, private_study())[0]}
+
+
+def test_deterministic_noise_repeats_and_secret_noise_does_not(hospitals, tmp_path):
+    study = private_study(phases=private_study().phases[:1])
+    privacy = study.privacy.model_copy(update={"deterministic": False})
+    secret = study.model_copy(update={"privacy": privacy})
+
+    def digest(asked, name) -> str:
+        for path in hospitals.values():
+            shutil.rmtree(path.parent / "state", ignore_errors=True)
+        return run(asked, hospitals.values(), tmp_path / name)["model_digest"]
+
+    assert digest(study, "a") == digest(study, "b")
+    assert digest(secret, "c") != digest(secret, "d")
+
+
+def test_a_site_over_its_limit_is_left_out_and_the_others_go_on(hospitals, tmp_path):
+    study = private_study(phases=private_study().phases[:1])
+    path = hospitals["gamma"]
+    text = path.read_text()
+    assert text.count("maximum_epsilon: 100.0") == 1
+    # Enough for the first round, not for the second.
+    path.write_text(text.replace("maximum_epsilon: 100.0", "maximum_epsilon: 8.0"))
+    before = Ledger(path.parent / "state" / LEDGER)
+    spend_until(before, limit=8.0, leave=0.75 * 8.0)
+    result = run(study, hospitals.values(), tmp_path / "run")
+    rows = [{row["site"]: row for row in entry["sites"]} for entry in result["rounds"]]
+    assert result["status"] == "completed"
+    assert rows[0]["gamma"]["status"] == "trained"
+    assert (rows[1]["gamma"]["status"], rows[1]["gamma"]["code"]) == ("left-out", "budget-spent")
+    assert [row[name]["status"] for row in rows for name in ("alpha", "beta")] == ["trained"] * 4
+    assert len([e for e in before.entries() if e.charge.study == study.digest]) == 1
+    assert before.spent(delta=1e-5) <= 8.0
+
+
+def spend_until(ledger: Ledger, *, limit: float, leave: float) -> None:
+    """Another study's rounds, until about ``leave`` of the limit is left."""
+    from cardionets_core.privacy.ledger import Charge, Limit
+
+    number = 0
+    while ledger.spent(delta=1e-5) < limit - leave:
+        number += 1
+        charge = Charge(
+            study="0" * 64,
+            name="earlier",
+            phase=0,
+            task="ecg_mae",
+            round=number,
+            part="train",
+            mechanism=Mechanism(noise_multiplier=3.0, sample_rate=0.2, steps=2),
+        )
+        ledger.commit(ledger.reserve(charge, [Limit(epsilon=limit, delta=1e-5, where="test")]))
+
+
+def test_a_round_that_is_asked_again_spends_nothing(hospitals, tmp_path):
+    study = private_study(phases=private_study().phases[:1])
+    first = run(study, hospitals.values(), tmp_path / "a")
+    spent = {name: ledger_of(path).spent(delta=1e-5) for name, path in hospitals.items()}
+    again = run(study, hospitals.values(), tmp_path / "b")
+    assert again["model_digest"] == first["model_digest"]
+    assert spent == {name: ledger_of(path).spent(delta=1e-5) for name, path in hospitals.items()}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"required": True}, {"maximum_delta": 1e-7}, {"maximum_epsilon": 1.0}, {"deterministic": False}],
+)
+def test_a_policy_that_forbids_the_study_s_privacy_is_named(hospitals, tmp_path, policy):
+    path = hospitals["gamma"]
+    (key,) = policy
+    lines = [line for line in path.read_text().splitlines() if not line.strip().startswith(f"{key}:")]
+    place = lines.index("  privacy:") + 1
+    path.write_text(
+        "\n".join([*lines[:place], f"    {key}: {json.dumps(policy[key])}", *lines[place:]]) + "\n"
+    )
+    study = private_study(phases=private_study().phases[:1])
+    if key == "required":
+        study = study.model_copy(update={"privacy": type(study.privacy)()})
+    result = run(study, hospitals.values(), tmp_path / "run")
+    assert result["status"] == "completed"
+    assert not any(row["site"] == "gamma" for entry in result["rounds"] for row in entry["sites"])
+    assert f"policy.privacy.{key}" in (path.parent / "client.log").read_text()
+    assert not ledger_of(path).entries()
+
+
+def test_the_noise_of_a_smaller_site_is_larger(consortium):
+    study = private_study(phases=private_study().phases[:1])
+    tasks = [make_task("ecg_mae", {})]
+    noises = [noise_of(study, phase_costs(study, tasks, patients=[count])) for count in (10, 100, 1000)]
+    assert noises == sorted(noises, reverse=True) and not math.isclose(noises[0], noises[1])
