@@ -100,7 +100,7 @@ def link_of(folder: SiteFolder) -> str:
 
 
 def _last_line(journal: Path) -> dict[str, Any] | None:
-    for line in reversed(tail(journal, 20)):
+    for line in reversed(tail(journal, 200)):
         try:
             content = json.loads(line.partition(" ")[2])
         except ValueError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _TOLD = {"number", "time_s", "event", "previous", "study", "phase", "round", "attempt"}
-_FOR_PROGRAMS = {"signature", "key", "server_signature", "server_key", "server_key_digest"}
+_FOR_PROGRAMS = {"signature", "key", "server_signature", "server_key"}
 _DIGEST = 64
 
 

@@ -162,6 +162,8 @@ def _reply_lines(reply: dict[str, Any]) -> Iterator[str]:
     yield f"{name}: {reply['bytes']:,} bytes in {len(reply['arrays'])} arrays{behind}"
     for key, value in sorted(reply["fields"].items()):
         shown = f"{len(value):,} characters: names and shapes" if key.startswith("layout/") else value
+        if key in ("head/signature", "head/holder"):
+            shown = f"{len(value):,} characters: of a scratch journal here, of the site's own when it is sent"
         yield f"    field {key} = {shown}"
     for array in reply["arrays"]:
         shape = " x ".join(map(str, array["shape"]))
