@@ -202,3 +202,24 @@ def test_the_server_makes_no_step_before_the_one_it_follows(play, refused):
     ):
         with refused("out-of-order"):
             step()
+
+
+def test_the_server_closes_no_step_with_too_few(play, refused):
+    """It need not wait for the sites to refuse."""
+    run = play(4, 3)
+    with refused("too-few-sites"):
+        run.advertise(run.names[:2])
+    run = play(4, 3).advertise()
+    with refused("too-few-sites"):
+        run.share(run.names[:2])
+    run.share(run.names[2:]).mask()
+    other = play(4, 3).advertise().share()
+    with refused("too-few-sites"):
+        other.server.close_masked(run.names[:2])
+    with refused("too-few-sites"):
+        run.confirm(run.names[:2])
+    run.confirm(run.names[2:]).unmask(run.names[:2])
+    with refused("too-few-sites"):
+        run.total()
+    run.unmask(run.names[2:])
+    np.testing.assert_array_equal(run.total(), run.plain_sum())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cardionets_core.errors import SecureSumError
 from cardionets_core.privacy import secure_sum
-from cardionets_core.privacy.secure_sum import Terms
+from cardionets_core.privacy.secure_sum import Terms, encoding
 from cardionets_core.privacy.secure_sum.encoding import MAX_BYTES, Message
 from cardionets_core.privacy.secure_sum.site_state import HeldShares, SiteState
 
@@ -201,3 +201,12 @@ def test_every_part_of_a_sessions_name_counts(play):
     names = [{}, {"study_digest": "cd" * 32}, {"phase": 4, "round": 1}, {"attempt": 2}, {"purpose": "counts"}]
     names += [{"phase": 14, "round": 4}, {"phase": 1, "round": 44}]
     assert len({play(3, 2, **name).terms.session.digest() for name in names}) == len(names)
+
+
+def test_what_is_too_long_is_not_even_parsed(examples, refused, monkeypatch):
+    content = examples[0].to_bytes()
+    monkeypatch.setattr(encoding, "MAX_BYTES", len(content))
+    assert type(examples[0]).from_bytes(content) == examples[0]
+    monkeypatch.setattr(encoding, "MAX_BYTES", len(content) - 1)
+    with refused("malformed"):
+        type(examples[0]).from_bytes(content)
