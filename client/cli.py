@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from client.commands import approve, journal, membership, rehearse, service
+from client.commands import approve, budget, journal, membership, rehearse, service
 from client.commands.answer import Format, FormatOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
@@ -250,6 +250,7 @@ def _print(content: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[s
 
 
 journal.register(cli)
+budget.register(cli)
 approve.register(cli)
 rehearse.register(cli)
 service.register(cli)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cardionets_core.config.study import Study
@@ -12,17 +12,24 @@ from cardionets_core.tasks import ClosedFormTask
 from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of
 from cardionets_core.training.local_rule import local_rule
 from server.aggregation import strategy_of
+from server.measure import is_measured
 from server.phase_order import tasks_of
+from server.privacy_plan import privacy_lines, privacy_of, read_patients
 
 SCHEMA_VERSION = 1
-PRIVACY = {"none": "none in this version: updates are neither masked nor noised"}
 
 
-def plan_of(study: Study) -> dict[str, Any]:
+def plan_of(study: Study, *, patients: Sequence[str] = ()) -> dict[str, Any]:
     """The phases of a study with their modules and payload, what it starts from, and its sums.
 
+    Args:
+        study: the study.
+        patients: of sites, as ``read_patients`` takes them, for what a private study will spend there.
+
     Raises:
-        ConfigError: the study names a task, strategy, preset or option that does not exist.
+        ConfigError: the study names a task, strategy, preset or option that does not exist, or a part of
+            a private study cannot be made private.
+        UsageError: ``patients`` cannot be read.
     """
     tasks = tasks_of(study)
     strategy_of(study, tasks)
@@ -51,7 +58,9 @@ def plan_of(study: Study) -> dict[str, Any]:
                 "sum_bytes_per_round_and_site": bytes_of(sums.of_training(task))
                 + 2 * bytes_of(sums.of_shared(task)),
                 # Validation after each round, test after the last one.
-                "measured_bytes_each_time": bytes_of(rule.metric_shapes(task, sums.of_metrics(task))),
+                "measured_bytes_each_time": bytes_of(rule.metric_shapes(task, sums.of_metrics(task)))
+                if is_measured(study)
+                else 0,
                 "last_model_bytes_per_site": ordered,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),
             }
@@ -64,7 +73,7 @@ def plan_of(study: Study) -> dict[str, Any]:
         "preset": study.preset,
         "phases": phases,
         "precision": study.exchange.precision,
-        "privacy": PRIVACY[study.privacy.mechanism],
+        "privacy": privacy_of(study, tasks, patients=read_patients(patients, phases=len(tasks)) or None),
         "initial": dict(study.initial),
         "totals": {
             "rounds": sum(phase.rounds for phase in study.phases),
@@ -92,7 +101,7 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
         f"in all: {rounds} rounds · at most {megabytes:.2f} MB a site, both ways, "
         f"where no round is repeated; updates in {content['precision']}"
     )
-    yield f"privacy: {content['privacy']}"
+    yield from privacy_lines(content["privacy"])
     if content["initial"]:
         yield "starts from given weights:"
         yield from (f"  {name:16} {digest}" for name, digest in sorted(content["initial"].items()))

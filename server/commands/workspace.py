@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,15 +46,23 @@ def plan(
     approve: Annotated[
         bool, typer.Option("--approve", help="record in the workspace that this is what shall run")
     ] = False,
+    patients: Annotated[
+        list[str] | None,
+        typer.Option("--patients", help="NAME=COUNT training patients of a site, for what it will spend"),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Check a study and say what it will do: phases, rounds, modules, bytes; and what has changed since."""
+    """Check a study and say what it will do: phases, rounds, modules, bytes; and what has changed since.
+
+    Of a private study it also predicts what each site will spend: --patients riverside=812 (the training
+    patients who serve each phase), or --patients riverside=812,0,640 with one count a phase.
+    """
     with answering(format):
-        content = _plan(study, approve=approve)
+        content = _plan(study, approve=approve, patients=patients or ())
     answer(content, _plan_lines, format)
 
 
-def _plan(study: str, *, approve: bool) -> dict[str, Any]:
+def _plan(study: str, *, approve: bool, patients: Sequence[str]) -> dict[str, Any]:
     from cardionets_core.config.study import read_study
     from cardionets_core.config.workspace import open_workspace
     from server.plan import plan_of
@@ -67,12 +75,12 @@ def _plan(study: str, *, approve: bool) -> dict[str, Any]:
                 where="--approve",
                 remedy="give the workspace: cardionets-server plan DIR --approve",
             )
-        return plan_of(read_study(find_study(study)))
+        return plan_of(read_study(find_study(study)), patients=patients)
     from server.approved_plans import approve_plan, comparison
 
     workspace = open_workspace(Path(study))
     document = read_study(workspace.study_yaml)
-    content = plan_of(document)
+    content = plan_of(document, patients=patients)
     since = comparison(workspace, document)
     recorded = approve and approve_plan(workspace, document)
     return content | {"approved": since | {"recorded": recorded}}

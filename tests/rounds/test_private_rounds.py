@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 
@@ -17,6 +18,7 @@ from cardionets_core.training.private_plan import epsilon_after, noise_of, phase
 from client.app import make_app
 from client.spending import LEDGER
 from server.app import run_study
+from server.plan import plan_of
 from simulation.flower import hospital_of_partition
 from simulation.local_grid import LocalGrid
 
@@ -38,7 +40,7 @@ def private_study(**changes) -> Study:
     return Study.model_validate({**content, **changes})
 
 
-def run(study, paths, folder):
+def run_rounds(study, paths, folder):
     locate = functools.partial(hospital_of_partition, tuple(paths))
     return run_study(LocalGrid([make_app(locate) for _ in paths]), study, folder=folder, track=False)
 
@@ -59,7 +61,7 @@ def served(cohort, study) -> list[int | None]:
 
 def test_each_site_spends_what_was_planned_and_no_more(consortium, hospitals, tmp_path):
     study = private_study()
-    result = run(study, hospitals.values(), tmp_path / "run")
+    result = run_rounds(study, hospitals.values(), tmp_path / "run")
     assert result["status"] == "completed"
     tasks = [make_task(phase.task, phase.options) for phase in study.phases]
     for name, path in hospitals.items():
@@ -87,8 +89,50 @@ def test_each_site_spends_what_was_planned_and_no_more(consortium, hospitals, tm
         assert ledger.verify() == 2 * len(charges)
 
 
+def test_the_plan_and_the_budget_agree_with_the_ledger(consortium, hospitals, tmp_path, run):
+    study = private_study(phases=private_study().phases[:2])
+    given = [
+        f"{name}={','.join(str(count or 0) for count in served(cohort, study))}"
+        for name, cohort in consortium.cohorts.items()
+    ]
+    planned = {site["site"]: site for site in plan_of(study, patients=given)["privacy"]["sites"]}
+    run_rounds(study, hospitals.values(), tmp_path / "run")
+    for name, path in hospitals.items():
+        told = run("cardionets-client", "budget", "--site", path, "--format", "json")
+        assert told.returncode == 0
+        content = json.loads(told.stdout)
+        assert content["spent"] == ledger_of(path).spent(delta=1e-5) == planned[name]["epsilon"]
+        assert (content["reserved"], content["left"]) == (0.0, 100.0 - content["spent"])
+        (found,) = content["studies"]
+        assert found["epsilon"] == content["spent"] and found["study"] == study.digest
+        phases = planned[name]["phases"]
+        assert [(p["phase"], p["task"], p["answers"]) for p in found["phases"]] == [
+            (p["phase"], p["task"], p["rounds"]) for p in phases
+        ]
+        for mine, theirs in zip(found["phases"], phases, strict=True):
+            mechanism = Mechanism(
+                noise_multiplier=theirs["noise_multiplier"],
+                sample_rate=theirs["sample_rate"],
+                steps=theirs["steps"],
+            )
+            assert mine["epsilon"] == epsilon_of([mechanism], delta=1e-5)
+        picture = tmp_path / f"{name}.svg"
+        table = run("cardionets-client", "budget", "--site", path, "--plot", picture)
+        assert "NOT PRIVATE" in table.stdout and f"spent {content['spent']:.3f}" in table.stdout
+        root = ElementTree.fromstring(picture.read_text())
+        assert root.tag.endswith("svg") and content["curve"][-1]["epsilon"] == content["spent"]
+        assert run("cardionets-client", "budget", "--site", path, "--plot", picture).returncode == 2
+
+
+def test_a_site_that_spent_nothing_has_all_left(hospitals, run):
+    told = run("cardionets-client", "budget", "--site", hospitals["alpha"])
+    assert told.returncode == 0 and "no private study has trained here yet" in told.stdout
+    assert "left 100.000 of 100" in told.stdout
+    assert not (hospitals["alpha"].parent / "state" / LEDGER).exists()
+
+
 def test_neither_loss_nor_seconds_nor_metrics_nor_draws_leave(consortium, hospitals, tmp_path):
-    result = run(private_study(), hospitals.values(), tmp_path / "run")
+    result = run_rounds(private_study(), hospitals.values(), tmp_path / "run")
     for entry in result["rounds"]:
         assert entry.get("pooled", {}) == {} and "test" not in entry
         for row in entry["sites"]:
@@ -107,7 +151,7 @@ def test_deterministic_noise_repeats_and_secret_noise_does_not(hospitals, tmp_pa
     def digest(asked, name) -> str:
         for path in hospitals.values():
             shutil.rmtree(path.parent / "state", ignore_errors=True)
-        return run(asked, hospitals.values(), tmp_path / name)["model_digest"]
+        return run_rounds(asked, hospitals.values(), tmp_path / name)["model_digest"]
 
     assert digest(study, "a") == digest(study, "b")
     assert digest(secret, "c") != digest(secret, "d")
@@ -122,7 +166,7 @@ def test_a_site_over_its_limit_is_left_out_and_the_others_go_on(hospitals, tmp_p
     path.write_text(text.replace("maximum_epsilon: 100.0", "maximum_epsilon: 8.0"))
     before = Ledger(path.parent / "state" / LEDGER)
     spend_until(before, limit=8.0, leave=0.75 * 8.0)
-    result = run(study, hospitals.values(), tmp_path / "run")
+    result = run_rounds(study, hospitals.values(), tmp_path / "run")
     rows = [{row["site"]: row for row in entry["sites"]} for entry in result["rounds"]]
     assert result["status"] == "completed"
     assert rows[0]["gamma"]["status"] == "trained"
@@ -153,9 +197,9 @@ def spend_until(ledger: Ledger, *, limit: float, leave: float) -> None:
 
 def test_a_round_that_is_asked_again_spends_nothing(hospitals, tmp_path):
     study = private_study(phases=private_study().phases[:1])
-    first = run(study, hospitals.values(), tmp_path / "a")
+    first = run_rounds(study, hospitals.values(), tmp_path / "a")
     spent = {name: ledger_of(path).spent(delta=1e-5) for name, path in hospitals.items()}
-    again = run(study, hospitals.values(), tmp_path / "b")
+    again = run_rounds(study, hospitals.values(), tmp_path / "b")
     assert again["model_digest"] == first["model_digest"]
     assert spent == {name: ledger_of(path).spent(delta=1e-5) for name, path in hospitals.items()}
 
@@ -175,7 +219,7 @@ def test_a_policy_that_forbids_the_study_s_privacy_is_named(hospitals, tmp_path,
     study = private_study(phases=private_study().phases[:1])
     if key == "required":
         study = study.model_copy(update={"privacy": type(study.privacy)()})
-    result = run(study, hospitals.values(), tmp_path / "run")
+    result = run_rounds(study, hospitals.values(), tmp_path / "run")
     assert result["status"] == "completed"
     assert not any(row["site"] == "gamma" for entry in result["rounds"] for row in entry["sites"])
     assert f"policy.privacy.{key}" in (path.parent / "client.log").read_text()

@@ -76,7 +76,7 @@ def test_the_plan_of_a_workspace_tells_what_changed_since_it_was_approved(run, h
         for p in first["phases"]
     )  # fmt: skip
     assert first["totals"] == {"rounds": rounds, "bytes_per_site": bytes_}
-    assert first["privacy"].startswith("none in this version") and first["initial"] == {}
+    assert first["privacy"] == {"mechanism": "none"} and first["initial"] == {}
     assert answer(run, "plan", home, "--approve")["approved"]["recorded"]
     assert not answer(run, "plan", home, "--approve")["approved"]["recorded"]
     assert answer(run, "plan", home)["approved"]["is_this"]
