@@ -3,42 +3,14 @@
 Every error that a person can meet tells *what* happened, *where* (a file and key, or a step of the
 walk) and *what to do*. Its ``code`` is kebab-case and safe on the wire; its text never leaves a site.
 
-    CardioNetsError                 exit 1
-    ├── UsageError                  exit 2   usage
-    ├── ConfigError                 exit 3   config-invalid
-    │   ├── UnknownNameError                 unknown-name
-    │   └── MachineUnfitError                machine-unfit
-    ├── DataError                   exit 4   data
-    │   ├── FolderMissingError               folder-missing
-    │   ├── SourceInvalidError               source-invalid
-    │   ├── ModalityMissingError             modality-missing
-    │   ├── TooFewPatientsError              too-few-patients
-    │   ├── CacheStaleError                  cache-stale
-    │   │   └── CacheMissingError            cache-missing
-    │   ├── CacheForeignError                cache-foreign
-    │   └── RecordRefused                    record-refused   (carries a reason of REFUSAL_REASONS)
-    ├── PrivacyError                exit 5   privacy
-    │   ├── PhaseNotPermittedError           phase-not-permitted
-    │   ├── DisclosureRefusedError           disclosure-refused
-    │   ├── CodeNotApprovedError             code-not-approved
-    │   └── StudyNotApprovedError            study-not-approved
-    ├── PeerError                   exit 6   peer
-    │   ├── OrderRefusedError                order-refused
-    │   ├── FormatTooNewError                format-too-new
-    │   ├── FrozenModuleMissingError         frozen-module-missing
-    │   ├── ReplyRefusedError                reply-refused
-    │   ├── QuorumNotMetError                quorum-not-met
-    │   ├── NonFiniteLossError               non-finite-loss
-    │   ├── ServiceDownError                 service-down
-    │   ├── UnreachableError                 unreachable
-    │   ├── CertificateInvalidError          certificate-invalid
-    │   ├── NotAdmittedError                 not-admitted
-    │   ├── VersionMismatchError             version-mismatch
-    │   ├── StudyPausedError                 study-paused
-    │   ├── SecureSumError                   secure-sum-refused   (carries a reason)
-    │   └── FixedPointRangeError             fixed-point-range
-    └── CheckpointError             exit 7   checkpoint
-        └── StorageFailedError               storage-failed
+    UsageError        2   the command line
+    ConfigError       3   a document
+    DataError         4   the site's data; RecordRefused carries a reason of REFUSAL_REASONS
+    PrivacyError      5   something would leave, or be spent, that may not
+    PeerError         6   the other side; SecureSumError carries a reason
+    CheckpointError   7   what lasts at the coordinator, and disks
+
+are its families with their exit codes. Every class and code stands in docs/exit-codes.md.
 
 This module imports nothing of the project but the reasons, and does no input or output.
 """
