@@ -23,6 +23,7 @@ PURPOSE = "cardionets journal head 1"
 PREFIX = "head/"
 KNOWN = "head/known-"
 MOST_TEXT = 4000
+MOST_LINES = 2**53
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"([0-9a-f]{2}){0,150}")
 
@@ -109,7 +110,12 @@ def _read(fields: Mapping[str, Scalar], prefix: str, *, signed: bool, agrees: bo
     lines, digest = whole(fields, f"{prefix}lines"), text(fields, f"{prefix}hash")
     signature = text(fields, f"{prefix}signature") if signed else ""
     holder = text(fields, f"{prefix}holder") if signed else ""
-    fits = lines >= 0 and _HASH.fullmatch(digest) and (lines > 0 or digest == NO_LINES)
-    if not fits or _SIGNATURE.fullmatch(signature) is None or len(holder) > MOST_TEXT:
+    fits = 0 <= lines < MOST_LINES and _HASH.fullmatch(digest) and (lines > 0 or digest == NO_LINES)
+    if not fits or _SIGNATURE.fullmatch(signature) is None or not _is_text(holder):
         raise PeerError("the head of a journal cannot be read", where="exchange")
     return Head(lines=lines, hash=digest, signature=signature, holder=holder, agrees=agrees)
+
+
+def _is_text(holder: str) -> bool:
+    """Whether it can be a key or a certificate: these are ASCII."""
+    return len(holder) <= MOST_TEXT and holder.isascii()

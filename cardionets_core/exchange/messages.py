@@ -2,7 +2,7 @@
 
 Steps 0, 8 and 10 of the walk. ``Envelope`` is the only thing that an app needs to translate into Flower's
 records. Reading an envelope is strict: a field that is missing or of the wrong type is an error, never a
-default.
+default, and so is one that nobody reads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from typing import Literal
 import numpy as np
 
 from cardionets_core.errors import FormatTooNewError, OrderRefusedError, PeerError, ReplyRefusedError
-from cardionets_core.exchange.fields import Scalar, number, text, texts, whole
+from cardionets_core.exchange.fields import (
+    DIGEST,
+    Scalar,
+    code,
+    digests,
+    json_text,
+    number,
+    text,
+    whole,
+    within,
+)
 from cardionets_core.exchange.heads import (
     NO_HEAD,
     Head,
@@ -23,6 +33,7 @@ from cardionets_core.exchange.heads import (
     read_reply_head,
     reply_head_fields,
 )
+from cardionets_core.exchange.names import check_names
 from cardionets_core.exchange.packed import (
     Envelope,
     PackedModule,
@@ -40,6 +51,7 @@ MEASURED = "measured/"
 PERSONAL = "personal/"
 """Begins the names of the metric sums of a site's own model, after ``MEASURED`` where both apply."""
 KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
+MOST_ROUNDS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +159,7 @@ def order_from_envelope(envelope: Envelope) -> Order:
         OrderRefusedError: a field is missing or wrong.
     """
     try:
+        check_names([*envelope.fields, *envelope.arrays])
         name = _read_name(envelope.fields)
         kind = text(envelope.fields, "kind")
         split = text(envelope.fields, "split")
@@ -156,20 +169,22 @@ def order_from_envelope(envelope: Envelope) -> Order:
         if any(module.form != "fp32" for module in (*modules.values(), *frozen.values())):
             raise OrderRefusedError("the order's modules are not in fp32", where="order")
         head, known_head = read_order_heads(envelope.fields)
-        return Order(
+        order = Order(
             kind=kind,
             name=name,
-            study_json=text(envelope.fields, "study"),
+            study_json=json_text(envelope.fields, "study"),
             modules=modules,
-            trained=texts(envelope.fields, "trained"),
-            frozen=texts(envelope.fields, "digest"),
+            trained=digests(envelope.fields, "trained"),
+            frozen=digests(envelope.fields, "digest"),
             frozen_modules=frozen,
             shared=take_sums(envelope, "shared"),
             split=split,  # type: ignore[arg-type]
-            measure=whole(envelope.fields, "measure") == 1,
+            measure=within(envelope.fields, "measure", most=1) == 1,
             head=head,
             known_head=known_head,
         )
+        _check_read(envelope, order_to_envelope(order))
+        return order
     except FormatTooNewError:
         raise
     except PeerError as error:
@@ -198,10 +213,11 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
     """
     try:
         fields = envelope.fields
-        return Reply(
+        check_names([*fields, *envelope.arrays])
+        reply = Reply(
             site=text(fields, "site"),
             name=_read_name(fields),
-            code=text(fields, "code"),
+            code=code(fields, "code"),
             modules=take_modules(envelope, "module"),
             samples={
                 key.removeprefix("samples/"): whole(fields, key)
@@ -212,10 +228,12 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
             values={
                 key.removeprefix("value/"): number(fields, key) for key in fields if key.startswith("value/")
             },
-            facts=text(fields, "facts"),
-            measure_code=text(fields, "measure-code"),
+            facts=json_text(fields, "facts", empty=True),
+            measure_code=code(fields, "measure-code"),
             head=read_reply_head(fields),
         )
+        _check_read(envelope, reply_to_envelope(reply))
+        return reply
     except PeerError as error:
         raise ReplyRefusedError(error.what, where="reply") from error
 
@@ -232,15 +250,28 @@ def _name_fields(name: RoundName) -> dict[str, Scalar]:
 
 def _read_name(fields: Mapping[str, Scalar]) -> RoundName:
     version = whole(fields, "format")
+    if version < 1:
+        raise PeerError("the field format names no version", where="exchange")
     if version > FORMAT_VERSION:
         raise FormatTooNewError(
             f"the other side speaks format {version}, this side reads up to {FORMAT_VERSION}",
             where="exchange",
             remedy="upgrade CardioNets on this side",
         )
+    digest = text(fields, "study-digest")
+    # A refusal may answer what named no study.
+    if digest and DIGEST.fullmatch(digest) is None:
+        raise PeerError("the field study-digest holds no digest", where="exchange")
     return RoundName(
-        study_digest=text(fields, "study-digest"),
-        phase=whole(fields, "phase"),
-        round=whole(fields, "round"),
-        attempt=whole(fields, "attempt"),
+        study_digest=digest,
+        phase=within(fields, "phase", most=MOST_ROUNDS),
+        round=within(fields, "round", most=MOST_ROUNDS),
+        attempt=within(fields, "attempt", most=MOST_ROUNDS),
     )
+
+
+def _check_read(came: Envelope, read: Envelope) -> None:
+    """Refuse what was read by nobody: it would travel, and be kept, unseen."""
+    strangers = (came.fields.keys() ^ read.fields.keys()) | (came.arrays.keys() ^ read.arrays.keys())
+    if strangers:
+        raise PeerError(f"nobody reads {min(strangers)}", where="exchange")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import numpy as np
 
@@ -15,7 +16,16 @@ from cardionets_core.errors import PeerError
 
 MAGIC_BYTES = 8
 """Before the header's length: the magic word and the version."""
-LONGEST_HEADER = 10_000
+MAGIC = b"\x93NUMPY\x01\x00"
+LONGEST_HEADER = 1000
+MOST_SIDES = 32
+"""A shape has fewer in every numpy."""
+MOST_VALUES = 2**48
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': False, "
+    rb"'shape': \((|\d{1,15},|\d{1,15}(?:, \d{1,15})+)\), \} *\n"
+)
+"""As numpy writes it. numpy reads a header as a program's literal, of any depth and with any remark."""
 
 
 def to_npy(array: np.ndarray) -> bytes:
@@ -41,18 +51,28 @@ def from_npy(content: bytes | bytearray | memoryview) -> np.ndarray:
     Raises:
         PeerError: these are not the bytes of one array of numbers.
     """
-    handle = io.BytesIO(bytes(content[: MAGIC_BYTES + 2 + LONGEST_HEADER]))
-    try:
-        version = np.lib.format.read_magic(handle)
-        if version != (1, 0):
-            raise ValueError("version")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(handle, max_header_size=LONGEST_HEADER)
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise PeerError("an array's header cannot be read", where="exchange") from error
-    size, place = math.prod(shape), handle.tell()
-    fits = not fortran and not dtype.hasobject and dtype.itemsize > 0
-    if not fits or any(side < 0 for side in shape) or len(content) != place + size * dtype.itemsize:
+    dtype, shape, place = _header(bytes(content[: MAGIC_BYTES + 2 + LONGEST_HEADER]))
+    size = math.prod(shape)
+    if len(content) != place + size * dtype.itemsize:
         raise PeerError("an array's bytes are not those that its header names", where="exchange")
     found = np.frombuffer(content, dtype=dtype, count=size, offset=place).reshape(shape)
     found.flags.writeable = False
     return found
+
+
+def _header(content: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type and shape of an array, and where its values begin."""
+    begin = MAGIC_BYTES + 2
+    length = int.from_bytes(content[MAGIC_BYTES:begin], "little")
+    match = _HEADER.fullmatch(content[begin : begin + length])
+    if not content.startswith(MAGIC) or length > LONGEST_HEADER or match is None:
+        raise PeerError("an array's header cannot be read", where="exchange")
+    shape = tuple(int(side) for side in match[2].replace(b",", b" ").split())
+    try:
+        dtype = np.dtype(match[1].decode("ascii"))
+    except TypeError as error:
+        raise PeerError("an array's values are of no known type", where="exchange") from error
+    # Beside a side of zero can stand others beyond all memory; no array of numpy has them.
+    if len(shape) > MOST_SIDES or math.prod(side for side in shape if side) > MOST_VALUES:
+        raise PeerError("an array's shape is none of ours", where="exchange")
+    return dtype, shape, begin + length

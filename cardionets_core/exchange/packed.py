@@ -96,9 +96,17 @@ def put_sums(arrays: dict[str, np.ndarray], prefix: str, sums: Mapping[str, np.n
 
 
 def take_sums(envelope: Envelope, prefix: str) -> dict[str, np.ndarray]:
-    """The sums under a prefix."""
-    return {
+    """The sums under a prefix.
+
+    Raises:
+        PeerError: one is not of float64.
+    """
+    found = {
         key.removeprefix(f"{prefix}/"): value
         for key, value in envelope.arrays.items()
         if key.startswith(f"{prefix}/")
     }
+    for name, value in found.items():
+        if value.dtype != np.float64:
+            raise PeerError(f"the sum {name} came as {value.dtype}, not as float64", where="exchange")
+    return found

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cardionets_core.errors import PeerError
+from cardionets_core.exchange.names import is_plain_name
+from cardionets_core.plain_json import parse_json
 
+LONGEST_TEXT = 4_000_000
+"""Of a layout: tens of thousands of tensors."""
+MOST_SIDES = 16
+MOST_VALUES = 2**48
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -50,15 +56,26 @@ class Layout:
         Raises:
             PeerError: the text is not a layout.
         """
+        if len(text) > LONGEST_TEXT:
+            raise PeerError("a module's layout is longer than any of ours", where="exchange")
         try:
-            rows = json.loads(text)
+            rows = parse_json(text)
             names = tuple(str(name) for name, _ in rows)
             shapes = tuple(tuple(int(side) for side in shape) for _, shape in rows)
         except (ValueError, TypeError) as error:
             raise PeerError("a module's layout is not readable", where="exchange") from error
-        if len(set(names)) != len(names) or any(side < 0 for shape in shapes for side in shape):
-            raise PeerError("a module's layout repeats a name or has a negative side", where="exchange")
-        return Layout(names=names, shapes=shapes)
+        layout = Layout(names=names, shapes=shapes)
+        if len(set(names)) != len(names) or not all(is_plain_name(name) for name in names):
+            raise PeerError("a module's layout repeats a name or holds none of ours", where="exchange")
+        if any(len(shape) > MOST_SIDES or min(shape, default=0) < 0 for shape in shapes):
+            raise PeerError("a module's layout has a shape that no tensor has", where="exchange")
+        # Beside a side of zero can stand others beyond all memory.
+        if any(math.prod(side for side in shape if side) > MOST_VALUES for shape in shapes):
+            raise PeerError("a module's layout has a tensor that fits no machine", where="exchange")
+        # Half a side, a truth value or a digit in quotes is none of what we write.
+        if layout.to_json() != text:
+            raise PeerError("a module's layout is not written as ours are", where="exchange")
+        return layout
 
 
 def layout_of(tensors: Tensors) -> Layout:

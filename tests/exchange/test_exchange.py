@@ -30,7 +30,7 @@ from cardionets_core.exchange.tensors import (
 NAME = RoundName(study_digest="ab" * 32, phase=1, round=3, attempt=1)
 
 tensors = st.dictionaries(
-    st.text("abc.", min_size=1, max_size=5),
+    st.text("abc.", max_size=5).map("w".__add__),
     hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)),
     max_size=4,
 )
