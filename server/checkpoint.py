@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from cardionets_core.exchange.names import is_plain_name
 from cardionets_core.exchange.tensors import Layout, model_digest, unpack
+from cardionets_core.plain_json import read_json
+
+STATE = "state.json"
+LARGEST_STATE_BYTES = 1_000_000_000
+"""It holds the history of all rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +76,33 @@ class Checkpoint:
     def tensors(self, module: str) -> dict[str, np.ndarray]:
         """A module's named tensors."""
         return unpack(self.layouts[module], self.values(module))
+
+
+def checkpoint_in(folder: Path) -> Checkpoint:
+    """What ``state.json`` of a folder says, each part of the kind that it must be; no module is looked at.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError, PeerError: it is torn, or none of ours.
+    """
+    state = read_json(folder / STATE, most_bytes=LARGEST_STATE_BYTES, finite=False)
+    checkpoint = Checkpoint(
+        folder=folder,
+        study_digest=state["study_digest"],
+        phase=state["phase"],
+        round=state["round"],
+        layouts={name: Layout.from_json(text) for name, text in state["layouts"].items()},
+        digests=dict(state["digests"].items()),
+        history=list(state["history"]),
+    )
+    numbers = (checkpoint.phase, checkpoint.round)
+    fits = (
+        # A name becomes part of a path.
+        all(is_plain_name(name) and "/" not in name for name in checkpoint.digests)
+        and checkpoint.digests.keys() == checkpoint.layouts.keys()
+        and all(isinstance(text, str) for text in (checkpoint.study_digest, *checkpoint.digests.values()))
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and all(isinstance(entry, dict) for entry in checkpoint.history)
+    )
+    if not fits:
+        raise ValueError("not a checkpoint's state")
+    return checkpoint

@@ -25,15 +25,15 @@ from cardionets_core.config.study import Study
 from cardionets_core.durable import on_disk, place_folder, sync_file, write_json, write_whole
 from cardionets_core.errors import CheckpointError, PeerError
 from cardionets_core.exchange.tensors import Layout, module_digest
+from cardionets_core.plain_json import read_json
 from cardionets_core.training.model_folder import MODEL
 from cardionets_core.training.model_folder import SCHEMA_VERSION as MODEL_SCHEMA_VERSION
 from server.best_rounds import best_rounds
-from server.checkpoint import Checkpoint
+from server.checkpoint import LARGEST_STATE_BYTES, STATE, Checkpoint, checkpoint_in
 from server.model_facts import model_facts
 
 SCHEMA_VERSION = 1
 """Of ``state.json`` and ``best.json``."""
-STATE = "state.json"
 BEST = "best.json"
 
 
@@ -79,16 +79,7 @@ class CheckpointStore:
             CheckpointError: it belongs to another study, or its bytes do not have its digests.
         """
         try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            checkpoint = Checkpoint(
-                folder=folder,
-                study_digest=state["study_digest"],
-                phase=state["phase"],
-                round=state["round"],
-                layouts={name: Layout.from_json(text) for name, text in state["layouts"].items()},
-                digests=state["digests"],
-                history=state["history"],
-            )
+            checkpoint = checkpoint_in(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, PeerError) as error:
             raise CheckpointError(
                 "the checkpoint cannot be read",
@@ -113,7 +104,7 @@ class CheckpointStore:
 
     def _is_foreign(self, folder: Path) -> bool:
         try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            state = read_json(folder / STATE, most_bytes=LARGEST_STATE_BYTES, finite=False)
             return bool(state["study_digest"] != self.study_digest)
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -238,6 +229,9 @@ def folder_name(phase: int, round_number: int) -> str:
 
 def _has_digest(checkpoint: Checkpoint, name: str, digest: str) -> bool:
     try:
+        # Looked at before it is read: another file may lie there, of any size.
+        if checkpoint.path(name).stat().st_size != 4 * checkpoint.layouts[name].size:
+            return False
         return module_digest(checkpoint.layouts[name], checkpoint.values(name)) == digest
     except (OSError, ValueError, KeyError):
         return False

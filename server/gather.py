@@ -17,7 +17,7 @@ from cardionets_core.exchange.messages import Order, Reply
 from server.members import Members
 from server.orders import order_bytes
 from server.question import Question
-from server.reply_checks import check_sender
+from server.reply_checks import check_sender, check_values
 from server.reply_journal import ReplyJournal
 from server.round_store import RoundStore
 from server.rounds import Answer, SiteLink, Waiting
@@ -178,6 +178,7 @@ class Gather:
                 self._journal.heads.take(reply, order, site)
                 code = reply.code
                 if not code:
+                    check_values(reply, site=site)
                     reply, weight = self._judge(reply, order, answer.node, site)
                     if site in self._store.sites():
                         raise ReplyRefusedError(

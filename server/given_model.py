@@ -37,8 +37,11 @@ def given_modules(wanted: Mapping[str, str], folder: Path | None, *, preset: str
             )
         path = folder / f"{name}.safetensors"
         try:
+            # Refuses a name that is none of ours before it becomes part of a path.
+            build_module(name, preset, seed=0, device="meta")
             tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
+        # Of a type that numpy does not have, the library makes a KeyError or an AttributeError.
+        except (OSError, SafetensorError, KeyError, AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the weights of {name} cannot be read", where=str(path), remedy="give the right --initial"
             ) from error

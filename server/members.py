@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cardionets_core.config.workspace import SITE_NAME
-from cardionets_core.errors import ReplyRefusedError
+from cardionets_core.errors import DisclosureRefusedError, ReplyRefusedError
 from cardionets_core.exchange.messages import Order, Reply
+from cardionets_core.plain_json import parse_json
+from cardionets_core.privacy.census import COUNTED, told_census
 from server.rounds import Answer
 
 Check = Callable[[Reply, Order, str], None]
-COUNTED = ("patients", "recordings", "refusals")
+TOLD = (*COUNTED, "role", "versions")
 
 
 class Members:
@@ -64,15 +66,10 @@ class Members:
         """
         site, code, reason, facts = self._read(answer, order, check)
         known = self.facts.setdefault(site, {"site": site, "phases": {}, "role": "member"})
-        known.update({key: facts[key] for key in COUNTED if isinstance(facts.get(key), dict)})
-        if isinstance(versions := facts.get("versions"), dict):
-            known["versions"] = {str(name)[:20]: str(version)[:40] for name, version in versions.items()}
+        known.update({key: facts[key] for key in TOLD if key in facts})
         known["phases"][task] = code or "serves"
-        if "role" in facts:
-            known["role"] = "external" if facts["role"] == "external" else "member"
         if not code:
-            held = facts.get("holds", [])
-            self._holds[answer.node] = {str(digest) for digest in held} if isinstance(held, list) else set()
+            self._holds[answer.node] = set(facts.get("holds", []))
         return site, code, reason
 
     def site(self, node: int) -> str:
@@ -105,10 +102,12 @@ class Members:
         self._site_of[answer.node] = site
         self._node_of[site] = answer.node
         try:
-            facts = json.loads(answer.reply.facts or "{}")
-        except ValueError:
-            return site, ReplyRefusedError.code, "its facts cannot be read", {}
-        return site, answer.reply.code, "", facts if isinstance(facts, dict) else {}
+            # What a site may tell of itself by its own gate's rules; anything else would enter our reports.
+            parse_json(answer.reply.facts or "{}")
+            facts = json.loads(told_census(answer.reply.facts or "{}", sizes=True, multiple=1))
+        except (ValueError, DisclosureRefusedError):
+            return site, ReplyRefusedError.code, "its facts are none that a site tells", {}
+        return site, answer.reply.code, "", facts
 
     def _fault(self, answer: Answer, order: Order) -> str:
         """Why a census reply is refused, or an empty text."""
@@ -128,5 +127,5 @@ class Members:
 
 
 def is_site_name(name: str) -> bool:
-    """Whether a text can be the name of a site."""
-    return re.fullmatch(SITE_NAME, name) is not None
+    """Whether a text can be the name of a site; ``pooled`` stands beside sites in reports and is none."""
+    return name != "pooled" and re.fullmatch(SITE_NAME, name) is not None

@@ -18,15 +18,21 @@ from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.exchange.messages import MEASURED, Order, Reply
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.tasks import Role, Task
-from cardionets_core.training.local_rule import NORMALISER, LocalRule
+from cardionets_core.training.local_rule import FIRST_LOSS, NORMALISER, LocalRule
 from server.checkpoint import Stretches
 
 CHUNK_VALUES = 1 << 20
 # FedAvg's products stay exact in float64 below this; no study has more samples in a round.
 COUNT_LIMIT = 2**29 - 1
 CODE = r"[a-z-]{0,40}"
+SHOWN = 200
+"""Characters of a stranger's names that an error shows."""
 PLAIN = LocalRule()
 COUNT_NAMES = frozenset({"n", "nj", "n_rows", "n_patients"})
+VALUES = frozenset({"loss", "steps", "role", "train_seconds", FIRST_LOSS, NORMALISER})
+"""Other numbers of a reply; each becomes a key of the site's row in the history, beside those of the row."""
+PART = re.compile(r"part/[a-z][a-z0-9_]{0,40}")
+MOST_PARTS = 32
 
 
 def check_reply(
@@ -58,7 +64,8 @@ def check_reply(
     beside = set(rule.extra_names(trained))
     unexpected = sorted(set(reply.modules) - trained - beside)
     if unexpected:
-        raise _refused(site, f"it sent modules that the phase does not train: {', '.join(unexpected)}")
+        named = ascii(", ".join(unexpected))[:SHOWN]
+        raise _refused(site, f"it sent modules that the phase does not train: {named}")
     if not beside <= set(reply.modules):
         raise _refused(site, "it sent a module without the tensors that the strategy asks for beside it")
     if set(reply.samples) != trained:
@@ -84,15 +91,28 @@ def check_reply(
         _check_values(site, name, module.values, before, largest)
         if any(not np.array_equal(module.values[part], before[part]) for part in kept):
             raise _refused(site, f"module {name} came with tensors that stay at the site")
-    if re.fullmatch(CODE, reply.measure_code) is None:
-        raise _refused(site, "its reason for not measuring is no code")
-    for name, value in reply.values.items():
-        if not math.isfinite(value):
-            raise _refused(site, f"its value {name} is not finite")
+    check_values(reply, site=site)
     for name in rule.reports if trained else ():
         value = reply.values.get(name, -1.0)
         if value < 0.0 or (name == NORMALISER and value == 0.0):
             raise _refused(site, f"its value {name} is absent or too low")
+
+
+def check_values(reply: Reply, *, site: str) -> None:
+    """The other numbers of a reply must be those that we know, and finite.
+
+    Raises:
+        ReplyRefusedError: names the number.
+    """
+    if re.fullmatch(CODE, reply.measure_code) is None:
+        raise _refused(site, "its reason for not measuring is no code")
+    parts = [name for name in reply.values if PART.fullmatch(name)]
+    strangers = sorted(set(reply.values) - VALUES - set(parts))
+    if strangers or len(parts) > MOST_PARTS:
+        raise _refused(site, f"it sent values that nobody knows: {ascii((strangers or parts)[0])[:SHOWN]}")
+    for name, value in reply.values.items():
+        if not math.isfinite(value):
+            raise _refused(site, f"its value {name} is not finite")
 
 
 def role_of(reply: Reply, task: Task, *, site: str) -> Role:

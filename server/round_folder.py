@@ -7,7 +7,6 @@ starts from another model is another round: then what lies here is removed.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from cardionets_core.durable import on_disk, write_json
 from cardionets_core.exchange.messages import RoundName
+from cardionets_core.plain_json import read_json
 from server.round_store import RoundStore
 
 FACTS = "round.json"
@@ -38,12 +38,20 @@ class RoundFolder:
         if self._facts is None:
             self.begin_anew()
         self._stores: dict[Part, RoundStore] = {}
+        self._steps: dict[str, RoundStore] = {}
 
     def store(self, part: Part) -> RoundStore:
         """The replies to one question of the round; opened, and judged, once."""
         if part not in self._stores:
             self._stores[part] = RoundStore(self.folder / part)
         return self._stores[part]
+
+    def step_store(self, part: Part, attempt: int, step: str) -> RoundStore:
+        """What the sites answered to one step of a secure sum; opened, and judged, once."""
+        key = f"secure/{part}/{attempt:04d}/{step}"
+        if key not in self._steps:
+            self._steps[key] = RoundStore(self.folder / key)
+        return self._steps[key]
 
     def get(self, key: str, default: Any) -> Any:
         """What was noted."""
@@ -75,19 +83,25 @@ class RoundFolder:
 
     def forget_replies(self) -> None:
         """Remove what was collected, and keep what was noted: an attempt's number is never used twice."""
-        for part in PARTS:
+        for part in (*PARTS, "secure"):
             shutil.rmtree(self.folder / part, ignore_errors=True)
-        self._stores = {}
+        self._stores, self._steps = {}, {}
+        if self.get("bound_train", None) or self.get("bound_statistics", None):
+            kinds = ("bound", "survivors", "summed")
+            self.note({f"{kind}_{part}": None for kind in kinds for part in PARTS})
 
     def forget_arrays(self) -> None:
         """Remove the arrays once the round's checkpoint is safe."""
         for part in PARTS:
             if (self.folder / part).is_dir():
                 self.store(part).forget_arrays()
+        # Masked vectors and the shares that opened their sum.
+        shutil.rmtree(self.folder / "secure", ignore_errors=True)
+        self._steps = {}
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+            facts = read_json(self.folder / FACTS)
         except (OSError, ValueError):
             return None
         if not isinstance(facts, dict) or any(facts.get(key) != value for key, value in self._start.items()):

@@ -17,10 +17,16 @@ from typing import Any
 import numpy as np
 
 from cardionets_core.durable import on_disk, place_folder, write_whole
+from cardionets_core.errors import CheckpointError, PeerError
 from cardionets_core.exchange.messages import Reply
+from cardionets_core.exchange.names import is_plain_name
+from cardionets_core.exchange.npy import from_npy
+from cardionets_core.plain_json import read_json
 from strategies.strategy import StoredModule
 
 REPLY = "reply.json"
+MASKED, SECURE = "masked.npy", "secure.json"
+"""The vector and the message of a secure sum."""
 
 
 class RoundStore:
@@ -75,6 +81,10 @@ class RoundStore:
                     path = part / "sums" / f"{name}.npy"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     files[f"sums/{name}.npy"] = _save(path, value)
+                if reply.masked is not None:
+                    files[MASKED] = _save(part / MASKED, reply.masked)
+                if reply.secure:
+                    files[SECURE] = _write(part / SECURE, np.frombuffer(reply.secure, dtype=np.uint8))
                 digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
                 facts = {
                     "site": reply.site,
@@ -124,17 +134,30 @@ class RoundStore:
         return found
 
     def facts(self, site: str) -> dict[str, Any]:
-        """The scalars of a site's reply, and what was noted when it came."""
-        found: dict[str, Any] = json.loads((self.folder / site / REPLY).read_text(encoding="utf-8"))
-        return found
+        """The scalars of a site's reply, and what was noted when it came.
+
+        Raises:
+            CheckpointError: it is torn.
+        """
+        try:
+            return _facts(self.folder / site)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _torn(self.folder / site) from error
 
     def sums(self, site: str) -> dict[str, np.ndarray]:
-        """The sums of a site's reply."""
+        """The sums of a site's reply.
+
+        Raises:
+            CheckpointError: one is torn.
+        """
         root = self.folder / site / "sums"
-        return {
-            path.relative_to(root).with_suffix("").as_posix(): np.load(path, allow_pickle=False)
-            for path in sorted(root.rglob("*.npy"))
-        }
+        try:
+            return {
+                path.relative_to(root).with_suffix("").as_posix(): from_npy(path.read_bytes())
+                for path in sorted(root.rglob("*.npy"))
+            }
+        except (OSError, PeerError) as error:
+            raise _torn(root) from error
 
     def forget_arrays(self) -> None:
         """Remove the tensors once the checkpoint that they led to is safe."""
@@ -142,6 +165,14 @@ class RoundStore:
             path.unlink()
         for folder in self.folder.glob("*/sums"):
             shutil.rmtree(folder)
+
+
+def _torn(folder: Path) -> CheckpointError:
+    return CheckpointError(
+        "a stored reply is torn",
+        where=str(folder),
+        remedy="remove this folder and resume: the site is asked again",
+    )
 
 
 def _write(path: Path, values: np.ndarray) -> list[Any]:
@@ -169,13 +200,37 @@ def _is_whole(folder: Path) -> bool:
         # A folder of another question, or a torn reply: only the latter holds files of its own.
         return not any(path.is_file() for path in folder.iterdir())
     try:
-        files = json.loads((folder / REPLY).read_text(encoding="utf-8"))["files"]
+        facts = _facts(folder)
         return all(
             (folder / name).stat().st_size == size and _sha256(folder / name) == digest
-            for name, (size, digest) in files.items()
+            for name, (size, digest) in facts["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What ``reply.json`` says, if all of it is what the rest reads.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is torn, or none of ours.
+    """
+    found: dict[str, Any] = read_json(folder / REPLY, finite=False)
+    names = {*(name.removesuffix(".f32") for name in found["files"]), *found["samples"], *found["sizes"]}
+    numbers = [*found["samples"].values(), *found["weights"].values(), *found["sizes"].values()]
+    values = found["values"].values()
+    fits = (
+        found["site"] == folder.name
+        and all(is_plain_name(name) for name in names)
+        and found["samples"].keys() == found["weights"].keys()
+        and all(type(number) is int and number >= 0 for number in (*numbers, found["bytes"]))
+        and all(type(value) in (int, float) for value in (*values, found["seconds"]))
+        and isinstance(found["measure_code"], str)
+        and all(found["files"][f"{name}.f32"][0] == 4 * size for name, size in found["sizes"].items())
+    )
+    if not fits:
+        raise ValueError("not a reply's facts")
+    return found
 
 
 def _sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CheckpointError, ConfigError, StorageFailedError
+from cardionets_core.plain_json import read_json
 from server.bundle.contents import DISTRIBUTION, staged_files, version_here
 
 SCHEMA_VERSION = 1
@@ -132,10 +133,10 @@ def packaged(workspace: Workspace) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content["files"], dict) or not isinstance(content["sha256"], str):
             raise ValueError("not a package's document")
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             "what is known of the last package cannot be read",
             where=str(path),

@@ -16,6 +16,7 @@ from cardionets_core.config.read import parse_document
 from cardionets_core.config.sites import SiteRow
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CertificateInvalidError, ConfigError
+from cardionets_core.plain_json import read_json
 from cardionets_core.trust.keys import fingerprint, public_openssh, read_public
 from cardionets_core.trust.secret_files import write_file
 from server.provision.authority import JOURNAL
@@ -116,9 +117,7 @@ def change_row(workspace: Workspace, row: SiteRow, *, event: str) -> None:
 
 def _json(path: Path) -> object:
     try:
-        if path.stat().st_size > MAXIMUM_BYTES:
-            raise _unreadable(path, "it is too large")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, most_bytes=MAXIMUM_BYTES)
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
 
