@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 NUMPY = "numpy.ndarray"
 """Flower's word for the form in which an array's bytes are."""
 LOG = "client.log"
+LARGEST_LOG_BYTES = 10_000_000
+"""Then it becomes ``client.log.1``, in the place of the one before."""
+LONGEST_ENTRY = 20_000
 
 
 def make_app(locate: Callable[[Context], Path]) -> ClientApp:
@@ -49,6 +52,10 @@ def make_app(locate: Callable[[Context], Path]) -> ClientApp:
 
     @client_app.query("statistics")
     def statistics(message: Message, context: Context) -> Message:
+        return _handle(message, context, locate)
+
+    @client_app.query("secure")
+    def secure(message: Message, context: Context) -> Message:
         return _handle(message, context, locate)
 
     @client_app.train()
@@ -182,8 +189,12 @@ def _log(path: Path | None, text: str) -> None:
     if path is None or not path.parent.is_dir():
         logging.getLogger("cardionets.client").error("the order was refused before a site was found")
         return
-    line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+    # A stranger chose parts of the text: it must neither fail here, nor steer a terminal, nor fill the disk.
+    told = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+    line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {told[:LONGEST_ENTRY]}\n"
     try:
+        if (path.parent / LOG).exists() and (path.parent / LOG).stat().st_size > LARGEST_LOG_BYTES:
+            (path.parent / LOG).replace(path.parent / f"{LOG}.1")
         with (path.parent / LOG).open("ab", buffering=0) as log:
             log.write(line.encode())
     except OSError:

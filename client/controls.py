@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cardionets_core.errors import OrderRefusedError
+from cardionets_core.errors import CheckpointError, OrderRefusedError
 from cardionets_core.exchange.messages import Order, PackedModule
 from cardionets_core.exchange.tensors import layout_of, pack, unpack
 from cardionets_core.training.controls import TAKEN, change_of, mark, next_control, shift_of
@@ -35,7 +35,7 @@ class Controls:
 
     Raises:
         OrderRefusedError: a control variate does not fit its module, or ``TAKEN`` is absent.
-        CheckpointError: the kept state is torn.
+        CheckpointError: the kept state is torn or does not fit.
     """
 
     def __init__(self, state: Path, *, site: str, order: Order, trains: tuple[str, ...]) -> None:
@@ -57,6 +57,13 @@ class Controls:
         for key, value in held.items():
             module, _, tensor = key.partition("/")
             if module in self._own:
+                sent = self._sent[module].get(tensor)
+                if sent is None or value.dtype != torch.float32 or tuple(value.shape) != sent.shape:
+                    raise CheckpointError(
+                        "a control variate of this study does not fit its module",
+                        where=FOLDER,
+                        remedy="remove the study's folder there: the control variates begin anew",
+                    )
                 self._own[module][tensor] = value.numpy()
 
     @property

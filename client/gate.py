@@ -8,12 +8,16 @@ and the head that travels with the reply are made by ``leaving``, through which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import DisclosureRefusedError, TooFewPatientsError
-from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply
-from cardionets_core.privacy.disclosure import Allowed, Limits, told_envelope
+from cardionets_core.exchange.heads import NO_HEAD, reply_head_fields
+from cardionets_core.exchange.messages import MEASURED, Envelope, Order, Reply, reply_from_envelope
+from cardionets_core.privacy.disclosure import Allowed, Limits, check_masked, told_envelope
 from client.heads import Facts
 from client.leaving import bare, leave, round_facts
 from client.local_tensors import check_none_leaves
@@ -33,6 +37,7 @@ def release(
     measured: int | None = None,
     again: bool = False,
     root: Path | None = None,
+    mask: Callable[[Reply], np.ndarray] | None = None,
 ) -> Envelope:
     """Let a reply out, or stop it.
 
@@ -45,6 +50,7 @@ def release(
         measured: people behind the sums that were measured before the training, or None if there are none.
         again: whether the reply left before, and is asked for once more.
         root: the folder of ``site.yaml``; by default that of the state folder.
+        mask: makes the vector of a secure sum that leaves in the place of all else, once that has passed.
 
     Returns:
         What travels; its line is on the disk.
@@ -83,8 +89,15 @@ def release(
         judged=again,
     )
     envelope = told_envelope(bare(reply), allowed, limits)
+    if mask is not None:
+        told = {**envelope.fields, **reply_head_fields(NO_HEAD)}
+        vector = mask(reply_from_envelope(Envelope(fields=told, arrays=envelope.arrays)))
+        envelope = bare(Reply(site=reply.site, name=reply.name, masked=vector))
+        check_masked(envelope, allowed, limits)
     behind: Facts = {"modules": ",".join(sorted(reply.modules)), "sums": len(reply.sums)}
     facts: Facts = {**round_facts(order.kind, order.name), "patients": patients, **behind}
+    if order.secure is not None:
+        facts |= {"secure": order.secure.step, "part": order.secure.part}
     event = "reply-sent-again" if again else "reply-left"
     return leave(envelope, event, facts, order=order, config=config, root=root)
 
@@ -94,7 +107,7 @@ def _check_people(
 ) -> None:
     policy = config.policy
     fewest = policy.minimum_cell if order.kind == "evaluate" else policy.minimum_patients
-    if order.kind != "census" and patients < fewest:
+    if order.kind not in ("census", "secure") and patients < fewest:
         raise TooFewPatientsError(
             f"{patients} patients stand behind this reply; the policy asks for {fewest}", where="gate"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from cardionets_core.durable import on_disk, sync_file, sync_folder
 from cardionets_core.errors import CheckpointError
 from cardionets_core.training.memory import State
+
+_NAME = re.compile(r"\d{5,10}\.safetensors")
 
 
 class DiskMemory:
@@ -53,7 +56,8 @@ class DiskMemory:
             return None
         try:
             return load_file(earlier)
-        except (SafetensorError, OSError) as error:
+        # Of a type that torch does not have, the library makes a KeyError or an AttributeError.
+        except (SafetensorError, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the {self._kind} state of an earlier round is torn",
                 where=str(earlier),
@@ -86,4 +90,5 @@ class DiskMemory:
         return found[-1] if found else None
 
     def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob("*.safetensors"))
+        """Ours alone: another file may lie beside them."""
+        return sorted(path for path in self._folder.glob("*.safetensors") if _NAME.fullmatch(path.name))

@@ -21,11 +21,13 @@ from safetensors.numpy import save_file
 
 from cardionets_core.durable import on_disk
 from cardionets_core.errors import FrozenModuleMissingError, OrderRefusedError, PeerError
+from cardionets_core.exchange.fields import DIGEST
 from cardionets_core.exchange.messages import Order, PackedModule
 from cardionets_core.exchange.tensors import Layout, layout_of, module_digest, pack, unpack
 from cardionets_core.models import build_module
 from cardionets_core.tasks import Task
 from cardionets_core.training.tensors import export_tensors, load_tensors
+from client.permitted import check_shared
 
 FROZEN = "frozen"
 TRAINED = "trained"
@@ -71,23 +73,23 @@ def build_modules(
     """
     named = {name: order.trained.get(name, "") for name in task.trains}
     strangers = (set(order.modules) - {*task.trains, *extras}) | (set(order.trained) - set(task.trains))
+    strangers |= set(order.frozen_modules) - set(task.reads)
     absent = [name for name in (*task.trains, *extras) if not named.get(name) and name not in order.modules]
     if strangers or absent or set(order.frozen) != set(task.reads):
         raise OrderRefusedError("the order's modules are not those of its phase", where="order")
+    check_shared(order, task, preset=preset)
     modules: dict[str, torch.nn.Module] = {}
     layouts: dict[str, Layout] = {}
     for name, digest in {**named, **{name: order.frozen[name] for name in task.reads}}.items():
         came = order.modules.get(name) if name in named else order.frozen_modules.get(name)
-        if came is None:
-            tensors = _held(digest, state)
-        else:
-            tensors = _checked(came, digest)
-            if digest:
-                folder = state / TRAINED / name if name in named else state / FROZEN
-                _keep(tensors, digest, folder)
-                _prune(folder, most_files=TRAINED_KEPT if name in named else None)
+        tensors = _held(digest, state) if came is None else _checked(came, digest)
+        # Filled first: what does not fit the study is not kept.
         modules[name] = _filled(name, preset, tensors, device)
         layouts[name] = layout_of(tensors)
+        if came is not None and digest:
+            folder = state / TRAINED / name if name in named else state / FROZEN
+            _keep(tensors, digest, folder)
+            _prune(folder, most_files=TRAINED_KEPT if name in named else None)
     for name in extras:
         _check_extra(name, order.modules[name], layouts[name.partition(".")[0]])
     return modules
@@ -158,7 +160,7 @@ def _keep(tensors: Mapping[str, np.ndarray], digest: str, folder: Path) -> None:
 def _held(digest: str, state: Path) -> dict[str, np.ndarray]:
     """The tensors of a module by its digest; judged again: they were kept without waiting for the disk."""
     found = []
-    if digest.isalnum():
+    if DIGEST.fullmatch(digest):
         found = [state / FROZEN / f"{digest}.safetensors", *(state / TRAINED).glob(f"*/{digest}.safetensors")]
     for path in found:
         try:
@@ -167,7 +169,8 @@ def _held(digest: str, state: Path) -> dict[str, np.ndarray]:
                 layout = Layout.from_json((handle.metadata() or {}).get("layout", ""))
                 tensors = {name: handle.get_tensor(name) for name in layout.names}
             is_whole = module_digest(layout_of(tensors), pack(tensors)) == digest
-        except (OSError, SafetensorError, PeerError):
+        # Of a type that numpy does not have, the library makes a KeyError or an AttributeError.
+        except (OSError, SafetensorError, PeerError, KeyError, AttributeError, TypeError, ValueError):
             is_whole = False
         if is_whole:
             os.utime(path)

@@ -1,7 +1,8 @@
 """What the study itself allows in the reply to an order: names, shapes, layouts, counts (row 9 of the walk).
 
 Comes in: an order, its study and its task, the site's role in it. Goes out: what the gate compares the reply
-with. It is told from the study and the order alone, never from the reply or the site's data.
+with. It is told from the study and the order alone, never from the reply or the site's data. What an order
+may bring beside its modules is told in the same way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from cardionets_core.errors import OrderRefusedError
 from cardionets_core.exchange.messages import MEASURED, Order
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.models import build_module
@@ -17,6 +21,7 @@ from cardionets_core.privacy.counts import PEOPLE, Counts
 from cardionets_core.tasks import GradientTask, Role, Task, make_task
 from cardionets_core.tasks.base import Scalar
 from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.training.controls import TAKEN
 from cardionets_core.training.local_rule import LocalRule
 
 PLAIN = LocalRule()
@@ -79,6 +84,28 @@ def permitted(
     layouts |= {extra: layouts[extra.partition(".")[0]] for extra in rule.extra_names(role.trains)}
     values = (PRIVATE if is_private else OF_STEPS) | frozenset(rule.reports)
     return Permitted(layouts=layouts, sums=sums, counts=counts, values=values, rule=rule)
+
+
+def check_shared(order: Order, task: Task, *, preset: str) -> None:
+    """What the sites added up must be of the names and shapes that the task makes, and finite.
+
+    Raises:
+        OrderRefusedError: names the array.
+    """
+    given = dict(order.shared)
+    marks = given.pop(TAKEN, np.zeros(1))
+    if marks.ndim != 1 or not np.isfinite(marks).all():
+        raise OrderRefusedError("the order's marks of taken replies are none", where="order")
+    if not given:
+        return  # a task that lacks them says so
+    wanted: Shapes = {}
+    if order.kind == "train" and isinstance(task, GradientTask) and task.shares:
+        wanted = _shapes(preset, task.name, tuple(sorted(task.options.items())), "statistics")
+    for name, value in given.items():
+        if wanted.get(name) != value.shape or not np.isfinite(value).all():
+            raise OrderRefusedError(f"the order shares {name}, not as the task makes it", where="order")
+    if given.keys() != wanted.keys():
+        raise OrderRefusedError("the order shares a part of the task's statistics", where="order")
 
 
 @functools.lru_cache(maxsize=32)

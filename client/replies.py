@@ -32,6 +32,7 @@ from cardionets_core.exchange.messages import (
     reply_to_envelope,
 )
 from cardionets_core.exchange.tensors import module_digest
+from cardionets_core.plain_json import read_json
 
 ARRAYS = "arrays.safetensors"
 FACTS = "reply.json"
@@ -70,20 +71,29 @@ class ReplyStore:
         """The whole reply to an order, or None."""
         folder = self._place(order)
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = read_json(folder / FACTS, finite=False)
             path = folder / ARRAYS
             if path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
                 return None
             arrays: dict[str, np.ndarray] = load_file(path)
             # The order of the arrays, as of the fields, is part of the message's bytes.
             ordered = {name: arrays[name] for name in facts["arrays"]}
-            reply = reply_from_envelope(Envelope(fields=facts["fields"], arrays=ordered))
+            reply = reply_from_envelope(Envelope(fields=dict(facts["fields"]), arrays=ordered))
             kept = KeptReply(
                 reply=dataclasses.replace(reply, name=order.name),
                 patients=int(facts["patients"]),
                 measured=None if facts["measured"] is None else int(facts["measured"]),
             )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError, CardioNetsError):
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            SafetensorError,
+            CardioNetsError,
+        ):
             return None
         os.utime(folder)
         return kept
@@ -129,10 +139,11 @@ class ReplyStore:
         for phase in range(order.name.phase - 1):
             shutil.rmtree(self._phase_folder(order.name.study_digest, phase), ignore_errors=True)
         for path in target.parent.iterdir():
-            dead = path.name.startswith(".")
-            if dead or int(path.name.partition("-")[0]) <= order.name.round - ROUNDS_KEPT:
+            number = path.name.partition("-")[0]
+            old = number.isdecimal() and int(number) <= order.name.round - ROUNDS_KEPT
+            if path.name.startswith(".") or old:
                 shutil.rmtree(path, ignore_errors=True)
-        kept = [path for path in self._folder.glob("*/[0-9]*") if path != target]
+        kept = [path for path in self._folder.glob("*/[0-9]*") if path != target and path.is_dir()]
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in kept}
         total = sum(sizes.values()) + sum(file.stat().st_size for file in target.iterdir())
         for path in sorted(kept, key=lambda folder: folder.stat().st_mtime_ns):
@@ -148,7 +159,7 @@ def order_digest(order: Order) -> str:
     A module counts by its digest, so an order that names what the site holds equals one that brings it. So
     do the tensors that a strategy sends beside the modules; what it shares counts by its bytes.
     """
-    envelope = order_to_envelope(dataclasses.replace(order, head=NO_HEAD, known_head=NO_HEAD))
+    envelope = order_to_envelope(dataclasses.replace(order, head=NO_HEAD, known_head=NO_HEAD, secure=None))
     fields = {key: value for key, value in envelope.fields.items() if not key.startswith(BY_DIGEST)}
     del fields["attempt"]
     for name, module in order.modules.items():

@@ -18,6 +18,7 @@ from cardionets_core.data.derived import derived_folder
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import Envelope, Order, Reply, reply_from_envelope
+from cardionets_core.privacy.secure_sum.fixed_point import Ring
 from cardionets_core.tasks import GradientTask, SiteView, Task, make_task
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
@@ -31,6 +32,7 @@ from client.modules import build_modules, held_digests, with_held
 from client.permitted import Permitted, permitted
 from client.personal import Personal
 from client.replies import ReplyStore
+from client.secure import Masking, SecureSessions
 from client.site import Site, open_site, serving_role
 from client.spending import Spending, check_policy
 from client.training import train
@@ -77,8 +79,15 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
         raise PhaseNotPermittedError(
             "this site measures models and trains none", where="site.yaml: policy.role"
         )
-    is_private = study.privacy.mechanism != "none"
-    if is_private and (order.kind in ("statistics", "evaluate") or order.measure):
+    is_private, secure = study.privacy.mechanism != "none", study.secure_aggregation
+    sessions = SecureSessions(site.name, root=root, state=site.config.folders.state)
+    if order.kind == "secure":
+        if secure is None:
+            raise OrderRefusedError("the study has no secure aggregation", where="order")
+        message = sessions.answer(order, study)
+        reply = Reply(site=site.name, name=order.name, secure=message)
+        return release(reply, order=order, config=site.config, patients=0, root=root)
+    if is_private and secure is None and (order.kind in ("statistics", "evaluate") or order.measure):
         raise PhaseNotPermittedError(
             "the study trains with differential privacy: exact sums do not leave",
             where="order",
@@ -86,20 +95,25 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
         )
     rule, state, trains = local_rule(study), site.config.folders.state, order.kind == "train"
     # Control variates, local tensors and coded updates are told from the modules as they were sent.
-    reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32")
-    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_private=is_private)
+    reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32" or secure)
+    hides = is_private and secure is None
+    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_private=hides)
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:
+        order = with_held(order, state=state) if reads_sent else order
         return release(
             found.reply,
-            order=with_held(order, state=state) if reads_sent else order,
+            order=order,
             config=site.config,
             patients=found.patients,
             permitted=allowed,
             measured=found.measured,
             again=True,
             root=root,
+            mask=None
+            if secure is None
+            else Masking(sessions, order=order, study=study, task=task, role=role).mask,
         )
     extras = rule.extras_of(task) if trains else ()
     modules = build_modules(order, task, preset=study.preset, state=state, device=site.device, extras=extras)
@@ -126,7 +140,8 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     if order.measure and trains:
         before = measure_first(work, _view(site, shape, digests, shared={}))
     answered = _WORKERS[order.kind](work)
-    return _release(answered, work, allowed, replies=replies, before=before, root=root)
+    mask = None if secure is None else Masking(sessions, order=order, study=study, task=task, role=role).mask
+    return _release(answered, work, allowed, replies=replies, before=before, root=root, mask=mask)
 
 
 def _view(
@@ -216,6 +231,7 @@ def _release(
     replies: ReplyStore,
     before: Measurement | None,
     root: Path,
+    mask: Callable[[Reply], Ring] | None,
 ) -> Envelope:
     """Through the gate, then into the store: from here on the same order gets the same reply."""
     reply, measured, site = answered.reply, None, work.site
@@ -223,6 +239,13 @@ def _release(
         reply = replace(reply, sums={**reply.sums, **before.sums}, measure_code=before.code)
         measured = None if before.rows is None else site.cohort.patients(before.rows)
     patients = site.cohort.patients(answered.rows)
+
+    def kept_and_masked(plain: Reply) -> Ring:
+        # What is masked is kept as it was before: another attempt masks the same values anew.
+        assert mask is not None
+        replies.keep(work.order, plain, patients=patients, measured=measured)
+        return mask(plain)
+
     released = release(
         reply,
         order=work.order,
@@ -231,6 +254,8 @@ def _release(
         permitted=allowed,
         measured=measured,
         root=root,
+        mask=None if mask is None else kept_and_masked,
     )
-    replies.keep(work.order, reply_from_envelope(released), patients=patients, measured=measured)
+    if mask is None:
+        replies.keep(work.order, reply_from_envelope(released), patients=patients, measured=measured)
     return released

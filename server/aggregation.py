@@ -14,6 +14,7 @@ from cardionets_core.tasks import GradientTask, Task
 from cardionets_core.training.controls import TAKEN, mark, taken
 from cardionets_core.training.local_rule import LocalRule, local_rule
 from cardionets_core.training.private_plan import check_private
+from cardionets_core.training.secure_round import check_secure
 from strategies import Strategy, make_strategy
 
 
@@ -28,6 +29,7 @@ def strategy_of(study: Study, tasks: Sequence[Task]) -> Strategy:
     check_private(study, tasks)
     rule = local_rule(study)
     strategy = make_strategy(study.aggregation.strategy, study.aggregation.options)
+    check_secure(study, tasks, from_mean=strategy.from_mean)
     if study.sites.minimum < strategy.fewest:
         raise ConfigError(
             f"the strategy {strategy.name} needs {strategy.fewest} sites; "

@@ -20,6 +20,7 @@ from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.tasks import ClosedFormTask, GradientTask
 from cardionets_core.tasks.expected_sums import ExpectedSums
 from cardionets_core.training.local_rule import local_rule
+from cardionets_core.training.secure_round import TOGETHER
 from server.aggregation import taken_marks
 from server.gather import Gather, Gathered, Judge, MakeOrders, Serving
 from server.members import Members
@@ -29,6 +30,7 @@ from server.reply_checks import check_reply, check_sums, measured_of, role_of
 from server.reply_journal import ReplyJournal
 from server.round_folder import Part
 from server.rounds import SiteLink
+from server.secure_gather import SecureGather
 from server.selection import chosen, draw_order
 from server.updates import with_tensors
 
@@ -60,6 +62,17 @@ class Collector:
         self._tell = tell
         self._sums = ExpectedSums(study.preset)
         self._rule = local_rule(study)
+        self._secure = (
+            None
+            if study.secure_aggregation is None
+            else SecureGather(study, link=link, members=members, journal=journal, tell=self._tell_row)
+        )
+
+    def contributors(self, part: Part, asked: OpenRound) -> list[str]:
+        """Sites whose answers to a question are stored, each or as a sum."""
+        if self._secure is not None:
+            return self._secure.contributors(part, asked)
+        return asked.folder.store(part).sites()
 
     def train(self, asked: OpenRound, serving: Serving) -> dict[str, Any]:
         """Send a round's orders and store every good reply; returns the round's entry of the history.
@@ -91,9 +104,14 @@ class Collector:
 
         found = self.gather("train", asked, able, orders=orders, judge=judge)
         store = folder.store("train")
-        self._check_quorum(asked, len(store.sites()))
+        served = self.contributors("train", asked)
+        self._check_quorum(asked, len(served))
         rows |= found.failed
-        rows |= {site: trained_row(store, site) for site in store.sites()}
+        # The row of a site in a sum tells what is true of all of them together.
+        rows |= {
+            site: {**trained_row(store, site if self._secure is None else TOGETHER), "site": site}
+            for site in served
+        }
         return {
             **round_entry(replace(asked.name, attempt=max(1, found.attempt)), task),
             "bytes_sent": folder.get("bytes_sent", 0),
@@ -122,6 +140,9 @@ class Collector:
             once: whether any number of replies will do, in one attempt.
         """
         folder, name = asked.folder, asked.name
+        if self._secure is not None:
+            minimum = 0 if once else self._study.sites.minimum
+            return self._secure.run(part, asked, able, orders=orders, minimum=minimum)
         store = folder.store(part)
         if store.sites():
             self._journal.kept(phase=name.phase, round_number=name.round, part=part, sites=store.sites())
@@ -167,7 +188,7 @@ class Collector:
 
         def drawn(afresh: bool, counted: Collection[str]) -> list[int]:
             nodes = {self._members.site(node): node for node in serving(afresh, counted)}
-            answered = {*folder.store("train").sites(), *folder.store("statistics").sites()}
+            answered = {*self.contributors("train", asked), *self.contributors("statistics", asked)}
             taken = chosen(
                 folder.get("draw", []),
                 able=set(nodes),
@@ -191,8 +212,11 @@ class Collector:
         expected = self._sums.of_statistics(task)
         given: list[str] | None = folder.get("shared_by", None)
         if given is not None:
-            reachable = {*map(self._members.site, able(False, ())), *folder.store("train").sites()}
-            stored = folder.store("statistics").sites()
+            reachable = {
+                *map(self._members.site, able(False, ())),
+                *self.contributors("train", asked),
+            }
+            stored = self.contributors("statistics", asked)
             if len(reachable & set(given) & set(stored)) < self._study.sites.minimum or set(given) - set(
                 stored
             ):
@@ -213,12 +237,12 @@ class Collector:
                 return reply, 1.0
 
             failed = self.gather("statistics", asked, able, orders=orders, judge=judge).failed
-            given = folder.store("statistics").sites()
+            given = self.contributors("statistics", asked)
             self._check_quorum(asked, len(given))
             folder.note({"shared_by": given})
         names = set(given)
         store = folder.store("statistics")
-        shared = add_sums({site: store.sums(site) for site in given}) if given else None
+        shared = add_sums({site: store.sums(site) for site in store.sites()}) if given else None
 
         def sharing(afresh: bool, counted: Collection[str]) -> list[int]:
             return [node for node in able(afresh, counted) if self._members.site(node) in names]

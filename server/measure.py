@@ -20,6 +20,7 @@ from cardionets_core.exchange.messages import PERSONAL, Order, Reply
 from cardionets_core.tasks import GradientTask, MeasureTask, Task
 from cardionets_core.tasks.expected_sums import ExpectedSums
 from cardionets_core.training.local_rule import local_rule
+from cardionets_core.training.secure_round import TOGETHER
 from server.collect import Collector
 from server.members import Members
 from server.open_round import OpenRound, measured_before
@@ -79,8 +80,8 @@ def splits_of(study: Study, task: Task, *, phase: int, round_number: int) -> lis
 
 
 def is_measured(study: Study) -> bool:
-    """Whether the sites measure the model: not in a private study, whose sites let no exact sum out."""
-    return study.privacy.mechanism == "none"
+    """Whether the sites measure the model: a private study's sites let no exact sum out but in secret."""
+    return study.privacy.mechanism == "none" or study.secure_aggregation is not None
 
 
 def is_due(study: Study, *, phase: int, round_number: int) -> bool:
@@ -177,7 +178,8 @@ class Measurer:
         """
         store = opened.folder.store("train")
         known = {row["site"] for row in entry["sites"]}
-        codes = {site: str(store.facts(site)["measure_code"]) for site in store.sites() if site in known}
+        counted = [site for site in store.sites() if site in known or site == TOGETHER]
+        codes = {site: str(store.facts(site)["measure_code"]) for site in counted}
         sums = {site: measured_before(store, site) for site, code in codes.items() if not code}
         return _measured(opened.task, sums, {site: code for site, code in codes.items() if code})
 
@@ -199,6 +201,9 @@ def _measured(
             measured.external[site] = task.metrics(sent)
             continue
         inside[site] = sent
+        if site == TOGETHER:
+            # A secure sum: nobody but the sites knows what each of them measured.
+            continue
         measured.by_site[site] = task.metrics(sent)
         if len(sent) < len(values):
             mine = {name: value for name, value in values.items() if name.startswith(PERSONAL)}

@@ -159,7 +159,7 @@ class RoundRun:
         task, checkpoint = opened.task, opened.checkpoint
         store = opened.folder.store("train")
         # As noted when the round began: a server that takes it up again finds other sites connected.
-        names = {*opened.folder.get("draw", []), *store.sites()}
+        names = {*opened.folder.get("draw", []), *self._collector.contributors("train", opened)}
         population = population_of(checkpoint.history, phase=opened.name.phase, names=names)
         files = files | combine_replies(
             task,

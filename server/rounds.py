@@ -33,6 +33,7 @@ PATIENCE_S = 90.0
 MESSAGE_TYPES = {
     "census": "query.census",
     "statistics": "query.statistics",
+    "secure": "query.secure",
     "train": "train",
     "evaluate": "evaluate",
 }

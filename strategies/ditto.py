@@ -24,6 +24,8 @@ class Ditto(FedAvg):
     """
 
     name: ClassVar[str] = "ditto"
+    # The metrics of the sites' own models are read site by site.
+    from_mean: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Scalar]] = SITE_OPTIONS["ditto"]
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:

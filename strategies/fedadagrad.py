@@ -21,6 +21,7 @@ class FedAdagrad(Adaptive):
     """
 
     name: ClassVar[str] = "fedadagrad"
+    from_mean: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Scalar]] = {"rate": 0.1, "beta_1": 0.0, "tau": 0.001}
 
     def second_moment(self, second: np.ndarray, squared: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ class FedAdam(Adaptive):
     """
 
     name: ClassVar[str] = "fedadam"
+    from_mean: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Scalar]] = {
         "rate": 0.1,
         "beta_1": 0.9,

@@ -21,6 +21,7 @@ class FedAvg(Strategy):
     """Sample-weighted mean; has no options."""
 
     name: ClassVar[str] = "fedavg"
+    from_mean: ClassVar[bool] = True
 
     def combine(
         self,

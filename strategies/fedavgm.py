@@ -28,6 +28,7 @@ class FedAvgM(Strategy):
     """
 
     name: ClassVar[str] = "fedavgm"
+    from_mean: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Scalar]] = {"momentum": 0.9, "rate": 1.0, "nesterov": True}
     state_names: ClassVar[tuple[str, ...]] = (VELOCITY,)
 

@@ -23,4 +23,5 @@ class FedBN(FedAvg):
     """
 
     name: ClassVar[str] = "fedbn"
+    from_mean: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Scalar]] = SITE_OPTIONS["fedbn"]

@@ -22,6 +22,7 @@ class FedProx(FedAvg):
     """
 
     name: ClassVar[str] = "fedprox"
+    from_mean: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Scalar]] = SITE_OPTIONS["fedprox"]
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:

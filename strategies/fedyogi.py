@@ -25,6 +25,7 @@ class FedYogi(Adaptive):
     """
 
     name: ClassVar[str] = "fedyogi"
+    from_mean: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Scalar]] = {"rate": 0.01, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001}
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:

@@ -80,6 +80,9 @@ class Strategy(ABC):
     """Every option that may be left out, with its default."""
     required: ClassVar[frozenset[str]] = frozenset()
     """Options without a default."""
+    from_mean: ClassVar[bool] = False
+    """Whether the sample-weighted mean of the replies is all that it needs of them: then it serves under
+    secure aggregation, as one reply that stands for all sites."""
     state_names: ClassVar[tuple[str, ...]] = ()
     """What is remembered of each module from round to round of a phase; each is laid out as the module."""
 

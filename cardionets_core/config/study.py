@@ -13,6 +13,8 @@ from cardionets_core.config.read import Document, parse_document, read_document
 from cardionets_core.errors import ConfigError, OrderRefusedError
 
 Scalar = bool | int | float | str
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+PublicKeyLine = Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]{100,300}$")]
 
 
 class Sites(Document):
@@ -133,6 +135,34 @@ class Privacy(Document):
         return self
 
 
+class SecureAggregation(Document):
+    """The server learns sums over at least ``threshold`` sites, and of no site by itself."""
+
+    threshold: int = Field(ge=2, description="fewest sites whose sum is opened; more than half of the roster")
+    roster: dict[SiteName, PublicKeyLine] = Field(
+        default_factory=dict, description="the sites, each with its public key; see cardionets-server roster"
+    )
+    largest_update: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        description="largest change of a weight in a round; a larger one is refused",
+    )
+    largest_samples: int = Field(
+        default=10_000, ge=1, le=2**28, description="most training rows of a site in a round"
+    )
+    largest_sum: float = Field(default=1e12, gt=0, le=1e18, description="largest magnitude of a site's sum")
+
+    @model_validator(mode="after")
+    def _more_than_half(self) -> SecureAggregation:
+        # An empty roster is filled in before the study is sent; cardionets-sim does so by itself.
+        if self.roster and not self.threshold <= len(self.roster) < 2 * self.threshold:
+            raise ValueError(
+                f"the roster has {len(self.roster)} sites; threshold is more than half of them, at most all"
+            )
+        return self
+
+
 class Evaluation(Document):
     """When the sites measure the global model on their held-out patients."""
 
@@ -177,6 +207,7 @@ class Study(Document):
     phases: tuple[Phase, ...] = Field(min_length=1)
     aggregation: Aggregation = Aggregation()
     privacy: Privacy = Privacy()
+    secure_aggregation: SecureAggregation | None = None
     evaluation: Evaluation = Evaluation()
     exchange: Exchange = Exchange()
     checkpoints: Checkpoints = Checkpoints()

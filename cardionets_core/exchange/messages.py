@@ -42,15 +42,23 @@ from cardionets_core.exchange.packed import (
     take_modules,
     take_sums,
 )
+from cardionets_core.exchange.secure import (
+    SecureStep,
+    put_answer,
+    put_step,
+    take_masked,
+    take_message,
+    take_step,
+)
 
 FORMAT_VERSION = 4
 
-Kind = Literal["census", "statistics", "train", "evaluate"]
+Kind = Literal["census", "statistics", "train", "evaluate", "secure"]
 MEASURED = "measured/"
 """Begins the names of the metric sums in a reply to an order to train."""
 PERSONAL = "personal/"
 """Begins the names of the metric sums of a site's own model, after ``MEASURED`` where both apply."""
-KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate")
+KINDS: tuple[Kind, ...] = ("census", "statistics", "train", "evaluate", "secure")
 MOST_ROUNDS = 2**31 - 1
 
 
@@ -76,8 +84,8 @@ class Order:
     """What the coordinator asks of a site.
 
     Attributes:
-        kind: ``census`` (what could you serve), ``statistics`` (sums before a round's steps), ``train`` or
-            ``evaluate``.
+        kind: ``census`` (what could you serve), ``statistics`` (sums before a round's steps), ``train``,
+            ``evaluate``, or ``secure`` (a step of a secure sum alone).
         name: the round.
         study_json: the whole study.
         modules: global tensors of the modules that the phase trains, but for those that the site holds; and
@@ -88,6 +96,7 @@ class Order:
         shared: float64 arrays: the sites' added statistics of this round, where the phase has any.
         split: which held-out patients an ``evaluate`` order measures.
         measure: whether a site that trains first measures the model that came, on its validation patients.
+        secure: a step of a secure sum; with any other kind the step that masks the answer.
         head: of the server's journal.
         known_head: of the site's journal, as the server knows it.
     """
@@ -102,6 +111,7 @@ class Order:
     shared: Mapping[str, np.ndarray] = field(default_factory=dict)
     split: Literal["validation", "test"] = "validation"
     measure: bool = False
+    secure: SecureStep | None = None
     head: Head = NO_HEAD
     known_head: Head = NO_HEAD
 
@@ -121,6 +131,8 @@ class Reply:
         values: other scalars, such as the mean loss.
         facts: JSON text of a census.
         measure_code: why a site that trained did not measure, though it was asked to; else empty.
+        secure: a message of a secure sum.
+        masked: uint64, the masked vector, in place of modules, samples, sums and values.
         head: of the site's journal; its last line is this reply's.
     """
 
@@ -133,6 +145,8 @@ class Reply:
     values: Mapping[str, float] = field(default_factory=dict)
     facts: str = ""
     measure_code: str = ""
+    secure: bytes = b""
+    masked: np.ndarray | None = None
     head: Head = NO_HEAD
 
 
@@ -145,6 +159,7 @@ def order_to_envelope(order: Order) -> Envelope:
     put_modules(fields, arrays, "module", order.modules)
     put_modules(fields, arrays, "frozen", order.frozen_modules)
     put_sums(arrays, "shared", order.shared)
+    put_step(fields, order.secure)
     fields.update({f"digest/{name}": digest for name, digest in order.frozen.items()})
     fields.update({f"trained/{name}": digest for name, digest in order.trained.items()})
     fields.update(order_head_fields(order.head, order.known_head))
@@ -180,6 +195,7 @@ def order_from_envelope(envelope: Envelope) -> Order:
             shared=take_sums(envelope, "shared"),
             split=split,  # type: ignore[arg-type]
             measure=within(envelope.fields, "measure", most=1) == 1,
+            secure=take_step(envelope.fields),
             head=head,
             known_head=known_head,
         )
@@ -201,6 +217,7 @@ def reply_to_envelope(reply: Reply) -> Envelope:
     fields.update({f"samples/{name}": int(count) for name, count in reply.samples.items()})
     fields.update({f"value/{name}": float(value) for name, value in reply.values.items()})
     put_sums(arrays, "sum", reply.sums)
+    put_answer(fields, arrays, reply.secure, reply.masked)
     fields.update(reply_head_fields(reply.head))
     return Envelope(fields=fields, arrays=arrays)
 
@@ -230,6 +247,8 @@ def reply_from_envelope(envelope: Envelope) -> Reply:
             },
             facts=json_text(fields, "facts", empty=True),
             measure_code=code(fields, "measure-code"),
+            secure=take_message(fields),
+            masked=take_masked(envelope.arrays),
             head=read_reply_head(fields),
         )
         _check_read(envelope, reply_to_envelope(reply))

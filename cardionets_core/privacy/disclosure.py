@@ -9,6 +9,7 @@ Judges no person behind a number; the gate counts those.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import re
@@ -18,14 +19,16 @@ from functools import partial
 
 import numpy as np
 
-from cardionets_core.errors import DisclosureRefusedError, error_codes
+from cardionets_core.errors import DisclosureRefusedError, SecureSumError, error_codes
 from cardionets_core.exchange.content_digest import text_bytes
 from cardionets_core.exchange.fields import Scalar
 from cardionets_core.exchange.messages import FORMAT_VERSION, Envelope, Kind, RoundName
 from cardionets_core.exchange.precision import Form
+from cardionets_core.exchange.secure import MASKED, MESSAGE
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.privacy.census import told_census
 from cardionets_core.privacy.counts import Counts, check_counts, count_of, rounded, told
+from cardionets_core.privacy.secure_sum import Confirmation, KeyAdvert, ShareBundle, UnmaskReply
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -113,6 +116,20 @@ def told_envelope(envelope: Envelope, allowed: Allowed, limits: Limits) -> Envel
     return found
 
 
+def check_masked(envelope: Envelope, allowed: Allowed, limits: Limits) -> None:
+    """A masked vector stands for all of a reply: beside it there is the round's name, and nothing else.
+
+    Raises:
+        DisclosureRefusedError: names what may not leave.
+    """
+    alone = Allowed(kind=allowed.kind, name=allowed.name, site=allowed.site)
+    _check_fields(envelope.fields, alone)
+    masked = envelope.arrays.get(MASKED)
+    if set(envelope.arrays) != {MASKED} or masked is None or masked.dtype != np.uint64 or masked.ndim != 1:
+        raise _refused(f"arrays {sorted(envelope.arrays)} in the place of a masked vector")
+    _check_size("bytes", envelope.nbytes, limits.maximum_bytes, "maximum_reply_bytes")
+
+
 def check_refusal(envelope: Envelope) -> None:
     """A refusal is a code and the round's name, and nothing else.
 
@@ -148,6 +165,8 @@ def _check_fields(fields: Mapping[str, Scalar], allowed: Allowed) -> None:
         checks[f"form/module/{name}"] = lambda value: value == allowed.form
         if "." not in name:
             checks[f"samples/{name}"] = lambda value: type(value) is int and 0 < value < 2**53
+    if allowed.kind == "secure":
+        checks[MESSAGE] = _is_secure_message
     parts = [name for name in fields if PART.fullmatch(name)] if "loss" in allowed.values else []
     if len(parts) > MOST_PARTS:
         raise _refused(f"{len(parts)} parts of a loss")
@@ -215,6 +234,15 @@ def _check_size(what: str, found: int, most: int, key: str) -> None:
 
 def _fits(pattern: re.Pattern[str], value: Scalar) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_secure_message(value: Scalar) -> bool:
+    """Whether a text is one of the protocol's messages: keys, digests, ciphertexts and signatures alone."""
+    for kind in (KeyAdvert, ShareBundle, Confirmation, UnmaskReply):
+        with contextlib.suppress(SecureSumError, AttributeError, UnicodeEncodeError):
+            kind.from_bytes(value.encode("ascii"))  # type: ignore[union-attr]
+            return True
+    return False
 
 
 def _is_number(value: Scalar) -> bool:
