@@ -65,7 +65,7 @@ class LocalTensors:
             marks = [digests.get(module, "")]
             for key, value in sorted(mine.items()):
                 parameter = parameters.get(key.removeprefix(f"{module}/"))
-                if parameter is None or parameter.shape != value.shape:
+                if parameter is None or (parameter.shape, parameter.dtype) != (value.shape, value.dtype):
                     raise CheckpointError(
                         "a local tensor of this study does not fit its module",
                         where=str(FOLDER),

@@ -114,7 +114,7 @@ class Personal:
         for key, value in held.items():
             name, _, tensor = key.partition("/")
             parameter = dict(found[name].named_parameters()).get(tensor) if name in mine else None
-            if parameter is None or parameter.shape != value.shape:
+            if parameter is None or (parameter.shape, parameter.dtype) != (value.shape, value.dtype):
                 raise CheckpointError(
                     "a personal tensor of this study does not fit its module",
                     where=FOLDER,
