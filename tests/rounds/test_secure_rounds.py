@@ -14,9 +14,11 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.prepare import prepare
 from cardionets_core.errors import ConfigError, QuorumNotMetError
 from cardionets_core.exchange.npy import from_npy
+from cardionets_core.privacy.ledger import Ledger
 from cardionets_core.tasks import make_task
 from cardionets_core.training.secure_round import Question, form_of, mean_error
 from client.app import make_app
+from client.spending import LEDGER
 from server.app import run_study
 from server.plan import plan_of
 from simulation.flower import hospital_of_partition
@@ -241,9 +243,8 @@ def test_what_leaves_a_site_is_a_masked_vector_and_messages_of_the_protocol(hosp
             assert ((counts - expected) ** 2 / expected).sum() < 256 + 6 * (2 * 256) ** 0.5
         else:
             assert not arrays
-    lines = [
-        json.loads(line.partition(" ")[2]) for line in (paths[0].parent / "state" / "journal.jsonl").open()
-    ]
+    journal = (paths[0].parent / "state" / "journal.jsonl").read_text().splitlines()
+    lines = [json.loads(line.partition(" ")[2]) for line in journal]
     assert {line.get("secure", "") for line in lines} == {"", *STEP_NAMES}
 
 
@@ -297,3 +298,102 @@ def test_strategies_of_the_mean_serve(hospitals, strategy):
     phases = [{"task": "ecg_mae", "rounds": 1, **STEPS}]
     aggregation = {"strategy": strategy}
     plan_of(secured(plain_study(phases=phases, aggregation=aggregation), hospitals.values()))
+
+
+class Killed(LocalGrid):
+    """A server that dies as it sends for the n-th time."""
+
+    left = 0
+
+    def push_messages(self, messages):
+        if self.left == 0:
+            raise RuntimeError("killed")
+        self.left -= 1
+        return super().push_messages(messages)
+
+
+def killed_and_resumed(study, paths, folder, *, before: int) -> str | None:
+    """Digest of a study whose server died before a message and was started again; None if it did not die."""
+    forget(paths)
+    locate = functools.partial(hospital_of_partition, tuple(paths))
+    grid = Killed([make_app(locate) for _ in paths])
+    grid.left = before
+    try:
+        run_rounds(study, paths, folder, grid=grid)
+    except RuntimeError:
+        return run_rounds(study, paths, folder)["model_digest"]
+    return None
+
+
+def test_a_server_killed_within_a_sum_resumes_to_the_same_model(hospitals, tmp_path):
+    paths = list(hospitals.values())
+    study = secured(plain_study(phases=[{"task": "ecg_mae", "rounds": 1, **STEPS}]), paths)
+    wanted = run_rounds(study, paths, tmp_path / "whole")["model_digest"]
+    # After the census: keys, shares, vectors, signatures, shares again.
+    for before in (3, 4, 5):
+        assert killed_and_resumed(study, paths, tmp_path / f"{before}", before=before) == wanted
+
+
+@pytest.mark.slow
+def test_a_server_killed_before_any_of_its_messages_resumes_to_the_same_model(hospitals, tmp_path):
+    paths = list(hospitals.values())
+    phases = [{"task": "ecg_mae", "rounds": 1, **STEPS}, {"task": "prevalence", "rounds": 1}]
+    study = secured(plain_study(phases=phases), paths)
+    wanted = run_rounds(study, paths, tmp_path / "whole")["model_digest"]
+    count = 0
+    while (found := killed_and_resumed(study, paths, tmp_path / f"{count}", before=count)) is not None:
+        assert found == wanted, count
+        count += 1
+    # A census, five steps, and five for each of two measurements; twice.
+    assert count >= 25
+
+
+def test_sites_that_lose_their_state_between_steps_take_part_in_the_next_attempt(hospitals, tmp_path):
+    paths = list(hospitals.values())
+    study = secured(plain_study(phases=[{"task": "ecg_mae", "rounds": 1, **STEPS}]), paths, threshold=3)
+    study = study.model_copy(update={"sites": study.sites.model_copy(update={"minimum": 3})})
+    lost = []
+
+    def forgetful(path):
+        def around(message, context, call_next):
+            fields = message.content.config_records["fields"]
+            if fields.get("secure-step") == "mask" and fields["secure-part"] == "train" and not lost:
+                lost.append(path)
+                shutil.rmtree(path.parent / "state" / "secure")
+            return call_next(message, context)
+
+        return Around(path, around)
+
+    result = run_rounds(study, paths, tmp_path / "run", grid=LocalGrid([forgetful(path) for path in paths]))
+    assert result["status"] == "completed" and len(lost) == 1
+    entry = result["rounds"][0]
+    assert entry["attempt"] == 2 and len([r for r in entry["sites"] if r["status"] == "trained"]) == 3
+
+
+def test_secrets_of_a_session_lie_in_closed_files_and_go_when_it_is_over(hospitals, tmp_path):
+    paths = list(hospitals.values())
+    study = secured(plain_study(phases=[{"task": "ecg_mae", "rounds": 4, **STEPS}]), paths)
+    run_rounds(study, paths, tmp_path / "run")
+    for path in paths:
+        kept = sorted((path.parent / "state" / "secure").rglob("*.json"))
+        assert kept and {file.stat().st_mode & 0o777 for file in kept} == {0o600}
+        assert {file.parents[1].name for file in kept} <= {"00-00003", "00-00004"}
+    assert not list((tmp_path / "run" / "rounds").rglob("secure"))
+
+
+def test_with_differential_privacy_exact_sums_leave_in_secret_and_only_steps_are_charged(hospitals, tmp_path):
+    paths = list(hospitals.values())
+    phases = [
+        {"task": "ecg_mae", "rounds": 2, **STEPS},
+        {"task": "standardise", "rounds": 1},
+        {"task": "phenotype", "rounds": 1, "options": {"bootstrap_replicates": 20}, **STEPS},
+    ]
+    privacy = {"mechanism": "dp_sgd", "epsilon": 8.0, "deterministic": True, "accountant": "rdp"}
+    study = secured(plain_study(phases=phases, privacy=privacy), paths)
+    result = run_rounds(study, paths, tmp_path / "run")
+    assert result["status"] == "completed"
+    assert "r2_mean" in result["rounds"][-1]["pooled"] and result["rounds"][0]["pooled"]
+    for path in paths:
+        ledger = Ledger(path.parent / "state" / LEDGER, accountant="rdp")
+        assert {entry.charge.task for entry in ledger.entries()} <= {"ecg_mae", "phenotype"}
+        assert not ledger.entries() or 7.9 < ledger.spent(delta=1e-5) <= 8.0
