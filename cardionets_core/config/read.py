@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import stat
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cardionets_core.errors import ConfigError
 
 MAXIMUM_BYTES = 1_000_000
+DEEPEST = 40
+"""Lists and mappings inside each other; no document of ours has ten."""
+LONGEST_SHOWN = 200
+MOST_FAULTS = 50
+"""That are told of one document."""
 
 
 class Document(BaseModel):
@@ -30,13 +36,39 @@ DocumentT = TypeVar("DocumentT", bound=Document)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (YAML would silently keep the last)."""
+    """SafeLoader that refuses a key given twice (YAML would silently keep the last), aliases, and depth.
+
+    A few aliases of aliases, or of merged mappings, unfold to more than any memory holds.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node; called again for each node inside of it."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _found_bad("aliases are not read", event)
+        if self.depth == DEEPEST:
+            raise _found_bad("it is nested too deeply", event)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+def _found_bad(what: str, event: Any) -> yaml.composer.ComposerError:
+    return yaml.composer.ComposerError(None, None, what, event.start_mark)
 
 
 def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a list or mapping stands as a key", key_node.start_mark
+            )
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key!r} stands twice", key_node.start_mark
@@ -106,16 +138,27 @@ def _mapping(text: str, *, where: str) -> dict[str, Any]:
     try:
         # _StrictLoader is a SafeLoader: it builds plain values only.
         content = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+    except Exception as error:  # a wrong date, number or tag makes the library fail in every way that it can
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
+        problem = getattr(error, "problem", None) or f"it cannot be read ({type(error).__name__})"
         raise ConfigError(
             f"not valid YAML: {problem}", where=f"{where}{line}", remedy="mend that line"
         ) from error
     if not isinstance(content, dict):
         raise ConfigError("the document is not a mapping of keys to values", where=where)
+    if not _is_text(content):
+        raise ConfigError("the document holds a half of a character", where=where, remedy="write it in UTF-8")
     return content
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all text in a value can be written again; an escape can name half of a character alone."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)
+    if isinstance(value, dict):
+        return all(_is_text(each) for pair in value.items() for each in pair)
+    return not isinstance(value, list | tuple | set) or all(_is_text(each) for each in value)
 
 
 def parse_document(model: type[DocumentT], content: dict[str, Any], *, where: str) -> DocumentT:
@@ -127,9 +170,12 @@ def parse_document(model: type[DocumentT], content: dict[str, Any], *, where: st
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        faults = [_fault(model, item) for item in error.errors()]
+        items = error.errors(include_url=False, include_context=False)
+        faults = [f"  - {_fault(model, item)}" for item in items[:MOST_FAULTS]]
+        if len(items) > MOST_FAULTS:
+            faults.append(f"  - and {len(items) - MOST_FAULTS} more")
         raise ConfigError(
-            f"{len(faults)} fault(s) in the document:\n" + "\n".join(f"  - {fault}" for fault in faults),
+            f"{len(items)} fault(s) in the document:\n" + "\n".join(faults),
             where=where,
             remedy="mend the keys named above; unknown keys are refused",
         ) from None
@@ -143,15 +189,26 @@ def read_document(model: type[DocumentT], path: Path) -> DocumentT:
 def _fault(model: type[BaseModel], item: Any) -> str:
     # In brackets stand tags of values that may be written in two ways; they are no keys.
     key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("(")) or "(top level)"
+    key = key if key.isprintable() else ascii(key)
+    key = key if len(key) <= LONGEST_SHOWN else key[:LONGEST_SHOWN] + "…"
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(item["loc"][-1]), list(_all_field_names(model)), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"{key}: unknown key{hint}"
     if item["type"] == "missing":
         return f"{key}: is missing"
-    given = item.get("input")
-    shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+    shown = _shown(item.get("input"))
     return f"{key}: {item['msg']}{shown}"
+
+
+def _shown(given: Any) -> str:
+    """What was found, as far as a person wants to see it."""
+    if isinstance(given, int) and given.bit_length() > 200:
+        return " (found a number of too many digits)"
+    if not isinstance(given, (str, int, float)):
+        return ""
+    found = repr(given)
+    return f" (found {found if len(found) <= LONGEST_SHOWN else found[:LONGEST_SHOWN] + '…'})"
 
 
 def _all_field_names(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
