@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cardionets_core.errors import CertificateInvalidError
-from cardionets_core.trust.keys import PrivateKey, PublicKey, checked_public
+from cardionets_core.trust.keys import UNREADABLE, PrivateKey, PublicKey, checked_public
 
 Certificate = x509.Certificate
 Request = x509.CertificateSigningRequest
@@ -29,6 +29,7 @@ _AUTHORITY_NAME = "CardioNets authority"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MAXIMUM_REQUEST_BYTES = 16_384
 _HASH = hashes.SHA384()
+_UNREADABLE = (*UNREADABLE, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 def make_authority(key: PrivateKey, *, consortium: str, now: datetime | None = None) -> Certificate:
@@ -114,7 +115,8 @@ def read_request(content: bytes, *, where: str) -> tuple[str, PublicKey]:
         request = x509.load_pem_x509_csr(content)
         key = checked_public(request.public_key(), where=where)
         sound = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        site = _common_name(request.subject)
+    except (*UNREADABLE, x509.InvalidVersion, InvalidSignature) as error:
         raise CertificateInvalidError(
             "the file holds no signing request that can be read", where=where, remedy=ask
         ) from error
@@ -122,7 +124,6 @@ def read_request(content: bytes, *, where: str) -> tuple[str, PublicKey]:
         raise CertificateInvalidError(
             "the request is not signed by the key that it names", where=where, remedy=ask
         )
-    site = _common_name(request.subject)
     if not _NAME.fullmatch(site):
         raise CertificateInvalidError(f"the request names no site: {site!r}", where=where, remedy=ask)
     return site, key
@@ -137,7 +138,11 @@ def read_certificate(content: bytes, *, where: str) -> Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(content)
         checked_public(certificate.public_key(), where=where)
-    except (ValueError, UnsupportedAlgorithm) as error:
+        # Its parts are read when they are asked for; one that cannot be read shall not be found out later.
+        for name in (certificate.subject, certificate.issuer):
+            _common_name(name)
+        _ = certificate.extensions, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except _UNREADABLE as error:
         raise CertificateInvalidError(
             "the file holds no certificate that can be read",
             where=where,

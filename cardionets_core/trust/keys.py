@@ -20,6 +20,16 @@ PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 CURVE = "P-384"
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    NotImplementedError,
+    UnsupportedAlgorithm,
+)
+"""What cryptography raises over strange bytes; a compressed point is not implemented, for one."""
 _SSH_HEAD = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _PASSPHRASE_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -71,7 +81,7 @@ def read_private(content: bytes, *, where: str, passphrase: str | None = None) -
     )
     try:
         key = load(content, secret)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         if is_encrypted(content):
             raise CertificateInvalidError(
                 "the private key is encrypted, and no passphrase was given"
@@ -126,7 +136,7 @@ def read_public(content: bytes, *, where: str) -> PublicKey:
         load = serialization.load_der_public_key
     try:
         key = load(content)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise CertificateInvalidError(
             "there is no public key that can be read", where=where, remedy="ask for the key again"
         ) from error

@@ -13,12 +13,11 @@ import hashlib
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardionets_core.errors import CertificateInvalidError, UsageError
+from cardionets_core.errors import CardioNetsError, CertificateInvalidError, UsageError
 from cardionets_core.trust.certificates import Certificate, key_of, read_certificate
 from cardionets_core.trust.keys import PrivateKey
 from cardionets_core.trust.signatures import fits, sign
@@ -38,6 +37,8 @@ MAXIMUM_KIT_BYTES = 64_000_000
 SECRET = frozenset({KEY})
 _ZIP = b"PK"
 """How a zip begins; what begins otherwise is no damaged kit but another file."""
+_PACKINGS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""The others may ask for gigabytes before they give a byte."""
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100000
 _UNIX = 3
@@ -123,12 +124,15 @@ def _unzipped(path: Path) -> dict[str, bytes]:
                 raise _refused("the zip holds more than a startup kit does", path)
             found: dict[str, bytes] = {}
             for entry in entries:
+                if entry.compress_type not in _PACKINGS:
+                    raise _refused("the zip is packed as no kit is", path)
                 if not _PLAIN_NAME.fullmatch(entry.filename) or entry.filename in found:
                     raise _refused(f"the zip holds a name that no kit has: {entry.filename!r}", path)
                 found[entry.filename] = _content(archive, entry, path)
             return found
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # zipfile raises RuntimeError for an encrypted entry, NotImplementedError for unknown packing.
+    except CardioNetsError:
+        raise
+    except Exception as error:  # over a stranger's bytes zipfile fails in every way that it can
         raise _refused("the zip is damaged or cannot be read", path) from error
 
 

@@ -101,7 +101,7 @@ class ApprovalStore:
                 said = _decision(json.loads(line.partition(" ")[2]))
                 decisions.pop((said.kind, said.digest), None)  # the latest word stands last
                 decisions[said.kind, said.digest] = said
-        except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever is wrong with the record, it approves nothing
             told = error.what if isinstance(error, DataError) else type(error).__name__
             return Standing(fault=f"the record of approvals is broken or cannot be read ({told})")
         return Standing(decisions=decisions)

@@ -15,7 +15,9 @@ from pathlib import Path
 from cardionets_core.config.sites import TIME, SiteRow
 from cardionets_core.config.workspace import SITE_NAME, Workspace
 from cardionets_core.errors import NotAdmittedError, UsageError
+from cardionets_core.plain_json import read_bounded
 from cardionets_core.trust.certificates import (
+    MAXIMUM_REQUEST_BYTES,
     Certificate,
     certificate_pem,
     issue_site,
@@ -98,10 +100,10 @@ def read_asked(path: Path) -> Asked:
         CertificateInvalidError: as ``read_request``.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        content = read_bounded(path, most_bytes=MAXIMUM_REQUEST_BYTES)
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"the request cannot be read: {error.strerror}",
+            f"the request cannot be read: {getattr(error, 'strerror', None) or error}",
             where=str(path),
             remedy="give the file NAME.request that the site sent",
         ) from error
