@@ -31,10 +31,11 @@ from client.measuring import Measurement, measure, measure_first
 from client.modules import build_modules, held_digests, with_held
 from client.permitted import Permitted, permitted
 from client.personal import Personal
+from client.privacy_policy import check_policy
 from client.replies import ReplyStore
 from client.secure import Masking, SecureSessions
 from client.site import Site, open_site, serving_role
-from client.spending import Spending, check_policy
+from client.spending import Spending
 from client.training import train
 from client.work import Answered, Work
 

@@ -20,6 +20,7 @@ from cardionets_core.tasks import Task, make_task
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.private import PrivateSteps
 from cardionets_core.training.private_plan import check_private, noise_of, phase_costs, round_part
+from client.privacy_policy import check_policy
 from client.site import Site, serving_role
 
 LEDGER = "ledger.db"
@@ -125,39 +126,6 @@ def serving_patients(site: Site, task: Task, study: Study) -> int | None:
     except (DataError, PhaseNotPermittedError):
         return None
     return site.cohort.patients(site.cohort.rows(role.needs, "train", shape))
-
-
-def check_policy(study: Study, config: SiteConfig) -> None:
-    """Whether the site's policy lets a study's privacy in.
-
-    Raises:
-        PhaseNotPermittedError: names the key of the policy.
-    """
-    policy, asked = config.policy.privacy, study.privacy
-    if asked.mechanism == "none":
-        if policy.required:
-            raise PhaseNotPermittedError(
-                "this site trains only with differential privacy; the study has none",
-                where="site.yaml: policy.privacy.required",
-                remedy="ask the coordinator for privacy: {mechanism: dp_sgd}",
-            )
-        return
-    if asked.delta > policy.maximum_delta:
-        raise PhaseNotPermittedError(
-            f"the study's delta is {asked.delta:g}; the policy allows {policy.maximum_delta:g}",
-            where="site.yaml: policy.privacy.maximum_delta",
-        )
-    if asked.epsilon is not None and asked.epsilon > policy.maximum_epsilon:
-        raise PhaseNotPermittedError(
-            f"the study's epsilon is {asked.epsilon:g}; the policy allows {policy.maximum_epsilon:g}",
-            where="site.yaml: policy.privacy.maximum_epsilon",
-        )
-    if asked.deterministic and not policy.deterministic:
-        raise PhaseNotPermittedError(
-            "the study's noise follows from its public seed: it hides nothing",
-            where="site.yaml: policy.privacy.deterministic",
-            remedy="ask the coordinator to remove privacy.deterministic; it is for made-up patients alone",
-        )
 
 
 def limits_of(study: Study, config: SiteConfig) -> list[Limit]:

@@ -74,6 +74,9 @@ def plan_of(study: Study, *, patients: Sequence[str] = ()) -> dict[str, Any]:
         "phases": phases,
         "precision": study.exchange.precision,
         "privacy": privacy_of(study, tasks, patients=read_patients(patients, phases=len(tasks)) or None),
+        "secure_aggregation": study.secure_aggregation.model_dump(mode="json")
+        if study.secure_aggregation
+        else None,
         "initial": dict(study.initial),
         "totals": {
             "rounds": sum(phase.rounds for phase in study.phases),
@@ -102,6 +105,12 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
         f"where no round is repeated; updates in {content['precision']}"
     )
     yield from privacy_lines(content["privacy"])
+    secure = content["secure_aggregation"]
+    if secure:
+        yield (
+            f"secure aggregation: sums over at least {secure['threshold']} of {len(secure['roster'])} sites; "
+            "the coordinator sees no site's update, loss or metrics"
+        )
     if content["initial"]:
         yield "starts from given weights:"
         yield from (f"  {name:16} {digest}" for name, digest in sorted(content["initial"].items()))

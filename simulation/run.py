@@ -21,6 +21,7 @@ from server.report import finite
 from simulation.compare import compare
 from simulation.flower import run_locally, run_on_flower
 from simulation.make import make_hospitals
+from simulation.rosters import with_roster
 from simulation.scenario import Scenario
 from simulation.screen import Screen
 
@@ -94,6 +95,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
         replace=request.replace,
         progress=lambda site, done, total: screen.stage(f"{site}: patients drawn", done, total),
     )
+    study = with_roster(study, paths)
     cohorts, broken = index_hospitals(paths, screen, cores=request.cores)
     seconds = {"hospitals_and_index": time.monotonic() - started}
     track = request.track

@@ -51,6 +51,8 @@ def study_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"  replies become the next model by {facts['strategy']}{f' ({options})' if options else ''}"
     yield f"  at least {facts['minimum_sites']} sites · updates travel as {facts['wire_precision']}"
     yield f"  privacy: {_settings(facts['privacy'])}"
+    if facts["secure_aggregation"]:
+        yield from _secure_lines(facts["secure_aggregation"])
     every = facts["evaluated_every_rounds"]
     yield f"  measured on held-out patients every {every} round(s), and on test patients at each phase's end"
     yield "  leaves before each phase: counts of patients, recordings, refusals; digests of models"
@@ -82,6 +84,15 @@ def _phase_lines(number: int, phase: Mapping[str, Any]) -> Iterator[str]:
     parts = {"of updates": phase["update_bytes"], "of sums": phase["sum_bytes"]}
     leaves = " + ".join(f"{count:,} bytes {what}" for what, count in parts.items() if count) or "nothing"
     yield f"    leaves a round: {leaves}; when measured {phase['metric_sum_bytes']:,} bytes of sums"
+
+
+def _secure_lines(secure: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"  secure aggregation: only sums over at least {secure['threshold']} of these "
+        f"{len(secure['sites'])} sites are ever opened; compare the keys with them by telephone"
+    )
+    for site, key in secure["sites"].items():
+        yield f"    {site:24} {key}"
 
 
 def _changes(changes: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -11,13 +11,16 @@ from typing import Any
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.config.study import Phase, Study, study_from_json
+from cardionets_core.errors import PhaseNotPermittedError
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
 from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of
 from cardionets_core.training.local_rule import local_rule
+from cardionets_core.trust.keys import fingerprint, read_public
 from client.approvals.differences import key_changes
 from client.approvals.store import STUDY, ApprovalStore
+from client.privacy_policy import check_policy
 
 
 def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None) -> dict[str, Any]:
@@ -42,6 +45,7 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         "strategy": study.aggregation.strategy,
         "strategy_options": dict(study.aggregation.options),
         "privacy": study.privacy.model_dump(mode="json"),
+        "secure_aggregation": _secure_facts(study),
         "wire_precision": study.exchange.precision,
         "evaluated_every_rounds": study.evaluation.every_rounds,
         "minimum_sites": study.sites.minimum,
@@ -56,6 +60,22 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         ]
         if last
         else [],
+    }
+
+
+def _secure_facts(study: Study) -> dict[str, Any]:
+    """Threshold, range, and the fingerprints of the keys that the study trusts; empty without."""
+    secure = study.secure_aggregation
+    if secure is None:
+        return {}
+    return {
+        "threshold": secure.threshold,
+        "largest_update": secure.largest_update,
+        "largest_samples": secure.largest_samples,
+        "sites": {
+            name: fingerprint(read_public(line.encode(), where=f"roster: {name}"))
+            for name, line in sorted(secure.roster.items())
+        },
     }
 
 
@@ -94,8 +114,20 @@ def _phase_facts(
         "sum_bytes": bytes_of(training) + bytes_of(shared),
         "metric_sum_bytes": bytes_of(measured),
         "metric_sums": sorted(measured),
-        "permitted": permission(task, phase, config, largest_bytes=update + bytes_of(training)),
+        "permitted": privacy_permission(study, config)
+        or permission(task, phase, config, largest_bytes=update + bytes_of(training)),
     }
+
+
+def privacy_permission(study: Study, config: SiteConfig | None) -> str:
+    """The key of the policy that does not let the study's privacy in, or an empty text."""
+    if config is None:
+        return ""
+    try:
+        check_policy(study, config)
+    except PhaseNotPermittedError as error:
+        return f"no: {error.where.removeprefix('site.yaml: ')}"
+    return ""
 
 
 def permission(task: Task, phase: Phase, config: SiteConfig | None, *, largest_bytes: int) -> str:

@@ -23,7 +23,7 @@ YesOption = Annotated[bool, typer.Option("--yes", help="ask nothing")]
 
 def register(cli: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (provision, admit, kit, renew, revoke, sites):
+    for command in (provision, admit, kit, renew, revoke, sites, roster):
         cli.command()(command)
 
 
@@ -161,6 +161,33 @@ def sites(folder: FolderArgument, format: FormatOption = Format.table) -> None:
     from server.provision.listing import site_lines
 
     answer(content, site_lines, format)
+
+
+def roster(
+    folder: FolderArgument,
+    site: Annotated[
+        list[str] | None, typer.Option("--site", help="only these sites; repeatable. All that are admitted")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Print the sites' public keys as a study with secure aggregation names them; put it into study.yaml.
+
+    The threshold is the fewest sites whose sum is ever opened. It is printed as two thirds of them: more
+    than half keeps a coordinator that lies from opening two sums; more withstands sites that help it.
+    """
+    with answering(format):
+        from server.provision.roster import roster_of
+
+        content = roster_of(_workspace(folder), site or [])
+    answer(content, _roster_lines, format)
+
+
+def _roster_lines(content: dict[str, Any]) -> Iterator[str]:
+    yield "secure_aggregation:"
+    yield f"  threshold: {content['threshold']}"
+    yield "  roster:"
+    for name, line in content["roster"].items():
+        yield f"    {name}: {line}"
 
 
 def _workspace(folder: Path) -> Workspace:

@@ -32,7 +32,15 @@ def test_the_templates_hold_every_key_with_its_default(home):
     assert [name for name in ServerConfig.model_fields if f"\n{name}:" not in server] == []
     assert [name for name in Study.model_fields if f"\n{name}:" not in study] == []
     plain = read_study(home / "study.yaml")
-    for name in ("privacy", "evaluation", "exchange", "checkpoints", "reply_bounds", "aggregation"):
+    for name in (
+        "privacy",
+        "secure_aggregation",
+        "evaluation",
+        "exchange",
+        "checkpoints",
+        "reply_bounds",
+        "aggregation",
+    ):
         assert getattr(plain, name) == Study.model_fields[name].default
 
 
