@@ -39,7 +39,10 @@ def test_what_is_printed_is_a_part_of_a_study_with_the_registered_keys(run, home
 def test_some_sites_and_those_that_were_revoked(run, home):
     some = yaml.safe_load(run("cardionets-server", "roster", home, "--site", "east", "--site", "west").stdout)
     assert set(some["secure_aggregation"]["roster"]) == {"east", "west"}
-    assert run("cardionets-server", "revoke", home, "--site", "east", "--yes").returncode == 0
+    assert (
+        run("cardionets-server", "revoke", home, "--site", "east", "--reason", "left", "--yes").returncode
+        == 0
+    )
     left = yaml.safe_load(run("cardionets-server", "roster", home).stdout)
     assert set(left["secure_aggregation"]["roster"]) == {"north", "south", "west"}
     refused = run("cardionets-server", "roster", home, "--site", "east")
