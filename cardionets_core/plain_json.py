@@ -65,18 +65,18 @@ def read_bounded(path: Path, *, most_bytes: int) -> bytes:
         OSError: there is none, it is something else, or it cannot be read.
         ValueError: it is too large.
     """
-    with open(path, "rb", opener=_without_waiting) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+    # A pipe that nobody writes into opens at once, and is seen to be none of ours.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        content = stream.read(most_bytes + 1)
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            content = stream.read(most_bytes + 1)
+    finally:
+        os.close(handle)
     if len(content) > most_bytes:
         raise ValueError(f"more than {most_bytes} bytes")
     return content
-
-
-def _without_waiting(name: str, flags: int) -> int:
-    """A pipe that nobody writes into opens at once, and is seen to be none of ours."""
-    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

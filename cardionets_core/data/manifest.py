@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from typing import Any
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.fingerprint import Fingerprint
 from cardionets_core.data.pseudonym import other_key
-from cardionets_core.data.storage import regular_file
-from cardionets_core.data.store import LOG
+from cardionets_core.data.store import LOG, PARTS
 from cardionets_core.data.store_log import read_head
 from cardionets_core.errors import CacheForeignError, CacheMissingError, CacheStaleError
+from cardionets_core.plain_json import read_json
 
 SCHEMA = 4
 MANIFEST = "manifest.json"
@@ -36,6 +37,7 @@ RECORDS = "records.parquet"
 PHENOTYPES = "phenotypes.npy"
 DISEASES = "diseases.npy"
 REBUILD = "run `prepare` again"
+_FILE = re.compile(r"[a-z]{1,20}-\d{1,9}\.bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +112,31 @@ def read_manifest(config: SiteConfig) -> Manifest:
     try:
         if content.pop("sum") != _sum(content):
             raise ValueError("another content")
-        files = {part: (str(name), int(length)) for part, (name, length) in content["files"].items()}
-        if any(Path(name).name != name for name, _ in files.values()):
+        files = {part: (name, length) for part, (name, length) in content["files"].items()}
+        if any(not _FILE.fullmatch(name) for name, _ in files.values()):
             raise ValueError("a file of the store lies elsewhere")
         known = {**content, "fingerprint": Fingerprint(**content["fingerprint"]), "files": files}
+        _check_kinds(known)
         return Manifest(**known)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise torn(path) from error
+
+
+def _check_kinds(known: dict[str, Any]) -> None:
+    """Whether every part of a manifest is of the kind that it must be.
+
+    Raises:
+        ValueError: one is not.
+    """
+    words = [known["content_digest"], *known["tables"].values(), *asdict(known["fingerprint"]).values()]
+    counts = [length for _, length in known["files"].values()]
+    for part in ("counts", "flags", "notes", "warnings", "refusals"):
+        counts += known[part].values()
+    fits = all(isinstance(word, str) for word in words) and all(
+        type(count) is int and 0 <= count < 2**48 for count in counts
+    )
+    if not fits or known["files"].keys() != {*PARTS} or not {ROWS, RECORDS} <= known["tables"].keys():
+        raise ValueError("not a manifest's content")
 
 
 def refuse_other_site(config: SiteConfig) -> None:
@@ -167,7 +187,7 @@ def torn(path: Path) -> CacheForeignError:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    content = json.loads(regular_file(path).read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError("not an object")
     return content

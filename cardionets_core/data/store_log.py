@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -26,6 +27,10 @@ from cardionets_core.data.storage import regular_file
 SCHEMA = 1
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _MARK = b',"sum":"'
+LONGEST_LINE = 1 << 20
+LARGEST_PLACE_BYTES = 1 << 30
+LARGEST_FILE_BYTES = 1 << 48
+_FILE = re.compile(r"[a-z]{1,20}-\d{1,9}\.bin")
 SYNCED: dict[str, Any] = {"synced": True}
 
 
@@ -53,6 +58,21 @@ class Head:
     chain: str
     files: dict[str, str]
     ends: dict[str, int]
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Head:
+        """From a parsed line. The files are opened for writing: a name may not lead out of the folder.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is no first line of ours.
+        """
+        head = cls(**content)
+        ends = all(type(end) is int and 0 <= end <= LARGEST_FILE_BYTES for end in head.ends.values())
+        files = all(_FILE.fullmatch(name) for name in head.files.values())
+        words = all(isinstance(word, str) for word in (head.site, head.key, head.chain))
+        if not (ends and files and words and head.ends.keys() == head.files.keys()):
+            raise ValueError("not the head of a log")
+        return head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +114,13 @@ class Entry:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Entry:
-        """From a parsed line; the words that many entries share are kept once."""
+        """From a parsed line; the words that many entries share are kept once.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is no line of ours.
+        """
         intern = sys.intern
-        return cls(
+        entry = cls(
             key=content["key"],
             kind="ecg" if content["kind"] == "ecg" else "cine",
             stamp=content.get("stamp", ""),
@@ -105,12 +129,22 @@ class Entry:
             flags=tuple(intern(flag) for flag in content.get("flags", ())),
             facts={intern(name): value for name, value in content.get("facts", {}).items()},
             places={
-                intern(name): (int(start), int(length))
-                for name, (start, length) in content.get("places", {}).items()
+                intern(name): (start, length) for name, (start, length) in content.get("places", {}).items()
             },
             digest=content.get("digest", ""),
             gone=content.get("gone", False),
         )
+        words = (entry.key, entry.stamp, entry.content, entry.digest)
+        facts = (type(value) in (str, int, float) for value in entry.facts.values())
+        places = (
+            type(start) is type(length) is int
+            and 0 <= start <= LARGEST_FILE_BYTES
+            and 0 <= length <= LARGEST_PLACE_BYTES
+            for start, length in entry.places.values()
+        )
+        if not (all(isinstance(word, str) for word in words) and all(facts) and all(places)):
+            raise ValueError("not an entry of a log")
+        return entry
 
 
 _FIELDS = tuple(entry_field.name for entry_field in fields(Entry))
@@ -148,7 +182,10 @@ def parse_line(line: bytes) -> dict[str, Any]:
     text, mark, rest = line.rpartition(_MARK)
     if not mark or rest != _checksum(text) + b'"}\n':
         raise ValueError("torn line")
-    content = json.loads(text + b"}")
+    try:
+        content = json.loads(text + b"}")
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError("not an object")
     return content
@@ -167,18 +204,18 @@ def read_log(path: Path) -> ReadLog:
     entries: list[Entry] = []
     good_bytes = synced = 0
     with path.open("rb") as stream:
-        for line in stream:
+        while line := stream.readline(LONGEST_LINE):
             try:
                 content = parse_line(line)
                 if head is None:
-                    head = Head(**content)
+                    head = Head.from_content(content)
                     if head.schema != SCHEMA:
                         raise LogTornError("another schema")
                 elif content == SYNCED:
                     synced = len(entries)
                 else:
                     entries.append(Entry.from_content(content))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 if head is None or stream.read(1):
                     raise LogTornError("a line before the last is torn") from error
                 break
@@ -192,8 +229,8 @@ def read_head(path: Path) -> Head | None:
     """The first line of a log; None where there is none that can be read."""
     try:
         with regular_file(path).open("rb") as stream:
-            return Head(**parse_line(stream.readline()))
-    except (OSError, ValueError, TypeError):
+            return Head.from_content(parse_line(stream.readline(LONGEST_LINE)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
