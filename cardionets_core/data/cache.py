@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.cohort import CINE_FRAMES, CINE_PIXELS, SPLITS, Cohort
@@ -34,15 +33,19 @@ from cardionets_core.data.manifest import (
     torn,
 )
 from cardionets_core.data.pack import packed_digest
+from cardionets_core.data.phenotypes import FIELDS
 from cardionets_core.data.pseudonym import load_key, other_key
-from cardionets_core.data.publish import BYTES_A_CINE, BYTES_A_SAMPLE, INTERNAL, PLACES
-from cardionets_core.data.records import LEADS, VIEWS
+from cardionets_core.data.publish import BYTES_A_SAMPLE, INTERNAL, PLACES
+from cardionets_core.data.published import check_places, check_rows, label_array, parquet_table, store_maps
+from cardionets_core.data.records import LABELS, LEADS, VIEWS
 from cardionets_core.data.sources import open_source
-from cardionets_core.data.storage import map_file, regular_file
-from cardionets_core.errors import CacheStaleError, DataError
+from cardionets_core.data.storage import regular_file
+from cardionets_core.errors import CacheStaleError, DataError, PeerError
 
 __all__ = ["MANIFEST", "cohort_folder", "open_cache", "read_manifest", "record_table", "summary"]
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, PeerError, pa.ArrowException)
+"""What comes of tables and labels that are none of ours."""
 _SIGNATURE_BYTES = 4 * SIGNATURE_LENGTH
 
 
@@ -93,20 +96,23 @@ def open_published(config: SiteConfig, *, now: Fingerprint, verify: bool) -> Coh
     try:
         rows = _table(config, manifest, ROWS, columns=None)
         records = _table(config, manifest, RECORDS, columns=["kind", "digest", *PLACES])
-        maps = _maps(config, manifest)
+        maps = store_maps(store_folder(config), manifest.files, cine=(CINE_FRAMES, CINE_PIXELS, CINE_PIXELS))
+        places = {name: records[name].to_numpy() for name in PLACES}
+        check_places(places, maps=maps)
         if verify:
-            _verify(config, manifest, records, maps)
-        mode: Literal["r"] | None = "r" if rows.num_rows else None
-        labels = {name: np.load(regular_file(folder / name), mmap_mode=mode, allow_pickle=False)
-                  for name in (PHENOTYPES, DISEASES)}  # fmt: skip
-        if any(len(array) != rows.num_rows for array in labels.values()):
-            raise ValueError("another number of rows")
+            _verify(config, manifest, places, digests=records["digest"].to_pylist(), maps=maps)
+        phenotypes, diseases = (
+            label_array(regular_file(folder / name), rows=rows.num_rows, names=len(names))
+            for name, names in ((PHENOTYPES, FIELDS), (DISEASES, LABELS))
+        )
         column = {name: rows[name].to_numpy() for name in rows.column_names if name != "pseudonym"}
-        offsets, samples = (records[name].to_numpy() for name in ("ecg_offset", "ecg_samples"))
-    except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
+        offsets, samples = places["ecg_offset"], places["ecg_samples"]
+        check_rows(column, ecgs=int((samples > 0).sum()), cines=len(maps["cines"]))
+        pseudonyms = set(rows["pseudonym"].to_pylist())
+    except UNREADABLE as error:
         raise torn(folder) from error
     check_leakage(column["patient"], column["split"])
-    if len(set(rows["pseudonym"].to_pylist())) != len(np.unique(column["patient"])):
+    if len(pseudonyms) != len(np.unique(column["patient"])):
         raise DataError("pseudonyms and people do not match", where=str(folder), remedy=REBUILD)
     return Cohort(
         site=manifest.site,
@@ -119,8 +125,8 @@ def open_published(config: SiteConfig, *, now: Fingerprint, verify: bool) -> Coh
         row_split=column["split"].astype(np.int8),
         row_ecg=column["ecg"].astype(np.int64),
         row_cine=column["4ch"].astype(np.int64),
-        phenotypes=labels[PHENOTYPES],
-        diseases=labels[DISEASES],
+        phenotypes=phenotypes,
+        diseases=diseases,
         refusals=dict(manifest.refusals),
         row_views={
             view: column[view].astype(np.int64)
@@ -143,7 +149,7 @@ def record_table(config: SiteConfig) -> pa.Table:
     """
     try:
         return _table(config, read_manifest(config), RECORDS, columns=None).drop_columns(list(INTERNAL))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise torn(cohort_folder(config)) from error
 
 
@@ -155,7 +161,7 @@ def refused_keys(config: SiteConfig) -> list[tuple[str, str]]:
     """
     try:
         table = _table(config, read_manifest(config), RECORDS, columns=["key", "reason"])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise torn(cohort_folder(config)) from error
     pairs = zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True)
     return [(key, reason) for key, reason in pairs if reason is not None]
@@ -184,36 +190,26 @@ def summary(cohort: Cohort) -> dict[str, Any]:
     return report
 
 
-def _maps(config: SiteConfig, manifest: Manifest) -> dict[str, np.ndarray]:
-    """The published bytes of the store; the files may have grown since."""
-    folder = store_folder(config)
-    (ecg, ecg_bytes), (cines, cine_bytes) = manifest.files["ecg"], manifest.files["cines"]
-    signatures, signature_bytes = manifest.files["signatures"]
-    size = (CINE_FRAMES, CINE_PIXELS, CINE_PIXELS)
-    return {
-        "ecg": map_file(folder / ecg, "<i2", shape=(ecg_bytes // 2,)),
-        "cines": map_file(folder / cines, "|u1", shape=(cine_bytes // BYTES_A_CINE, *size)),
-        "signatures": map_file(folder / signatures, "|u1", shape=(signature_bytes,)),
-    }
-
-
 def _table(config: SiteConfig, manifest: Manifest, name: str, *, columns: list[str] | None) -> pa.Table:
     content = regular_file(cohort_folder(config) / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != manifest.tables[name]:
         raise ValueError("another content")
-    # No threads: arrow's pools can outlive the interpreter and abort it at exit.
-    stream = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-    return stream.read(columns=columns, use_threads=False)
+    return parquet_table(content, columns=columns)
 
 
-def _verify(config: SiteConfig, manifest: Manifest, records: pa.Table, maps: dict[str, np.ndarray]) -> None:
+def _verify(
+    config: SiteConfig,
+    manifest: Manifest,
+    column: dict[str, np.ndarray],
+    *,
+    digests: list[str],
+    maps: dict[str, np.ndarray],
+) -> None:
     """Compare labels and every recording with their digests, the latter in the order of the disk."""
     for name in (PHENOTYPES, DISEASES):
         with regular_file(cohort_folder(config) / name).open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest.tables[name]:
                 raise ValueError("another content")
-    column = {name: records[name].to_numpy() for name in PLACES}
-    digests = records["digest"].to_pylist()
     for row in np.lexsort([column[name] for name in ("item_4ch", "ecg_offset")]):
         if not digests[row]:
             continue

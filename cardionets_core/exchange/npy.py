@@ -51,7 +51,7 @@ def from_npy(content: bytes | bytearray | memoryview) -> np.ndarray:
     Raises:
         PeerError: these are not the bytes of one array of numbers.
     """
-    dtype, shape, place = _header(bytes(content[: MAGIC_BYTES + 2 + LONGEST_HEADER]))
+    dtype, shape, place = npy_header(bytes(content[: MAGIC_BYTES + 2 + LONGEST_HEADER]))
     size = math.prod(shape)
     if len(content) != place + size * dtype.itemsize:
         raise PeerError("an array's bytes are not those that its header names", where="exchange")
@@ -60,8 +60,15 @@ def from_npy(content: bytes | bytearray | memoryview) -> np.ndarray:
     return found
 
 
-def _header(content: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
-    """Type and shape of an array, and where its values begin."""
+def npy_header(content: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type and shape of an array, and where its values begin.
+
+    Args:
+        content: the beginning of a ``.npy`` file, at least its first ``LONGEST_HEADER`` + 10 bytes.
+
+    Raises:
+        PeerError: it is no header as ours are.
+    """
     begin = MAGIC_BYTES + 2
     length = int.from_bytes(content[MAGIC_BYTES:begin], "little")
     match = _HEADER.fullmatch(content[begin : begin + length])

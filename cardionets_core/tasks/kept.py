@@ -99,7 +99,8 @@ def _read(path: Path, stamp: str) -> Tensors:
             if found == stamp:
                 os.utime(path)
                 return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    # Of a type that torch does not have, the library makes a KeyError or an AttributeError.
+    except (SafetensorError, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise CacheForeignError(
             "a derived array is torn", where=path.name, remedy="remove this file; it is made again"
         ) from error
