@@ -6,7 +6,6 @@ nobody over the network.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.plain_json import parse_json
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
 from client.journal import JOURNAL
@@ -102,7 +102,7 @@ def link_of(folder: SiteFolder) -> str:
 def _last_line(journal: Path) -> dict[str, Any] | None:
     for line in reversed(tail(journal, 200)):
         try:
-            content = json.loads(line.partition(" ")[2])
+            content = parse_json(line.partition(" ")[2], finite=False)
         except ValueError:
             continue
         if isinstance(content, dict) and content.get("event") == "reply-left":

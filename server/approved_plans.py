@@ -14,6 +14,7 @@ from cardionets_core.audit import journal
 from cardionets_core.config.study import Study, study_from_json
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CardioNetsError, DataError
+from cardionets_core.plain_json import parse_json
 from cardionets_core.trust.secret_files import make_secret_folder, write_file
 
 JOURNAL = "plans.jsonl"
@@ -48,11 +49,11 @@ def last_approved(workspace: Workspace) -> Study | None:
         return None
     try:
         journal.verify(path)
-        lines = [json.loads(line.partition(" ")[2]) for line in path.read_text("utf-8").splitlines()]
+        lines = [parse_json(line.partition(" ")[2]) for line in path.read_text("utf-8").splitlines()]
         digest = [line["digest"] for line in lines if line["event"] == EVENT][-1]
         text = (workspace.state / FOLDER / f"{digest}.json").read_text("utf-8").removesuffix("\n")
         return study_from_json(text, digest=digest)
-    except (OSError, ValueError, LookupError, CardioNetsError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, CardioNetsError) as error:
         raise DataError(
             "what was approved last cannot be read, or was changed by another hand",
             where=str(path),

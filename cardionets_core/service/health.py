@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from cardionets_core.errors import UsageError
+from cardionets_core.plain_json import parse_json
 
 LOOPBACK = "127.0.0.1"
+MOST_BYTES = 1_000_000
+"""Of an answer that is read."""
 
 
 def require_free(host: str, port: int, *, key: str) -> None:
@@ -96,7 +99,7 @@ def ask_health(port: int, *, timeout_s: float = 3.0) -> dict[str, Any] | None:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
     try:
         connection.request("GET", "/health")
-        content = json.loads(connection.getresponse().read())
+        content = parse_json(connection.getresponse().read(MOST_BYTES), finite=False)
     except (OSError, ValueError, http.client.HTTPException):
         return None
     finally:

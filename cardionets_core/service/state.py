@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO, Any
 import psutil
 
 from cardionets_core.errors import UsageError
+from cardionets_core.plain_json import parse_json
 
 SCHEMA_VERSION = 1
 STATE = "service.json"
@@ -27,7 +27,7 @@ SAME_START_S = 2.0
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes(), finite=False)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

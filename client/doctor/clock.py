@@ -6,7 +6,6 @@ the newest line of the journal), and whether the system says that it is synchron
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import cardionets_core
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.errors import MachineUnfitError
+from cardionets_core.plain_json import parse_json
 from client.doctor.findings import Findings, Notice
 from client.journal import JOURNAL
 
@@ -72,7 +72,7 @@ def _newest_line_s(journal: Path) -> float | None:
         with journal.open("rb") as stream:
             stream.seek(max(0, journal.stat().st_size - _TAIL_BYTES))
             lines = stream.read().decode("utf-8").splitlines()
-        return float(json.loads(lines[-1].partition(" ")[2])["time_s"])
+        return float(parse_json(lines[-1].partition(" ")[2])["time_s"])
     except (OSError, ValueError, IndexError, KeyError, TypeError):
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import email.utils
 import http.client
 import importlib.metadata
-import json
 import ssl
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from cardionets_core.config.connection import ConnectionConfig
 from cardionets_core.errors import MachineUnfitError, UnreachableError, VersionMismatchError
+from cardionets_core.plain_json import parse_json
 from client.doctor.findings import Findings, Notice
 from client.doctor.tls import context_for
 
@@ -51,7 +51,7 @@ class Answer:
     def json(self) -> dict[str, object]:
         """The body, where it is a JSON object; else empty."""
         try:
-            content = json.loads(self.body)
+            content = parse_json(self.body)
         except ValueError:
             return {}
         return content if isinstance(content, dict) else {}
