@@ -56,6 +56,8 @@ bench: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.wire_bytes
 	$(BIN)/python -m simulation.benchmarks.wire_bytes --study cardionets
 	$(BIN)/python -m simulation.benchmarks.wire_precision
+	$(BIN)/python -m simulation.benchmarks.private_steps --noise
+	$(BIN)/python -m simulation.benchmarks.secure_sum
 	$(BIN)/python -m simulation.benchmarks.deployment
 	$(BIN)/python -m simulation.benchmarks.deployment --side cardionets --sites 8
 
