@@ -26,7 +26,7 @@ from server.gather import Gather, Gathered, Judge, MakeOrders, Serving
 from server.members import Members
 from server.open_round import OpenRound, round_entry, trained_row
 from server.orders import order_bytes, round_orders
-from server.reply_checks import check_reply, check_sums, measured_of, role_of
+from server.reply_checks import check_measured, check_reply, check_sums, measured_of, role_of
 from server.reply_journal import ReplyJournal
 from server.round_folder import Part
 from server.rounds import SiteLink
@@ -291,12 +291,12 @@ class Collector:
             current=checkpoint.stretches,
             rule=self._rule,
         )
-        check_sums(rest, site=site, expected=self._sums.of_training(task))
+        check_sums(rest, site=site, expected=self._sums.of_training(task), task=task)
         if measured is None or reply.measure_code:
             return rest, role.weight
         try:
             expected = self._rule.metric_shapes(task, self._sums.of_metrics(task))
-            check_sums(measured, site=site, expected=expected)
+            check_measured(measured, site=site, expected=expected, task=task)
         except ReplyRefusedError as error:
             # What it trained is sound; what it measured is not, and does not count.
             self._journal.refused(order, site=site, node=0, code=error.code, reason=error.what)

@@ -25,7 +25,7 @@ from server.collect import Collector
 from server.members import Members
 from server.open_round import OpenRound, measured_before
 from server.orders import round_orders
-from server.reply_checks import check_sums
+from server.reply_checks import check_measured
 
 PENDING = "pending"
 """In an entry of the history: its validation metrics come with the replies of the next round."""
@@ -150,7 +150,7 @@ class Measurer:
             )
 
         def judge(reply: Reply, order: Order, node: int, site: str) -> tuple[Reply, float]:
-            check_sums(reply, site=site, expected=expected)
+            check_measured(reply, site=site, expected=expected, task=opened.task)
             if reply.modules:
                 raise ReplyRefusedError(f"site {site} sent modules with its metrics", where="reply")
             return reply, 1.0

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cardionets_core.config.study import Study
+from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.tensors import Layout, layout_of, model_digest, module_digest, pack
 from cardionets_core.models import build_module
@@ -76,10 +77,10 @@ def combine_replies(
         Module to file, and ``MODULE.STATE`` to file for what the strategy remembers.
     """
     if isinstance(task, ClosedFormTask):
-        solved = task.solve(add_sums({site: store.sums(site) for site in store.sites()}))
         (module,) = task.trains
         target = work / f"{module}.f32"
-        pack({name: solved[name] for name in checkpoint.layouts[module].names}).astype("<f4").tofile(target)
+        sums = add_sums({site: store.sums(site) for site in store.sites()})
+        _solution(task, sums, checkpoint.layouts[module].names).astype("<f4").tofile(target)
         return {module: target}
     files: dict[str, Path] = {}
     for module in task.trains:
@@ -98,6 +99,28 @@ def combine_replies(
             )
             files |= {remembered[state]: path for state, path in after.items()}
     return files
+
+
+def _solution(task: ClosedFormTask, sums: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """The flat float32 values that added sums lead to.
+
+    Raises:
+        ReplyRefusedError: they lead to none; each by itself is sound, so no site can be named.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            solved = task.solve(dict(sums))
+            flat = pack({name: solved[name] for name in names})
+        fits = bool(np.isfinite(flat).all())
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+        fits = False
+    if not fits:
+        raise ReplyRefusedError(
+            f"the sites' sums lead to no solution of {task.name}",
+            where="reply",
+            remedy="compare the sites' counts in the run folder; leave out the one that does not fit, resume",
+        )
+    return flat
 
 
 def average_files(

@@ -15,8 +15,9 @@ import numpy as np
 
 from cardionets_core.config.study import ReplyBounds
 from cardionets_core.errors import ReplyRefusedError
-from cardionets_core.exchange.messages import MEASURED, Order, Reply
+from cardionets_core.exchange.messages import MEASURED, PERSONAL, Order, Reply
 from cardionets_core.exchange.tensors import Layout
+from cardionets_core.privacy.counts import PEOPLE, count_of
 from cardionets_core.tasks import Role, Task
 from cardionets_core.training.local_rule import FIRST_LOSS, NORMALISER, LocalRule
 from server.checkpoint import Stretches
@@ -28,6 +29,8 @@ CODE = r"[a-z-]{0,40}"
 SHOWN = 200
 """Characters of a stranger's names that an error shows."""
 PLAIN = LocalRule()
+LARGEST_SUM = 1e60
+"""Sums of this size and their squares add up without overflow; those of any cohort are far smaller."""
 COUNT_NAMES = frozenset({"n", "nj", "n_rows", "n_patients"})
 VALUES = frozenset({"loss", "steps", "role", "train_seconds", FIRST_LOSS, NORMALISER})
 """Other numbers of a reply; each becomes a key of the site's row in the history, beside those of the row."""
@@ -146,25 +149,48 @@ def measured_of(reply: Reply) -> tuple[Reply, Reply]:
     return replace(reply, sums=rest), Reply(site=reply.site, name=reply.name, sums=before)
 
 
-def check_sums(reply: Reply, *, site: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_sums(
+    reply: Reply, *, site: str, expected: Mapping[str, tuple[int, ...]], task: Task | None = None
+) -> None:
     """Metric and statistic sums must be those of the task: float64, finite, counts within bounds.
 
     Args:
         reply: the reply.
         site: the sender.
         expected: name to shape of every sum that the task makes.
+        task: says which of them are counts; without it only the names that all tasks use are.
 
     Raises:
         ReplyRefusedError: names the array.
     """
     if {name: value.shape for name, value in reply.sums.items()} != dict(expected):
         raise _refused(site, "its sums have other names or shapes than the task's")
+    counts = {} if task is None else {**task.counts, **PEOPLE}
     for name, value in reply.sums.items():
         if value.dtype != np.float64 or not np.isfinite(value).all():
             raise _refused(site, f"its sum {name} is not finite float64")
-        is_count = name.rpartition("/")[2] in COUNT_NAMES
+        if np.abs(value).max(initial=0) > LARGEST_SUM:
+            raise _refused(site, f"its sum {name} is larger than any of ours")
+        is_count = name.rpartition("/")[2] in COUNT_NAMES or count_of(name, counts) is not None
         if is_count and (value.min(initial=0) < 0 or value.max(initial=0) > COUNT_LIMIT):
             raise _refused(site, f"its count {name} is out of bounds")
+
+
+def check_measured(reply: Reply, *, site: str, expected: Mapping[str, tuple[int, ...]], task: Task) -> None:
+    """Metric sums must also be such that metrics follow from them: sums that contradict each other do not.
+
+    Raises:
+        ReplyRefusedError: they are not those of the task, or lead to no metrics.
+    """
+    check_sums(reply, site=site, expected=expected, task=task)
+    own = {name.removeprefix(PERSONAL): v for name, v in reply.sums.items() if name.startswith(PERSONAL)}
+    sent = {name: value for name, value in reply.sums.items() if not name.startswith(PERSONAL)}
+    try:
+        with np.errstate(divide="raise", over="raise", invalid="raise"):
+            for sums in (sent, own) if own else (sent,):
+                task.metrics(sums)
+    except Exception as error:  # whatever a stranger's numbers do to a formula, he is left out
+        raise _refused(site, "its sums contradict each other: no metrics follow from them") from error
 
 
 def _check_count(site: str, module: str, count: int, limit: int) -> None:
