@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IDENTITIES = 20
+IDENTITIES = 21
 
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \|$")
 NODE = re.compile(r"`(tests/[\w/]+\.py)?::(\w+)`")
