@@ -21,7 +21,7 @@ from cardionets_core.privacy.layers import WatchedLayers, check_rows_apart, is_c
 Mode = Literal["layers", "loop"]
 LossOf = Callable[[int, int], torch.Tensor]
 """Losses of the rows from the first to before the second: ``[N]``, each of its own row alone."""
-PART_ROWS = 16
+PART_ROWS = 8
 """Rows that pass at once; more cost memory and hardly save time (``simulation.benchmarks.private_steps``)."""
 
 

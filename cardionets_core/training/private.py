@@ -78,7 +78,7 @@ class PrivateGradients:
         self._expected = float(min(scene.phase.batch_size, scene.site.cohort.patients(rows)))
         trained = {name: scene.modules[name] for name in scene.role.trains}
         values = sum(p.numel() for module in trained.values() for p in module.parameters() if p.requires_grad)
-        part_rows = max(PART_ROWS, min(4 * PART_ROWS, PART_VALUES // max(values, 1)))
+        part_rows = max(PART_ROWS, min(8 * PART_ROWS, PART_VALUES // max(values, 1)))
         if scene.phase.accumulate > 1:
             part_rows = min(part_rows, -(-scene.phase.batch_size // scene.phase.accumulate))
         self._sums = ClippedSums(

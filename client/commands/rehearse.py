@@ -98,6 +98,7 @@ def _rehearsed(
             "random_modules": list(rehearsal.task.reads),
             "given_modules": sorted(set(study.initial) & set(rehearsal.modules)),
             "sent": False,
+            "masked_when_sent": rehearsal.masked,
             "replies": replies,
         }
     return content, failed
@@ -144,6 +145,8 @@ def _write(out: Path, left: Left, facts: dict[str, Any]) -> None:
 def _lines(content: dict[str, Any]) -> Iterator[str]:
     yield f"rehearsal at {content['site']}: {content['study']}, phase {content['phase']} ({content['task']})"
     yield "  nothing was sent; journal, optimiser and kept replies are as they were"
+    if content["masked_when_sent"]:
+        yield "  secure aggregation: all but the census will leave as one masked vector, which looks like chance"
     random = ", ".join(content["random_modules"])
     if random:
         yield f"  random weights stood in for the trained ones of: {random}"
