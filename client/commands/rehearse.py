@@ -146,7 +146,7 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
     yield f"rehearsal at {content['site']}: {content['study']}, phase {content['phase']} ({content['task']})"
     yield "  nothing was sent; journal, optimiser and kept replies are as they were"
     if content["masked_when_sent"]:
-        yield "  secure aggregation: all but the census will leave as one masked vector, which looks like chance"
+        yield "  secure aggregation: all but the census leaves as one masked vector, which looks like chance"
     random = ", ".join(content["random_modules"])
     if random:
         yield f"  random weights stood in for the trained ones of: {random}"
