@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from simulation.privacy_commands import privacy
 
 INTERRUPTED = 130
 
@@ -21,6 +22,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make hospitals on disk, run a federated study on them, and compare it with the alternatives.",
 )
+cli.add_typer(privacy, name="privacy")
 
 
 class Format(enum.StrEnum):
