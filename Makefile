@@ -67,6 +67,7 @@ bench-deployment: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/data/fuzz_readers.py $(or $(DATA),../shared/data) --count $(or $(COUNT),5000) --first $(or $(FIRST),0)
+	$(BIN)/python tests/hostile/fuzz_wire.py --count $(or $(COUNT),5000) --first $(or $(FIRST),0)
 
 clean:
 	rm -rf $(VENV) runs build

@@ -222,7 +222,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     fits = (
         found["site"] == folder.name
         and all(is_plain_name(name) for name in names)
-        and found["samples"].keys() == found["weights"].keys()
+        and found["samples"].keys() == found["weights"].keys() <= found["sizes"].keys()
         and all(type(number) is int and number >= 0 for number in (*numbers, found["bytes"]))
         and all(type(value) in (int, float) for value in (*values, found["seconds"]))
         and isinstance(found["measure_code"], str)
