@@ -1,6 +1,7 @@
 # Every word sets up what it needs; a second call installs nothing.
 PYTHON ?= python3.11
 VENV := .venv
+AUDIT := .venv-audit
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := cardionets_core client server strategies simulation
@@ -11,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test test-slow check fix bench bench-deployment fuzz system clean
+.PHONY: setup demo test test-slow check fix bench bench-deployment fuzz audit system clean
 
 setup: $(STAMP)
 
@@ -69,5 +70,15 @@ fuzz: $(STAMP)
 	$(BIN)/python tests/data/fuzz_readers.py $(or $(DATA),../shared/data) --count $(or $(COUNT),5000) --first $(or $(FIRST),0)
 	$(BIN)/python tests/hostile/fuzz_wire.py --count $(or $(COUNT),5000) --first $(or $(FIRST),0)
 
+# Asks a vulnerability service over the network. What it does not know makes it fail: without --strict it would
+# skip every package that it cannot look up, and end well.
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt $(SERVICE)
+
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs build
+	rm -rf $(VENV) $(AUDIT) runs build
