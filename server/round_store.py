@@ -141,7 +141,7 @@ class RoundStore:
         """
         try:
             return _facts(self.folder / site)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _torn(self.folder / site) from error
 
     def sums(self, site: str) -> dict[str, np.ndarray]:
@@ -205,7 +205,7 @@ def _is_whole(folder: Path) -> bool:
             (folder / name).stat().st_size == size and _sha256(folder / name) == digest
             for name, (size, digest) in facts["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
@@ -213,7 +213,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     """What ``reply.json`` says, if all of it is what the rest reads.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: it is torn, or none of ours.
+        OSError, ValueError, LookupError, TypeError, AttributeError: it is torn, or none of ours.
     """
     found: dict[str, Any] = read_json(folder / REPLY, finite=False)
     names = {*(name.removesuffix(".f32") for name in found["files"]), *found["samples"], *found["sizes"]}

@@ -164,7 +164,8 @@ def a_reply(**changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"files": []}, {"files": {"../../x": [0, ""]}}, {"files": {"m.f32": 3}}, {"samples": {"m": -1}},
+        {"files": []}, {"files": {"../../x": [0, ""]}}, {"files": {"m.f32": 3}},
+        {"files": {"m.f32": []}}, {"samples": {"m": -1}},
         {"samples": {"../m": 4}}, {"sizes": {"m": 10**9}}, {"sizes": {"n": 4}}, {"sizes": {}},
         {"files": {}, "sizes": {}}, {"weights": {}}, {"weights": None},
         {"values": {"loss": "x"}}, {"values": []}, {"site": "beta"}, {"bytes": "1"}, {"measure_code": 3},

@@ -32,6 +32,8 @@ from client.approvals.store import RECORD, ApprovalStore
 from server.provision.admission import read_asked
 from server.provision.registry import FILE, read_registry
 
+# Some wounds are of a form that the library reads and warns of.
+pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 AUTHORITY_KEY, KEY = make_key(), make_key()
 AUTHORITY = make_authority(AUTHORITY_KEY, consortium="heart")
 CERTIFICATE = issue_site(KEY.public_key(), site="alpha", days=9, signer=AUTHORITY, signer_key=AUTHORITY_KEY)
