@@ -269,14 +269,15 @@ def _name_fields(name: RoundName) -> dict[str, Scalar]:
 
 def _read_name(fields: Mapping[str, Scalar]) -> RoundName:
     version = whole(fields, "format")
-    if version < 1:
-        raise PeerError("the field format names no version", where="exchange")
     if version > FORMAT_VERSION:
         raise FormatTooNewError(
             f"the other side speaks format {version}, this side reads up to {FORMAT_VERSION}",
             where="exchange",
             remedy="upgrade CardioNets on this side",
         )
+    if version < FORMAT_VERSION:
+        # What is read here is laid out as in this format alone.
+        raise PeerError(f"the other side speaks format {version}, which is read no more", where="exchange")
     digest = text(fields, "study-digest")
     # A refusal may answer what named no study.
     if digest and DIGEST.fullmatch(digest) is None:

@@ -60,6 +60,7 @@ FIELDS = {
     "a number for a text": {"study": 7},
     "a third truth value": {"measure": 2},
     "a format below 1": {"format": 0},
+    "a format of before": {"format": 3},
     "a study digest that is none": {"study-digest": "x" * 64},
     "a study of deep nesting": {"study": "[" * 100_000},
     "a study of a number of many digits": {"study": '{"seed":' + "9" * 5000 + "}"},
