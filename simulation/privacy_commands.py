@@ -61,6 +61,27 @@ def inversion(
     _print(content, inversion_table, out=out, format=format)
 
 
+@privacy.command()
+def utility(
+    out: OutOption,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=20, help="trainings of a point")] = 3,
+    large: Annotated[bool, typer.Option(help="also at large hospitals")] = True,
+    whole: Annotated[bool, typer.Option(help="also encoder and head from nothing")] = True,
+    cores: CoresOption = 2,
+    replace: ReplaceOption = False,
+    format: FormatOption = "table",
+) -> None:
+    """Draw the held-out metric over epsilon, on made hospitals of two sizes."""
+    from simulation.privacy_tables import utility_table
+    from simulation.utility import run_utility
+
+    _free(out / "utility.json", replace=replace)
+    content = run_utility(
+        out, seeds=range(7, 7 + seeds), large=large, whole=whole, cores=cores, progress=_told
+    )
+    _print(content, utility_table, out=out, format=format)
+
+
 def _free(path: Path, *, replace: bool) -> None:
     from cardionets_core.errors import UsageError
 

@@ -61,3 +61,21 @@ def inversion_table(content: Content) -> list[str]:
         "the sum less what the other sites know of it is the update, up to a share of "
         f"{content['sum_less_known_others']:.1e}",
     ]
+
+
+def utility_table(content: Content) -> list[str]:
+    """A line a point."""
+    head = ["curve", "epsilon", content["metric"], "range over seeds", "seeds", "training patients", "tested"]
+    rows = [
+        [
+            row["curve"],
+            "none" if row["epsilon"] is None else f"{row['epsilon']:g}",
+            number(row["mean"]),
+            interval(row["lowest"], row["highest"]),
+            str(len(row["by_seed"])),
+            "+".join(str(count) for count in row["training_patients"]),
+            str(row["test_patients"]),
+        ]
+        for row in content["points"]
+    ]
+    return table(head, rows)
