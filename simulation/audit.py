@@ -25,11 +25,11 @@ from cardionets_core.privacy.accountant import Part, noise_for
 from simulation.audit_bounds import CONFIDENCE, bounds_of
 from simulation.audit_canary import Claim, Variant, statistics_of, variants
 
-SAMPLING = {"everybody": (5, 64, 2), "half of them": (10, 5, 4)}
+SAMPLING = {"everybody": (5, 64, 2), "half of them": (20, 10, 4)}
 """By name: patients, batch size, steps of a training."""
 DELTA = 1e-5
 SOUND = "as it is"
-FEWER = 4
+FEWER = 2
 """A broken mechanism is found out with fewer trainings than it takes to come near a sound one's epsilon."""
 
 
@@ -94,7 +94,7 @@ def run_audit(
     Args:
         out: folder; made if absent.
         epsilon: that is claimed.
-        trials: trainings of the sound mechanism without the canary, and as many with it; a quarter of them
+        trials: trainings of the sound mechanism without the canary, and as many with it; half of them
             of each broken one.
         seed: of all draws.
         cores: processes at a time.

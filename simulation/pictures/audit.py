@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from simulation.pictures.canvas import OTHER, OURS, WARM, finish
 
 SOUND = "as it is"
+DASHES = ((0, (1, 1)), (0, (4, 1)), (0, (2, 2)), "-", "-", (0, (6, 3)))
 
 
 def picture_audit(content: Mapping[str, Any], statistics: Mapping[str, np.ndarray], path: Path) -> str:
@@ -69,18 +70,19 @@ def _curves(axis: Axes, of: Mapping[str, tuple[np.ndarray, ...]], *, epsilon: fl
     axis.fill_between(
         rate, np.clip(allowed, 0, 1), 1.0, color="0.92", label=f"excluded by epsilon {epsilon:.1f}"
     )
-    colours = plt.get_cmap("autumn")(np.linspace(0.0, 0.75, max(len(of) - 1, 1)))
-    broken = iter(colours)
+    # Curves of different mechanisms may lie on one another: dashes of their own show all.
+    broken = zip(plt.get_cmap("Dark2").colors, DASHES, strict=False)  # type: ignore[attr-defined]
     for name, (without_N, with_N) in of.items():
         order = np.sort(np.concatenate([without_N, with_N]))[::-1]
         false = 1.0 - np.searchsorted(np.sort(without_N), order, side="left") / len(without_N)
         true = 1.0 - np.searchsorted(np.sort(with_N), order, side="left") / len(with_N)
-        sound = name == SOUND
+        colour, dashes = (OURS, "-") if name == SOUND else next(broken)
         axis.plot(
             np.maximum(false, least / 2),
             true,
-            color=OURS if sound else next(broken),
-            linewidth=2.0 if sound else 1.1,
+            color=colour,
+            linestyle=dashes,
+            linewidth=2.2 if name == SOUND else 1.5,
             label=name,
         )
     axis.set(
@@ -102,5 +104,5 @@ def _bounds(axis: Axes, rows: list[Mapping[str, Any]], *, claimed: float) -> Non
     axis.set_yticks(places, [row["mechanism"] for row in rows], fontsize=8)
     axis.invert_yaxis()
     axis.set(xlabel="lower bound on epsilon at 95 % confidence")
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="upper right")
     axis.spines[["top", "right"]].set_visible(False)

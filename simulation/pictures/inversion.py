@@ -84,10 +84,8 @@ def _numbers(figure: SubFigure, content: Mapping[str, Any]) -> None:
     words = f"other people's ECGs: median to best of {null['people']:.0f}"
     left.axvspan(null["median"], null["best"], color=OTHER, alpha=0.3, linewidth=0, label=words)
     right.axhspan(null["median"], null["best"], color=OTHER, alpha=0.3, linewidth=0, label=words)
-    left.set(
-        xlabel="correlation with the true window, mean of 12 leads", xlim=(min(0, null["median"]) - 0.1, 1)
-    )
-    right.set(xlabel="noise of the step over its clip", ylabel="correlation", ylim=(-0.2, 1))
+    left.set(xlabel="correlation with the true window, mean of 12 leads", xlim=(-0.25, 1))
+    right.set(xlabel="noise of the step over its clip", ylabel="correlation", ylim=(-0.25, 1))
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=8, frameon=False, loc="lower right" if axis is left else "upper right")
