@@ -191,8 +191,8 @@ def _sampled(layer: nn.Module, use: Use) -> dict[nn.Parameter, torch.Tensor]:
 
 def _linear(found: RowGradients, layer: nn.Linear, used: Sequence[Use], *, rows: int) -> None:
     # A layer that is used several times adds up over all its tokens.
-    inputs = torch.cat([_tokens(use.inputs, rows) for use in used], dim=1).float()
-    gradient = torch.cat([_tokens(use.gradient, rows) for use in used], dim=1).float()
+    inputs = _together([_tokens(use.inputs, rows) for use in used])
+    gradient = _together([_tokens(use.gradient, rows) for use in used])
     if layer.bias is not None and layer.bias.requires_grad:
         _add(found.known, cast(nn.Parameter, layer.bias), gradient.sum(dim=1))
     weight = cast(nn.Parameter, layer.weight)
@@ -204,12 +204,17 @@ def _linear(found: RowGradients, layer: nn.Linear, used: Sequence[Use], *, rows:
         alike = torch.bmm(inputs, inputs.transpose(1, 2))
         alike *= torch.bmm(gradient, gradient.transpose(1, 2))
         found.square_N += alike.sum(dim=(1, 2)).clamp_min(0.0)
-        # Terms of both signs cancel, their rounding errors do not.
-        sizes_NT = torch.linalg.vector_norm(inputs, dim=2) * torch.linalg.vector_norm(gradient, dim=2)
+        # Terms of both signs cancel, their rounding errors do not: |a_t| |g_t| are the roots of the diagonal.
+        sizes_NT = alike.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
         found.slack_N += ROUNDING * sizes_NT.sum(dim=1).square()
         found.linear.append((weight, inputs, gradient))
     else:
         _add(found.known, weight, torch.bmm(gradient.transpose(1, 2), inputs))
+
+
+def _together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All tokens of a layer's uses, float32; those of a single one are not copied."""
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)).float()
 
 
 def _tokens(values: torch.Tensor, rows: int) -> torch.Tensor:
