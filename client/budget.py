@@ -14,7 +14,7 @@ from typing import Any
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.privacy.accountant import epsilon_of
 from cardionets_core.privacy.ledger import Charge, Entry
-from client.spending import ledger_path, open_ledger
+from client.spending import check_ledger, ledger_path, open_ledger
 
 POINTS = 24
 """Of the curve; each is a whole reckoning."""
@@ -25,8 +25,9 @@ def budget(config: SiteConfig) -> dict[str, Any]:
     """What was spent and is left, at the site's delta.
 
     Raises:
-        DataError: the ledger is not whole.
+        DataError: the ledger is not whole, or not the one that the journal names.
     """
+    check_ledger(config)
     policy, delta = config.policy.privacy, config.policy.privacy.maximum_delta
     entries: list[Entry] = []
     lines, head = 0, ""

@@ -1,4 +1,4 @@
-"""The site's journal: where it lies, and the heads of the coordinators' journals that stand in it.
+"""The site's journal: where it lies, its end, and the heads of the coordinators' journals that stand in it.
 
 Comes in: the journal's file. Goes out: its name, and heads for ``export-heads``. Computes and imports little,
 since ``status`` and ``journal`` look into it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cardionets_core.audit import journal
 from cardionets_core.audit.against import Witnessed
 from cardionets_core.audit.journal import bodies
 from cardionets_core.errors import DataError
@@ -16,6 +17,13 @@ from cardionets_core.exchange.heads import server_journal
 
 JOURNAL = "journal.jsonl"
 """Its name in the site's folder of states."""
+
+
+def mend(path: Path) -> None:
+    """Take the torn end of a line off, which a crash left, and say so in a line."""
+    torn = journal.mend(path)
+    if torn:
+        journal.append(path, "journal-mended", {"torn_bytes": torn})
 
 
 def server_heads(path: Path) -> Iterator[Witnessed]:

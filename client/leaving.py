@@ -22,7 +22,7 @@ from cardionets_core.exchange.heads import NO_HEAD, Head, reply_head_fields
 from cardionets_core.exchange.messages import Envelope, Order, Reply, RoundName, reply_to_envelope
 from cardionets_core.privacy.disclosure import DIGEST, SITE, check_refusal
 from client.heads import Facts, journal_key, known_head_agrees, server_head_facts, signed_head
-from client.journal import JOURNAL
+from client.journal import JOURNAL, mend
 
 
 def refuse(
@@ -110,9 +110,7 @@ def leave(
             heads = {"server_head_is": "forged"}
     with on_disk(state, keeps="nothing left the site"):
         key = journal_key(root, state)
-        torn = journal.mend(path)
-        if torn:
-            journal.append(path, "journal-mended", {"torn_bytes": torn})
+        mend(path)
         if order is not None and not known_head_agrees(order, state):
             agrees = False
             claimed: Facts = {"known_lines": order.known_head.lines, "known_head": order.known_head.hash}

@@ -18,9 +18,8 @@ from cardionets_core.exchange.messages import MEASURED, Order
 from cardionets_core.exchange.tensors import Layout
 from cardionets_core.models import build_module
 from cardionets_core.privacy.counts import PEOPLE, Counts
-from cardionets_core.tasks import GradientTask, Role, Task, make_task
-from cardionets_core.tasks.base import Scalar
-from cardionets_core.tasks.expected_sums import ExpectedSums, Shapes
+from cardionets_core.tasks import GradientTask, Role, Task
+from cardionets_core.tasks.expected_sums import Shapes, expected_sums
 from cardionets_core.training.controls import TAKEN
 from cardionets_core.training.local_rule import LocalRule
 
@@ -50,7 +49,7 @@ class Permitted:
 
 
 def permitted(
-    order: Order, task: Task, *, preset: str, role: Role, rule: LocalRule, is_private: bool = False
+    order: Order, task: Task, *, preset: str, role: Role, rule: LocalRule, is_noised: bool = False
 ) -> Permitted:
     """What the reply to an order may hold.
 
@@ -60,29 +59,27 @@ def permitted(
         preset: of the study.
         role: the site's in the phase.
         rule: of the study.
-        is_private: whether the study trains with differential privacy.
+        is_noised: whether the study lets nothing out but what noise hides; counts of a group are none then,
+            only noise about a number that may be 0.
     """
-    counts, measured = {**task.counts, **PEOPLE}, {}
-
-    def shapes(what: str) -> Shapes:
-        return _shapes(preset, task.name, tuple(sorted(task.options.items())), what)
-
+    counts, measured, expected = {**task.counts, **PEOPLE}, {}, expected_sums(preset)
     if order.kind == "evaluate" or (order.kind == "train" and order.measure):
-        measured = rule.metric_shapes(task, shapes("metrics"))
+        measured = rule.metric_shapes(task, expected.of_metrics(task))
     if order.kind == "evaluate":
         return Permitted(sums=measured, counts=counts, rule=rule)
     if order.kind == "statistics":
-        return Permitted(sums=shapes("statistics"), counts=counts, values=frozenset({"role"}), rule=rule)
+        return Permitted(sums=expected.of_shared(task), counts=counts, values=frozenset({"role"}), rule=rule)
     if order.kind == "census":
         return Permitted()
     first = {MEASURED + name: shape for name, shape in measured.items()}
-    sums = {**shapes("training"), **first}
+    sums = {**expected.of_training(task), **first}
     if not isinstance(task, GradientTask):
-        seconds = frozenset[str]() if is_private else frozenset({"train_seconds"})
-        return Permitted(sums=sums, counts=counts, values=seconds, rule=rule)
+        if is_noised:
+            return Permitted(sums=sums, rule=rule)
+        return Permitted(sums=sums, counts=counts, values=frozenset({"train_seconds"}), rule=rule)
     layouts = {name: _layout(name, preset) for name in role.trains}
     layouts |= {extra: layouts[extra.partition(".")[0]] for extra in rule.extra_names(role.trains)}
-    values = (PRIVATE if is_private else OF_STEPS) | frozenset(rule.reports)
+    values = (PRIVATE if is_noised else OF_STEPS) | frozenset(rule.reports)
     return Permitted(layouts=layouts, sums=sums, counts=counts, values=values, rule=rule)
 
 
@@ -100,20 +97,12 @@ def check_shared(order: Order, task: Task, *, preset: str) -> None:
         return  # a task that lacks them says so
     wanted: Shapes = {}
     if order.kind == "train" and isinstance(task, GradientTask) and task.shares:
-        wanted = _shapes(preset, task.name, tuple(sorted(task.options.items())), "statistics")
+        wanted = expected_sums(preset).of_statistics(task)
     for name, value in given.items():
         if wanted.get(name) != value.shape or not np.isfinite(value).all():
             raise OrderRefusedError(f"the order shares {name}, not as the task makes it", where="order")
     if given.keys() != wanted.keys():
         raise OrderRefusedError("the order shares a part of the task's statistics", where="order")
-
-
-@functools.lru_cache(maxsize=32)
-def _shapes(preset: str, name: str, options: tuple[tuple[str, Scalar], ...], what: str) -> Shapes:
-    task, expected = make_task(name, dict(options)), ExpectedSums(preset)
-    if what == "metrics":
-        return expected.of_metrics(task)
-    return expected.of_shared(task) if what == "statistics" else expected.of_training(task)
 
 
 @functools.lru_cache(maxsize=64)

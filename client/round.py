@@ -88,7 +88,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
         message = sessions.answer(order, study)
         reply = Reply(site=site.name, name=order.name, secure=message)
         return release(reply, order=order, config=site.config, patients=0, root=root)
-    if is_private and secure is None and (order.kind in ("statistics", "evaluate") or order.measure):
+    if not study.exact_sums_leave and (order.kind in ("statistics", "evaluate") or order.measure):
         raise PhaseNotPermittedError(
             "the study trains with differential privacy: exact sums do not leave",
             where="order",
@@ -97,8 +97,8 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     rule, state, trains = local_rule(study), site.config.folders.state, order.kind == "train"
     # Control variates, local tensors and coded updates are told from the modules as they were sent.
     reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32" or secure)
-    hides = is_private and secure is None
-    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_private=hides)
+    hides = not study.exact_sums_leave
+    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_noised=hides)
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cardionets_core.audit import journal
+from cardionets_core.audit.journal import bodies
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.config.study import Study
+from cardionets_core.durable import on_disk
 from cardionets_core.errors import DataError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.privacy.accountant import Accountant, Part
@@ -20,13 +23,15 @@ from cardionets_core.tasks import Task, make_task
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.private import PrivateSteps
 from cardionets_core.training.private_plan import check_private, noise_of, phase_costs, round_part
+from client.heads import Facts
+from client.journal import JOURNAL, mend
 from client.privacy_policy import check_policy
 from client.site import Site, serving_role
 
 LEDGER = "ledger.db"
 STATED = "study: privacy.epsilon"
-ROUNDING = 1e-3
-"""Relative: by so much a study may pass its epsilon where its noise was found by bisection."""
+SPENT = "privacy-spent"
+"""Event of the journal's line that names the ledger's head, so that a ledger that was lost shows."""
 
 
 class Spending:
@@ -41,6 +46,7 @@ class Spending:
     Raises:
         PhaseNotPermittedError: the policy does not let such a study in.
         ConfigError: a part of the study cannot be made private.
+        DataError: the ledger is not the one that the journal names.
     """
 
     def __init__(self, site: Site, study: Study, *, name: RoundName, seed: int) -> None:
@@ -51,6 +57,7 @@ class Spending:
         self._study = study
         self._name = name
         self._seed = seed
+        check_ledger(site.config)
         self._ledger = open_ledger(site.config, accountant=study.privacy.accountant)
         self._reservation = ""
 
@@ -75,8 +82,15 @@ class Spending:
         return self._reserve(task, self._part(task), "sums"), self._randomness()
 
     def commit(self) -> None:
-        """What was reserved is ready to leave."""
+        """What was reserved is ready to leave; the journal is told of the ledger's head."""
         self._ledger.commit(self._reservation)
+        lines, head = self._ledger.head()
+        state, name = self._site.config.folders.state, self._name
+        with on_disk(state, keeps="nothing left the site"):
+            mend(state / JOURNAL)
+            facts: Facts = {"study": name.study_digest, "phase": name.phase, "round": name.round}
+            facts |= {"ledger_lines": lines, "ledger_head": head}
+            journal.append(state / JOURNAL, SPENT, facts)
 
     def _reserve(self, task: Task, part: Part, kind: str) -> float:
         base = self._noise()
@@ -139,14 +153,33 @@ def limits_of(study: Study, config: SiteConfig) -> list[Limit]:
         )
     ]
     if asked.epsilon is not None:
-        most = asked.epsilon * (1.0 + ROUNDING)
-        limits.append(Limit(epsilon=most, delta=asked.delta, where=STATED, study=study.digest))
+        limits.append(Limit(epsilon=asked.epsilon, delta=asked.delta, where=STATED, study=study.digest))
     return limits
 
 
 def ledger_path(config: SiteConfig) -> Path:
     """Where a site's ledger lies."""
     return config.folders.state / LEDGER
+
+
+def check_ledger(config: SiteConfig) -> None:
+    """Compare the ledger with the journal, which names its head at every release.
+
+    Raises:
+        DataError: the ledger was lost, replaced or put back to an earlier state.
+    """
+    path = config.folders.state / JOURNAL
+    told = [body for body in bodies(path) if body.get("event") == SPENT] if path.exists() else []
+    if not told:
+        return
+    lines, head = told[-1].get("ledger_lines"), told[-1].get("ledger_head")
+    there = ledger_path(config).exists()
+    if not there or type(lines) is not int or open_ledger(config).hash_of(lines) != head:
+        raise DataError(
+            f"the ledger is not the one that the journal names: it lacks line {lines}, or has another there",
+            where=str(ledger_path(config)),
+            remedy="restore the latest backup of the ledger; a new one would forget what was spent",
+        )
 
 
 def open_ledger(config: SiteConfig, *, accountant: Accountant = "prv") -> Ledger:

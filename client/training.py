@@ -37,8 +37,7 @@ def train(work: Work) -> Answered:
         raise OrderRefusedError(f"task {task.name} measures and trains nothing", where="order")
     if isinstance(task, ClosedFormTask):
         sums = _sums(work, task)
-        told = work.spending is None or work.study.secure_aggregation is not None
-        values = {} if not told else {"train_seconds": time.monotonic() - start}
+        values = {"train_seconds": time.monotonic() - start} if work.study.exact_sums_leave else {}
         reply = Reply(site=work.site.name, name=work.order.name, sums=sums, values=values)
         return Answered(reply=reply, rows=rows)
     if not isinstance(task, GradientTask):
@@ -47,9 +46,9 @@ def train(work: Work) -> Answered:
 
 
 def _sums(work: Work, task: ClosedFormTask) -> Sums:
-    if work.spending is None or work.study.secure_aggregation is not None:
-        # Nobody but the site sees its sums where they are added in secret.
+    if work.study.exact_sums_leave:
         return task.sums(work.modules, work.view)
+    assert work.spending is not None  # of a private study
     noise, randomness = work.spending.sums(task)
     sums = private_sums(task, work.modules, work.view, noise_multiplier=noise, randomness=randomness)
     work.spending.commit()
@@ -101,7 +100,7 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
     if rule.local and trained:
         work.local.keep(work.modules, role.trains)
         trained = {name: work.local.take_out(name, packed) for name, packed in trained.items()}
-    if private is None or work.study.secure_aggregation is not None:
+    if work.study.exact_sums_leave:
         values |= {f"part/{name}": value for name, value in result.parts.items()}
         # Both tell of the patients, and no noise hides them: a private study goes without.
         values |= {"loss": result.loss_mean, "train_seconds": time.monotonic() - start}

@@ -18,7 +18,7 @@ from cardionets_core.errors import QuorumNotMetError, ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import Order, Reply
 from cardionets_core.tasks import ClosedFormTask, GradientTask
-from cardionets_core.tasks.expected_sums import ExpectedSums
+from cardionets_core.tasks.expected_sums import expected_sums
 from cardionets_core.training.local_rule import local_rule
 from cardionets_core.training.secure_round import TOGETHER
 from server.aggregation import taken_marks
@@ -60,7 +60,7 @@ class Collector:
         self._members = members
         self._journal = journal
         self._tell = tell
-        self._sums = ExpectedSums(study.preset)
+        self._sums = expected_sums(study.preset)
         self._rule = local_rule(study)
         self._secure = (
             None

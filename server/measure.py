@@ -18,7 +18,7 @@ from cardionets_core.errors import ReplyRefusedError
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.exchange.messages import PERSONAL, Order, Reply
 from cardionets_core.tasks import GradientTask, MeasureTask, Task
-from cardionets_core.tasks.expected_sums import ExpectedSums
+from cardionets_core.tasks.expected_sums import expected_sums
 from cardionets_core.training.local_rule import local_rule
 from cardionets_core.training.secure_round import TOGETHER
 from server.collect import Collector
@@ -68,7 +68,7 @@ def splits_of(study: Study, task: Task, *, phase: int, round_number: int) -> lis
     if isinstance(task, MeasureTask):
         return ["test"]
     found: list[Split] = []
-    if not is_measured(study):
+    if not study.exact_sums_leave:
         return found
     if is_due(study, phase=phase, round_number=round_number) and not is_pending(
         study, task, phase=phase, round_number=round_number
@@ -79,15 +79,10 @@ def splits_of(study: Study, task: Task, *, phase: int, round_number: int) -> lis
     return found
 
 
-def is_measured(study: Study) -> bool:
-    """Whether the sites measure the model: a private study's sites let no exact sum out but in secret."""
-    return study.privacy.mechanism == "none" or study.secure_aggregation is not None
-
-
 def is_due(study: Study, *, phase: int, round_number: int) -> bool:
     """Whether the model after a round is measured on the validation patients."""
     last = round_number == study.phases[phase].rounds
-    return is_measured(study) and (last or round_number % study.evaluation.every_rounds == 0)
+    return study.exact_sums_leave and (last or round_number % study.evaluation.every_rounds == 0)
 
 
 def is_pending(study: Study, task: Task, *, phase: int, round_number: int) -> bool:
@@ -118,7 +113,7 @@ class Measurer:
         self._study = study
         self._collector = collector
         self._members = members
-        self._sums = ExpectedSums(study.preset)
+        self._sums = expected_sums(study.preset)
         self._rule = local_rule(study)
 
     def measure(

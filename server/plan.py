@@ -9,10 +9,9 @@ from cardionets_core.config.study import Study
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask
-from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of
+from cardionets_core.tasks.expected_sums import bytes_of, expected_sums
 from cardionets_core.training.local_rule import local_rule
 from server.aggregation import strategy_of
-from server.measure import is_measured
 from server.phase_order import tasks_of
 from server.privacy_plan import privacy_lines, privacy_of, read_patients
 
@@ -33,7 +32,7 @@ def plan_of(study: Study, *, patients: Sequence[str] = ()) -> dict[str, Any]:
     """
     tasks = tasks_of(study)
     strategy_of(study, tasks)
-    rule, sums = local_rule(study), ExpectedSums(study.preset)
+    rule, sums = local_rule(study), expected_sums(study.preset)
     phases: list[dict[str, Any]] = []
     for task, phase in zip(tasks, study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
@@ -59,7 +58,7 @@ def plan_of(study: Study, *, patients: Sequence[str] = ()) -> dict[str, Any]:
                 + 2 * bytes_of(sums.of_shared(task)),
                 # Validation after each round, test after the last one.
                 "measured_bytes_each_time": bytes_of(rule.metric_shapes(task, sums.of_metrics(task)))
-                if is_measured(study)
+                if study.exact_sums_leave
                 else 0,
                 "last_model_bytes_per_site": ordered,
                 "frozen_bytes_once_per_site": 4 * sum(sizes[name] for name in task.reads),

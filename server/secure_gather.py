@@ -9,7 +9,7 @@ again and again, and no other attempt begins. The protocol is ``privacy.secure_s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -85,7 +85,9 @@ class SecureGather:
             folder.note({f"attempt_{part}": attempt})
             found.attempt = attempt
             session = self._session(part, asked, attempt)
-            if bound is None and not self._collect(session, asked, allowed, orders, found, minimum):
+            if bound is not None:
+                self._again(session, asked)
+            elif not self._collect(session, asked, allowed, orders, found, minimum):
                 continue
             self._open(session, asked, found)
             return found
@@ -156,11 +158,9 @@ class SecureGather:
         return True
 
     def _open(self, session: Session, asked: OpenRound, found: Gathered) -> None:
-        """Steps 4 and 5, and the sum; a session that was taken up again gets its earlier messages first."""
+        """Steps 4 and 5, and the sum."""
         coordinator, part, folder = session.coordinator, session.part, asked.folder
         survivors: list[str] = folder.get(f"survivors_{part}", [])
-        if folder.get(f"bound_{part}", None) and not _is_closed(coordinator):
-            self._again(session, asked, survivors)
         among = self._only(lambda afresh, counted: [self._node(s) for s in survivors], survivors)
         named = coordinator.close_masked(survivors)
         try:
@@ -208,8 +208,8 @@ class SecureGather:
         asked.folder.note({f"summed_{part}": survivors})
         self._journal.noted("secure-sum-opened", {**session_facts(session), "sites": ",".join(survivors)})
 
-    def _again(self, session: Session, asked: OpenRound, survivors: Sequence[str]) -> None:
-        """Hand the stored messages of steps 1 to 3 in once more."""
+    def _again(self, session: Session, asked: OpenRound) -> None:
+        """Hand the stored messages of steps 1 and 2 in once more: the session is bound."""
         coordinator = session.coordinator
         for raw in self._steps.stored(session, asked, "advertise"):
             coordinator.add_advert(KeyAdvert.from_bytes(raw))
@@ -217,7 +217,6 @@ class SecureGather:
         for raw in self._steps.stored(session, asked, "share"):
             coordinator.add_bundle(ShareBundle.from_bytes(raw))
         coordinator.close_bundles()
-        coordinator.close_masked(survivors)
 
     def _on_roster(self, able: Serving) -> Serving:
         return self._only(able, self._secure.roster)
@@ -232,11 +231,3 @@ class SecureGather:
     def _node(self, site: str) -> int:
         node = self._members.node(site)
         return -1 if node is None else node
-
-
-def _is_closed(coordinator: Coordinator) -> bool:
-    try:
-        coordinator.close_bundles()
-    except SecureSumError:
-        return False
-    return True

@@ -30,8 +30,6 @@ from server.round_store import RoundStore
 from server.rounds import SiteLink
 
 Take = Callable[[bytes], None]
-CLOSED_ONCE = ("advertise", "share")
-"""Steps after which a list of names is sent: whoever answers later is out."""
 
 
 @dataclass(kw_only=True)
@@ -81,7 +79,7 @@ class SecureSteps:
         *,
         message: Callable[[str], bytes] = lambda site: b"",
     ) -> None:
-        """Ask one step, unless its answers were collected before; hand every good one in."""
+        """Ask one step of those who have not answered it yet; hand every good answer in."""
         store = self._store_of(session, asked, step)
         for raw in self.stored(session, asked, step):
             take(raw)
@@ -106,11 +104,7 @@ class SecureSteps:
                 raise ReplyRefusedError(f"site {site}: {error.what}", where="secure sum") from error
             return reply, 1.0
 
-        if not asked.folder.get(f"closed_{session.part}_{session.name.attempt}_{step}", False):
-            self._gather(session, asked, store, able, orders, judge, found)
-            if step in CLOSED_ONCE:
-                # What is sent next names who is in; whoever comes later is out.
-                asked.folder.note({f"closed_{session.part}_{session.name.attempt}_{step}": True})
+        self._gather(session, asked, store, able, orders, judge, found)
 
     def masked(
         self,

@@ -9,7 +9,6 @@ one accuses nobody.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from cardionets_core.audit.journal import GENESIS, verify
 from cardionets_core.errors import DataError
+from cardionets_core.plain_json import parse_json
 
 SCHEMA_VERSION = 1
 
@@ -69,12 +69,16 @@ def read_heads(path: Path) -> list[Witnessed]:
         DataError: the file is not there, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError("another version")
         found = [Witnessed(**row) for row in content["heads"]]
         fits = all(
-            type(head.lines) is int and head.lines > 0 and isinstance(head.signature, str) for head in found
+            type(head.lines) is int
+            and head.lines > 0
+            and all(isinstance(word, str) for word in (head.journal, head.hash, head.signature, head.key))
+            and type(head.time_s) in (int, float)
+            for head in found
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path) from error
@@ -126,7 +130,9 @@ def verify_against(
 def _hashes(path: Path) -> list[str]:
     if not path.exists():
         return []
-    return [line.partition(" ")[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        line.partition(b" ")[0].decode("ascii", errors="replace") for line in path.read_bytes().splitlines()
+    ]
 
 
 def _unreadable(path: Path) -> DataError:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cardionets_core.errors import DataError
+from cardionets_core.plain_json import parse_json
 
 GENESIS = "0" * 64
 
@@ -102,9 +103,9 @@ def bodies(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: a line cannot be read.
     """
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            body = json.loads(line.partition(" ")[2])
+            body = _body(line.partition(b" ")[2])
         except ValueError as error:
             raise _broken(path, number) from error
         yield body
@@ -151,12 +152,15 @@ def verify(path: Path) -> int:
     """
     previous = GENESIS
     number = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        digest, _, text = line.partition(" ")
-        body = json.loads(text) if hashlib.sha256(text.encode()).hexdigest() == digest else {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        digest, _, text = line.partition(b" ")
+        try:
+            body = _body(text) if hashlib.sha256(text).hexdigest().encode() == digest else {}
+        except ValueError as error:
+            raise _broken(path, number) from error
         if body.get("previous") != previous or body.get("number") != number:
             raise _broken(path, number)
-        previous = digest
+        previous = digest.decode()
     return number
 
 
@@ -181,5 +185,27 @@ def _end(size: int, path: Path) -> tuple[int, str]:
             where=str(path),
             remedy="keep the file for inspection; move it away to start a new journal",
         )
-    digest, _, text = tail.splitlines()[-1].decode().partition(" ")
-    return int(json.loads(text)["number"]) + 1, digest
+    digest, _, text = tail.splitlines()[-1].partition(b" ")
+    try:
+        number = _body(text)["number"]
+        if type(number) is not int or number < 1:
+            raise ValueError("no number of a line")
+        return number + 1, digest.decode("ascii")
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            "the journal's last line cannot be read",
+            where=str(path),
+            remedy="keep the file for inspection; move it away to start a new journal",
+        ) from error
+
+
+def _body(text: bytes) -> dict[str, Any]:
+    """What a line holds.
+
+    Raises:
+        ValueError: it is no JSON of an object, whatever its hash says.
+    """
+    body = parse_json(text, finite=False)
+    if not isinstance(body, dict):
+        raise ValueError("no object")
+    return body

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from cardionets_core.config.read import Document, parse_document, read_document
 from cardionets_core.errors import ConfigError, OrderRefusedError
+from cardionets_core.plain_json import parse_json
 
 Scalar = bool | int | float | str
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -223,6 +224,11 @@ class Study(Document):
         )
 
     @property
+    def exact_sums_leave(self) -> bool:
+        """Whether sums leave a site without noise; of a private study only where they are masked."""
+        return self.privacy.mechanism == "none" or self.secure_aggregation is not None
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -244,11 +250,11 @@ def study_from_json(text: str, *, digest: str) -> Study:
         OrderRefusedError: the text is not a study, or not that study.
     """
     try:
-        content: Any = json.loads(text)
+        content: Any = parse_json(text)
         if not isinstance(content, dict):
             raise ConfigError("not a mapping")
         study = parse_document(Study, content, where="order")
-    except (json.JSONDecodeError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:
         raise OrderRefusedError("the order carries no readable study", where="order") from error
     if study.digest != digest:
         raise OrderRefusedError(

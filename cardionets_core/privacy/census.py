@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cardionets_core.errors import DisclosureRefusedError
+from cardionets_core.plain_json import parse_json
 from cardionets_core.privacy.counts import rounded
 from cardionets_core.refusal_reasons import REFUSAL_REASONS
 
@@ -46,7 +47,7 @@ def told_census(text: str, *, sizes: bool, multiple: int) -> str:
         DisclosureRefusedError: names the key that may not leave, or not so.
     """
     try:
-        facts = json.loads(text)
+        facts = parse_json(text)
     except ValueError as error:
         raise DisclosureRefusedError("the census cannot be read", where="gate") from error
     if not isinstance(facts, dict):

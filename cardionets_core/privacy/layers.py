@@ -50,12 +50,14 @@ class RowGradients:
         slack_N: by how much rounding may have made it too small.
         known: parameter to ``[N, ...]``.
         linear: weight with its inputs ``[N, T, I]`` and output gradients ``[N, T, O]``.
+        held_bytes: of all that the layers kept and of what is known.
     """
 
     square_N: torch.Tensor
     slack_N: torch.Tensor
     known: dict[nn.Parameter, torch.Tensor] = field(default_factory=dict)
     linear: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    held_bytes: int = 0
 
     def keep(self, usable_N: torch.Tensor) -> RowGradients:
         """Those of some rows."""
@@ -71,8 +73,12 @@ class RowGradients:
         for parameter, value in self.known.items():
             sums[parameter].add_(torch.tensordot(weight_N, value, dims=1))
         for parameter, inputs, gradient in self.linear:
-            scaled = gradient * weight_N[:, None, None]
-            sums[parameter].addmm_(scaled.flatten(0, 1).T, inputs.flatten(0, 1))
+            scale_N11 = weight_N[:, None, None]
+            if inputs.shape[2] < gradient.shape[2]:
+                inputs = inputs * scale_N11
+            else:
+                gradient = gradient * scale_N11
+            sums[parameter].addmm_(gradient.flatten(0, 1).T, inputs.flatten(0, 1))
 
 
 class WatchedLayers:
@@ -124,6 +130,7 @@ class WatchedLayers:
             # Opacus's samplers give what asks for a gradient.
             parameter.requires_grad_(True)
         uses, self._uses = self._uses, {}
+        found.held_bytes = sum(u.inputs.nbytes + u.gradient.nbytes for used in uses.values() for u in used)
         for layer, used in uses.items():
             if isinstance(layer, nn.Linear):
                 _linear(found, layer, used, rows=rows)
@@ -133,6 +140,7 @@ class WatchedLayers:
                         _add(found.known, parameter, value.float())
         for value in found.known.values():
             found.square_N += value.flatten(1).square().sum(dim=1)
+            found.held_bytes += value.nbytes
         found.slack_N += ROUNDING * found.square_N
         return found
 

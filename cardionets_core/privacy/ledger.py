@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cardionets_core.errors import BudgetSpentError, DataError, StorageFailedError
+from cardionets_core.plain_json import parse_json
 from cardionets_core.privacy.accountant import Accountant, Mechanism, epsilon_of, stays_within
 
 GENESIS = "0" * 64
@@ -31,6 +32,8 @@ WAIT_S = 30.0
 """How long a second process waits for the first one's transaction."""
 EXCESS = 1e-9
 """Relative; for the last bits of two sums of the same numbers."""
+
+_FACTS = {"study": str, "name": str, "phase": int, "task": str, "round": int, "part": str, "is_secret": bool}
 
 Event = Literal["reserved", "committed", "released"]
 
@@ -179,6 +182,12 @@ class Ledger:
         with self._connected() as link:
             return _end(link)
 
+    def hash_of(self, number: int) -> str:
+        """Hash of a line; empty where there is none."""
+        with self._connected() as link:
+            row = link.execute("SELECT hash FROM lines WHERE number = ?", (number,)).fetchone()
+        return str(row[0]) if row else ""
+
     def verify(self) -> int:
         """Check the whole chain.
 
@@ -189,17 +198,16 @@ class Ledger:
             DataError: names the first line that does not fit.
         """
         with self._connected() as link:
-            return sum(1 for _ in _bodies(link, self._path))
+            try:
+                return sum(1 for _ in _bodies(link, self._path))
+            except ValueError as error:
+                raise _unreadable(self._path) from error
 
     def _entries(self, link: sqlite3.Connection) -> list[Entry]:
         try:
             return _entries(_bodies(link, self._path))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                "a line of the ledger cannot be read",
-                where=str(self._path),
-                remedy="install the version of CardioNets that wrote it",
-            ) from error
+            raise _unreadable(self._path) from error
 
     def _check(self, before: Sequence[Charge], charge: Charge, limit: Limit) -> None:
         counted = [each for each in before if limit.study in (None, each.study)]
@@ -282,7 +290,7 @@ def _bodies(link: sqlite3.Connection, path: Path) -> Iterator[dict[str, Any]]:
                 remedy="keep the file for inspection, and restore the ledger from its backup",
             )
         previous = digest
-        yield json.loads(body)
+        yield parse_json(body)
 
 
 def _entries(bodies: Iterator[dict[str, Any]]) -> list[Entry]:
@@ -290,9 +298,9 @@ def _entries(bodies: Iterator[dict[str, Any]]) -> list[Entry]:
     for body in bodies:
         name = str(body["reservation"])
         if body["event"] == "reserved":
-            facts = {
-                key: body[key] for key in ("study", "name", "phase", "task", "round", "part", "is_secret")
-            }
+            facts = {key: body[key] for key in _FACTS}
+            if any(type(facts[key]) is not kind for key, kind in _FACTS.items()):
+                raise TypeError("a charge of other types")
             charge = Charge(**facts, mechanism=Mechanism(**body["mechanism"]))
             found[name] = Entry(reservation=name, charge=charge, committed=False, time_s=body["time_s"])
         elif body["event"] == "released":
@@ -301,3 +309,11 @@ def _entries(bodies: Iterator[dict[str, Any]]) -> list[Entry]:
             before = found[name]
             found[name] = Entry(reservation=name, charge=before.charge, committed=True, time_s=before.time_s)
     return list(found.values())
+
+
+def _unreadable(path: Path) -> DataError:
+    return DataError(
+        "a line of the ledger cannot be read",
+        where=str(path),
+        remedy="install the version of CardioNets that wrote it",
+    )

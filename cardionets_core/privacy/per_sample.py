@@ -21,8 +21,10 @@ from cardionets_core.privacy.layers import WatchedLayers, check_rows_apart, is_c
 Mode = Literal["layers", "loop"]
 LossOf = Callable[[int, int], torch.Tensor]
 """Losses of the rows from the first to before the second: ``[N]``, each of its own row alone."""
-PART_ROWS = 8
-"""Rows that pass at once; more cost memory and hardly save time (``simulation.benchmarks.private_steps``)."""
+FIRST_ROWS = 8
+PART_BYTES = 500_000_000
+"""Inputs and gradients of the layers of rows that pass at once: many short rows, or few long ones. More costs
+memory and hardly saves time (``simulation.benchmarks.private_steps --part-bytes``)."""
 
 
 class ClippedSums:
@@ -32,7 +34,8 @@ class ClippedSums:
         modules: by name; trained are their parameters that ask for gradients.
         clip_norm: C, the largest norm of a row's gradient over all parameters.
         mode: how gradients of single rows are taken.
-        part_rows: rows that pass at once in the mode ``layers``.
+        part_bytes: that the rows that pass at once may hold in the mode ``layers``; one row passes always.
+        first_rows: that pass at once before it is known what a row holds.
 
     Raises:
         ConfigError: a module mixes the rows of a batch.
@@ -44,7 +47,8 @@ class ClippedSums:
         *,
         clip_norm: float,
         mode: Mode = "layers",
-        part_rows: int = PART_ROWS,
+        part_bytes: int = PART_BYTES,
+        first_rows: int = FIRST_ROWS,
     ) -> None:
         if not clip_norm > 0.0:
             raise ValueError(f"a clip of {clip_norm} leaves nothing; it lies above 0")
@@ -53,7 +57,9 @@ class ClippedSums:
         self.parameters = [p for module in self._modules for p in module.parameters() if p.requires_grad]
         self.clip_norm = clip_norm
         self.mode = mode
-        self._part_rows = part_rows
+        self._part_bytes = part_bytes
+        self._first_rows = first_rows
+        self._row_bytes = 0
         self.sums = {parameter: torch.zeros_like(parameter) for parameter in self.parameters}
         self.unusable = 0
 
@@ -70,7 +76,12 @@ class ClippedSums:
             Norm of each row's gradient before it is clipped, float32 ``[B]``; NaN where it was unusable.
         """
         add = self._by_layers if self.mode == "layers" else self._by_rows
-        found = [add(loss_of, begin, end) for begin, end in self._parts(rows)]
+        found: list[torch.Tensor] = []
+        begin = 0
+        while begin < rows:
+            end = begin + self._part(rows - begin)
+            found.append(add(loss_of, begin, end))
+            begin = end
         return torch.cat(found) if found else torch.zeros(0)
 
     def take(self) -> list[torch.Tensor]:
@@ -79,13 +90,18 @@ class ClippedSums:
         self.sums = {parameter: torch.zeros_like(parameter) for parameter in self.parameters}
         return taken
 
-    def _parts(self, rows: int) -> list[tuple[int, int]]:
-        size = self._part_rows if self.mode == "layers" else 1
-        return [(begin, min(begin + size, rows)) for begin in range(0, rows, size)]
+    def _part(self, left: int) -> int:
+        """How many of the rows that are left pass next: as many as fit, in parts of like size."""
+        if self.mode == "loop":
+            return 1
+        most = max(1, self._part_bytes // self._row_bytes) if self._row_bytes else self._first_rows
+        parts = -(-left // most)
+        return -(-left // parts)
 
     def _by_layers(self, loss_of: LossOf, begin: int, end: int) -> torch.Tensor:
         with WatchedLayers(self._modules) as watched:
             gradients = watched.gradients(_checked(loss_of(begin, end), end - begin))
+            self._row_bytes = gradients.held_bytes // (end - begin)
             norm_N, bound_N = gradients.square_N.sqrt(), (gradients.square_N + gradients.slack_N).sqrt()
             usable_N = torch.isfinite(bound_N)
             if not bool(usable_N.all()):

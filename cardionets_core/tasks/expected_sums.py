@@ -5,6 +5,7 @@ A task's sums do not depend on the data, so what an empty site would send tells 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from cardionets_core.data.cohort import empty_cohort
 from cardionets_core.models import build_module
 from cardionets_core.models.presets import PHENOTYPES
 from cardionets_core.tasks import ClosedFormTask, GradientTask, SiteView, Task
+from cardionets_core.tasks.base import Scalar
 from cardionets_core.tasks.shapes import shape_of
 
 Shapes = dict[str, tuple[int, ...]]
@@ -33,7 +35,7 @@ class ExpectedSums:
     def __init__(self, preset: str) -> None:
         self._preset = preset
         # Each reply of a round asks for the same.
-        self._known: dict[tuple[str, Task], Shapes] = {}
+        self._known: dict[tuple[str, str, tuple[tuple[str, Scalar], ...]], Shapes] = {}
         self._nobody = SiteView(
             cohort=empty_cohort(site="nobody", phenotypes=PHENOTYPES),
             shape=shape_of(preset),
@@ -63,9 +65,10 @@ class ExpectedSums:
         )
 
     def _once(self, kind: str, task: Task, make: Callable[[], dict[str, np.ndarray]]) -> Shapes:
-        if (kind, task) not in self._known:
-            self._known[kind, task] = {name: value.shape for name, value in make().items()}
-        return self._known[kind, task]
+        key = kind, task.name, tuple(sorted(task.options.items()))
+        if key not in self._known:
+            self._known[key] = {name: value.shape for name, value in make().items()}
+        return self._known[key]
 
     def _modules(self, task: Task) -> dict[str, torch.nn.Module]:
         # Nobody's features are never computed, so large modules need no memory; small ones may be read.
@@ -76,6 +79,12 @@ class ExpectedSums:
                 module = build_module(name, self._preset, seed=0)
             found[name] = module
         return found
+
+
+@functools.lru_cache(maxsize=8)
+def expected_sums(preset: str) -> ExpectedSums:
+    """Those of a preset, learnt once a process."""
+    return ExpectedSums(preset)
 
 
 def bytes_of(shapes: Shapes) -> int:

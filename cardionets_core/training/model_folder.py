@@ -7,7 +7,6 @@ Every file is checked against its digest before anything of it is believed. Writ
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file
 from cardionets_core.errors import CheckpointError, OrderRefusedError, UnknownNameError
 from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
 from cardionets_core.models import build_module, get_preset
+from cardionets_core.plain_json import read_json
 from cardionets_core.training.tensors import load_tensors
 
 MODEL = "model.json"
@@ -106,7 +106,7 @@ def read_model_folder(folder: Path) -> StoredModel:
     """
     path = folder / MODEL
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             "there is no model that can be read", where=str(path), remedy="name the folder model of a run"
@@ -122,7 +122,7 @@ def read_model_folder(folder: Path) -> StoredModel:
         stored = _stored(folder, content)
         files = {name: str(entry["file_sha256"]) for name, entry in content["modules"].items()}
         get_preset(stored.preset)
-    except (KeyError, TypeError, ValueError, AttributeError, UnknownNameError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UnknownNameError) as error:
         raise CheckpointError(
             "the model's description is not one of ours",
             where=str(path),
@@ -165,7 +165,8 @@ def _file_of(folder: Path, name: str) -> Path:
 def _tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    # Of a type that numpy does not have, the library makes a KeyError or an AttributeError.
+    except (OSError, SafetensorError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise _torn(path) from error
 
 

@@ -22,13 +22,10 @@ import torch
 from cardionets_core.config.study import Phase
 from cardionets_core.errors import ConfigError
 from cardionets_core.privacy.noise import SecretRandomness
-from cardionets_core.privacy.per_sample import PART_ROWS, ClippedSums, Mode, choose_mode
+from cardionets_core.privacy.per_sample import FIRST_ROWS, ClippedSums, Mode, choose_mode
 from cardionets_core.tasks.base import Role, SiteView, Task
 from cardionets_core.training.gradients import Scene, Seen
 from cardionets_core.training.plan import Step, ahead
-
-PART_VALUES = 1 << 24
-"""Small models pass more rows at once: their gradients by row together have at most so many values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +74,11 @@ class PrivateGradients:
         rows = scene.site.rows(scene.role.needs, "train")
         self._expected = float(min(scene.phase.batch_size, scene.site.cohort.patients(rows)))
         trained = {name: scene.modules[name] for name in scene.role.trains}
-        values = sum(p.numel() for module in trained.values() for p in module.parameters() if p.requires_grad)
-        part_rows = max(PART_ROWS, min(8 * PART_ROWS, PART_VALUES // max(values, 1)))
-        if scene.phase.accumulate > 1:
-            part_rows = min(part_rows, -(-scene.phase.batch_size // scene.phase.accumulate))
         self._sums = ClippedSums(
             trained,
             clip_norm=private.clip_norm,
             mode=private.mode or choose_mode(trained, compiled=scene.numerics.compile),
-            part_rows=part_rows,
+            first_rows=min(FIRST_ROWS, -(-scene.phase.batch_size // scene.phase.accumulate)),
         )
 
     @property

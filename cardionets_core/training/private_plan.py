@@ -71,8 +71,8 @@ def check_private(study: Study, tasks: Sequence[Task]) -> None:
     for task in tasks:
         if isinstance(task, GradientTask):
             check_decomposes(task)
-        elif study.secure_aggregation is not None:
-            # Exact, and added in secret: told in docs/privacy.md, and not part of epsilon.
+        elif study.exact_sums_leave:
+            # Added in secret: told in docs/privacy.md, and not part of epsilon.
             continue
         elif isinstance(task, MeasureTask):
             raise ConfigError(
@@ -94,7 +94,7 @@ def phase_costs(study: Study, tasks: Sequence[Task], *, patients: Sequence[int |
     """
     found = []
     for index, (task, phase, count) in enumerate(zip(tasks, study.phases, patients, strict=True)):
-        if count and (isinstance(task, GradientTask) or study.secure_aggregation is None):
+        if count and (isinstance(task, GradientTask) or not study.exact_sums_leave):
             found.append(
                 PhaseCost(
                     phase=index,

@@ -22,7 +22,7 @@ from cardionets_core.privacy.secure_sum import SessionName, Terms
 from cardionets_core.privacy.secure_sum.fixed_point import Ring
 from cardionets_core.privacy.secure_sum.vector import VectorForm
 from cardionets_core.tasks import ClosedFormTask, GradientTask, Task
-from cardionets_core.tasks.expected_sums import ExpectedSums
+from cardionets_core.tasks.expected_sums import expected_sums
 from cardionets_core.training.local_rule import local_rule
 from cardionets_core.trust.keys import read_public
 
@@ -90,7 +90,7 @@ def form_of(study: Study, asked: Question, sizes: Mapping[str, int]) -> VectorFo
         asked: the question.
         sizes: values of each module that the phase trains.
     """
-    secure, task, known = secure_of(study), asked.task, ExpectedSums(study.preset)
+    secure, task, known = secure_of(study), asked.task, expected_sums(study.preset)
     shapes: dict[str, tuple[int, ...]] = {SITES: (1,)}
     updates: tuple[tuple[str, int], ...] = ()
     metrics = local_rule(study).metric_shapes(task, known.of_metrics(task))

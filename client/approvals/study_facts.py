@@ -15,7 +15,7 @@ from cardionets_core.errors import PhaseNotPermittedError
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
 from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
-from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of
+from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of, expected_sums
 from cardionets_core.training.local_rule import local_rule
 from cardionets_core.trust.keys import fingerprint, read_public
 from client.approvals.differences import key_changes
@@ -35,7 +35,7 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         ConfigError: the study names a task, option or preset that this CardioNets does not have.
     """
     last = last_study(store, but=study.digest)
-    sums = ExpectedSums(study.preset)
+    sums = expected_sums(study.preset)
     now = json.loads(study.to_json())
     return {
         "digest": study.digest,

@@ -2,9 +2,10 @@
 
 Each case runs in a process of its own, on noise in the packed form of the cache: a step of the real trainer,
 after one that warms up. ``python -m simulation.benchmarks.phase_steps`` prints one JSON line a case; the
-baseline of a phase is its step at ``nano``. ``--device cuda`` measures a GPU. The tokenizer's step at
-``paper`` is 60 TFLOP: it is left out on a processor unless ``--all`` is given, and its shapes are run on the
-meta device.
+baseline of a phase is its step at ``nano``. ``--private`` runs each also with gradients of single patients,
+in both ways, beside the plain step of the same batch. ``--device cuda`` measures a GPU. The tokenizer's step
+at ``paper`` is 60 TFLOP: it is left out on a processor unless ``--all`` is given, and its shapes are run on
+the meta device.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any, cast
 
 BATCHES = {"nano": 8, "small": 8, "paper": 1}
 PHASES = ("ecg_mae", "cmr_mae", "align", "tokenizer", "generate", "phenotype", "screening")
@@ -24,6 +26,8 @@ OPTIONS: dict[str, dict[str, bool | str]] = {
     "phenotype": {"train_encoder": True},
     "screening": {"train_encoder": True},
 }
+MODES = ("layers", "loop")
+REPEATS = 2
 HEAVY = {("paper", "tokenizer")}
 # Its latents come from the paper tokenizer, 20 TFLOP a cine.
 NEEDS_HEAVY = {("paper", "generate")}
@@ -36,24 +40,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--presets", nargs="*", default=list(BATCHES))
+    parser.add_argument("--phases", nargs="*", default=list(PHASES), choices=PHASES)
+    parser.add_argument("--private", action="store_true", help="also private steps, in each way")
+    parser.add_argument("--mode", choices=("plain", *MODES), default="plain", help=argparse.SUPPRESS)
     parser.add_argument("--all", action="store_true", help="also what takes many minutes on a processor")
     options = parser.parse_args(arguments)
     if options.case:
         preset, phase = options.case
-        write(one_step(preset, phase, device=options.device, precision=options.precision))
+        place, mode = options.device, options.mode
+        write(one_step(preset, phase, device=place, precision=options.precision, mode=mode))
         return
     base: dict[str, float] = {}
     for preset in options.presets:
-        for phase in PHASES:
+        for phase in options.phases:
             if (preset, phase) in HEAVY | NEEDS_HEAVY and options.device == "cpu" and not options.all:
                 write(meta_step(preset, phase))
                 continue
             command = [sys.executable, "-m", "simulation.benchmarks.phase_steps", "--case", preset, phase]
             command += ["--device", options.device, "--precision", options.precision]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout)
+            found = _run(command)
             base.setdefault(phase, found["seconds_a_row"])
             write(found | {"ratio_to_nano": round(found["seconds_a_row"] / base[phase], 1)})
+            for mode in MODES if options.private else ():
+                private = _run([*command, "--mode", mode])
+                ratios = {
+                    f"{key}_ratio_to_plain": round(private[key] / found[key], 2)
+                    for key in ("seconds", "step_bytes")
+                }
+                write(private | ratios)
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def write(content: dict[str, object]) -> None:
@@ -104,17 +124,20 @@ def meta_step(preset: str, phase: str) -> dict[str, object]:
     return {**payload(preset, phase), "device": "meta", "output": list(made.shape), "batch": 1}
 
 
-def one_step(preset: str, phase: str, *, device: str, precision: str) -> dict[str, object]:
-    """Two steps of the real trainer; the second is timed."""
+def one_step(preset: str, phase: str, *, device: str, precision: str, mode: str) -> dict[str, object]:
+    """Some steps of the real trainer; the fastest but the first is told."""
     import numpy as np
     import torch
 
     from cardionets_core.config.study import Phase
     from cardionets_core.data.cohort import Cohort
     from cardionets_core.models import build_module
+    from cardionets_core.privacy.noise import SecretRandomness
+    from cardionets_core.privacy.per_sample import Mode
     from cardionets_core.tasks import SiteView, make_task
     from cardionets_core.tasks.shapes import shape_of
     from cardionets_core.training import Numerics, train_locally
+    from cardionets_core.training.private import PrivateSteps
 
     rows, samples = BATCHES[preset], 2500
     rng = np.random.default_rng(0)
@@ -141,9 +164,14 @@ def one_step(preset: str, phase: str, *, device: str, precision: str) -> dict[st
             for parameter in modules["cmr_principal"].parameters():
                 parameter.normal_(generator=torch.Generator().manual_seed(0)).abs_()
     site = SiteView(cohort=cohort, shape=shape_of(preset), device=place)
-    settings = {"task": phase, "rounds": 2, "local_steps": 1, "batch_size": rows, "optimiser": {"lr": 1e-4}}
-    seconds = 0.0
-    for number in (1, 2):
+    settings = {"task": phase, "rounds": 4, "local_steps": 1, "batch_size": rows, "optimiser": {"lr": 1e-4}}
+    private = None
+    if mode != "plain":
+        private = PrivateSteps(
+            noise_multiplier=1.0, clip_norm=1.0, randomness=SecretRandomness(), mode=cast(Mode, mode)
+        )
+    seconds, before = [], _peak()
+    for number in range(1, REPEATS + 2):
         start = time.monotonic()
         train_locally(
             task,
@@ -153,23 +181,30 @@ def one_step(preset: str, phase: str, *, device: str, precision: str) -> dict[st
             round_index=number,
             seed=1,
             numerics=Numerics(precision="bf16" if precision == "bf16" else "fp32"),
+            private=private,
         )
         if place.type == "cuda":
             torch.cuda.synchronize()
-        seconds = time.monotonic() - start
+        seconds.append(time.monotonic() - start)
     found = {
         **payload(preset, phase),
         "device": device,
         "precision": precision,
         "threads": torch.get_num_threads(),
         "batch": rows,
-        "seconds": round(seconds, 3),
-        "seconds_a_row": round(seconds / rows, 4),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "mode": mode,
+        "seconds": round(min(seconds[1:]), 3),
+        "seconds_a_row": round(min(seconds[1:]) / rows, 4),
+        "step_bytes": _peak() - before,
+        "peak_bytes": _peak(),
     }
     if place.type == "cuda":
         found["gpu_peak_bytes"] = torch.cuda.max_memory_allocated()
     return found
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -40,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--modes", nargs="*", default=list(MODES), choices=MODES)
     parser.add_argument("--batch", type=int, help="rows of the batch")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--part-bytes", type=int, default=0, help="of layers; the package's own by default")
     parser.add_argument("--noise", action="store_true", help="also the noise of one step")
     options = parser.parse_args(arguments)
     if options.case:
-        write(one_case(*options.case, batch=options.batch, threads=options.threads))
+        inputs, mode = options.case
+        part = options.part_bytes
+        write(one_case(inputs, mode, batch=options.batch, threads=options.threads, part_bytes=part))
         return
     for inputs in options.inputs:
         base: dict[str, Any] = {}
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = [sys.executable, "-W", "ignore", "-m", "simulation.benchmarks.private_steps"]
             command += ["--case", inputs, mode, "--threads", str(options.threads)]
             command += ["--batch", str(options.batch or BATCH[inputs])]
+            command += ["--part-bytes", str(options.part_bytes)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 write({"input": inputs, "mode": mode, "failed": done.stderr.strip().splitlines()[-1][:200]})
@@ -74,14 +78,16 @@ def write(content: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def one_case(inputs: str, mode: str, *, batch: int | None, threads: int) -> dict[str, Any]:
+def one_case(inputs: str, mode: str, *, batch: int | None, threads: int, part_bytes: int) -> dict[str, Any]:
     """The least of some steps' seconds, and the peak memory above that of model and data."""
     import torch
+
+    from cardionets_core.privacy.per_sample import PART_BYTES
 
     torch.set_num_threads(threads)
     rows = batch or BATCH[inputs]
     encoder, losses = encoder_and_losses(inputs, rows)
-    run = _steps(mode)(encoder, losses, rows)
+    run = _steps(mode, part_bytes or PART_BYTES)(encoder, losses, rows)
     before = _peak()
     seconds = []
     for _ in range(REPEATS):
@@ -151,11 +157,11 @@ def noise_case() -> dict[str, Any]:
     return {"mode": "noise", "values": values[0].numel(), "seconds": round(min(seconds), 3)}
 
 
-def _steps(mode: str) -> Callable[..., Callable[[], None]]:
+def _steps(mode: str, part_bytes: int) -> Callable[..., Callable[[], None]]:
     return {
         "plain": _plain,
-        "layers": lambda *case: _ours("layers", *case),
-        "loop": lambda *case: _ours("loop", *case),
+        "layers": lambda *case: _ours("layers", part_bytes, *case),
+        "loop": lambda *case: _ours("loop", part_bytes, *case),
         "vmap": _vmap,
         "hooks": lambda *case: _hooks(False, *case),
         "functorch": lambda *case: _hooks(True, *case),
@@ -172,11 +178,12 @@ def _plain(model: torch.nn.Module, losses: Any, rows: int) -> Callable[[], None]
     return run
 
 
-def _ours(mode: Any, model: torch.nn.Module, losses: Any, rows: int) -> Callable[[], None]:
+def _ours(mode: Any, part_bytes: int, model: torch.nn.Module, losses: Any, rows: int) -> Callable[[], None]:
     from cardionets_core.privacy.per_sample import ClippedSums
 
+    summed = ClippedSums({"model": model}, clip_norm=CLIP, mode=mode, part_bytes=part_bytes)
+
     def run() -> None:
-        summed = ClippedSums({"model": model}, clip_norm=CLIP, mode=mode)
         summed.add(losses, rows=rows)
         summed.take()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sqlite3
@@ -153,6 +154,29 @@ def test_lines_that_were_changed_all_the_same_are_found(ledger, tmp_path):
     link.close()
     for act in (ledger.verify, ledger.entries, lambda: ledger.reserve(charge(9), FAR)):
         with pytest.raises(DataError, match="line 3"):
+            act()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[" * 50_000, "{", "3", "{}", '{"event":"reserved","reservation":"x"}', "9" * 5_000, "x\ud800",
+     lambda body: body.replace('"steps":5', '"steps":-5'),
+     lambda body: body.replace('"phase":0', '"phase":"0"'),
+     lambda body: body.replace('"noise_multiplier":2.0', '"noise_multiplier":NaN'),
+     lambda body: body.replace('"steps":5', '"steps":"5"')],
+)  # fmt: skip
+def test_a_line_whose_hash_fits_and_whose_content_does_not_is_refused(ledger, tmp_path, body):
+    ledger.reserve(charge(), FAR)
+    link = sqlite3.connect(tmp_path / "state" / "ledger.db", isolation_level=None)
+    link.execute("DROP TRIGGER no_change")
+    (valid,) = link.execute("SELECT body FROM lines").fetchone()
+    changed = body(valid) if callable(body) else body.encode("utf-8", "replace").decode()
+    assert changed != valid
+    digest = hashlib.sha256(f"{GENESIS} {changed}".encode()).hexdigest()
+    link.execute("UPDATE lines SET body = ?, hash = ?", (changed, digest))
+    link.close()
+    for act in (ledger.entries, lambda: ledger.spent(delta=1e-5), lambda: ledger.reserve(charge(9), FAR)):
+        with pytest.raises(DataError, match="cannot be read"):
             act()
 
 

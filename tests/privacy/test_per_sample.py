@@ -156,7 +156,7 @@ def test_the_sum_of_clipped_gradients_equals_that_of_single_ones(case: str, mode
     sizes = [norm(gradients) for gradients in expected]
     clip = float(np.median(sizes))
     parameters = [p for module in trained.values() for p in module.parameters() if p.requires_grad]
-    summed = ClippedSums(trained, clip_norm=clip, mode=mode, part_rows=ROWS)
+    summed = ClippedSums(trained, clip_norm=clip, mode=mode, first_rows=ROWS)
     norms = summed.add(lambda begin, end: losses()[begin:end], rows=ROWS)
     assert norms.numpy() == pytest.approx(np.array(sizes), rel=2e-5)
     factors = [min(1.0, clip / size) for size in sizes]
@@ -167,17 +167,32 @@ def test_the_sum_of_clipped_gradients_equals_that_of_single_ones(case: str, mode
     assert not any(value.any() for value in summed.take())
 
 
-@pytest.mark.parametrize("part_rows", [1, 3, 7, 100])
-def test_the_sum_does_not_depend_on_the_parts(part_rows: int) -> None:
-    layer = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 2))
-    inputs = torch.randn(7, 4, 3, generator=torch.Generator().manual_seed(0))
+ROW_BYTES = 4 * (4 * (3 + 8 + 8 + 2) + 3 * 8 + 8 * 2)
+"""Of the two layers below: 4 tokens in and out of each, and the gradients, of more tokens than features."""
 
-    def total(mode: Any, size: int) -> list[torch.Tensor]:
-        summed = ClippedSums({"layer": layer}, clip_norm=0.5, mode=mode, part_rows=size)
-        summed.add(lambda begin, end: layer(inputs[begin:end]).square().sum(dim=(1, 2)), rows=7)
+
+@pytest.mark.parametrize(
+    ("part_bytes", "parts"),
+    [(0, [2, 1, 1, 1, 1, 1]), (4 * ROW_BYTES, [2, 3, 2]), (5 * ROW_BYTES - 1, [2, 3, 2]), (1 << 30, [2, 5])],
+)
+def test_the_sum_does_not_depend_on_the_parts(part_bytes: int, parts: list[int]) -> None:
+    """After the first one, a part has as many rows as may be held, and all are of like size."""
+    layer = nn.Sequential(nn.Linear(3, 8, bias=False), nn.GELU(), nn.Linear(8, 2, bias=False))
+    inputs = torch.randn(7, 4, 3, generator=torch.Generator().manual_seed(0))
+    seen: list[int] = []
+
+    def total(mode: Any) -> list[torch.Tensor]:
+        def loss_of(begin: int, end: int) -> torch.Tensor:
+            seen.append(end - begin)
+            return layer(inputs[begin:end]).square().sum(dim=(1, 2))
+
+        summed = ClippedSums({"layer": layer}, clip_norm=0.5, mode=mode, part_bytes=part_bytes, first_rows=2)
+        summed.add(loss_of, rows=7)
         return summed.take()
 
-    for found, wanted in zip(total("layers", part_rows), total("loop", 1), strict=True):
+    by_rows, by_parts = total("loop"), total("layers")
+    assert seen == [1] * 7 + parts
+    for found, wanted in zip(by_parts, by_rows, strict=True):
         assert float((found - wanted).abs().max()) <= 2e-6
 
 

@@ -28,7 +28,7 @@ from cardionets_core.exchange.messages import (
 )
 from cardionets_core.exchange.tensors import Layout, module_digest
 from cardionets_core.tasks import make_task
-from cardionets_core.tasks.expected_sums import ExpectedSums
+from cardionets_core.tasks.expected_sums import ExpectedSums, expected_sums
 from cardionets_core.training.seeds import derive_seed
 from server import gather
 from server.records import from_records, to_records
@@ -136,9 +136,6 @@ def small_study(**changes) -> Study:
 @pytest.fixture(scope="session")
 def study() -> Study:
     return small_study()
-
-
-expected_sums = functools.lru_cache(ExpectedSums)
 
 
 @functools.lru_cache

@@ -10,13 +10,18 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cardionets_core.audit.journal import bodies
+from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
+from cardionets_core.errors import DataError, QuorumNotMetError
 from cardionets_core.privacy.accountant import Mechanism, epsilon_of
 from cardionets_core.privacy.ledger import Ledger
 from cardionets_core.tasks import make_task
 from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
 from client.app import make_app
-from client.spending import LEDGER
+from client.budget import budget
+from client.journal import JOURNAL
+from client.spending import LEDGER, SPENT
 from server.app import run_study
 from server.plan import plan_of
 from simulation.flower import hospital_of_partition
@@ -202,6 +207,36 @@ def test_a_round_that_is_asked_again_spends_nothing(hospitals, tmp_path):
     again = run_rounds(study, hospitals.values(), tmp_path / "b")
     assert again["model_digest"] == first["model_digest"]
     assert spent == {name: ledger_of(path).spent(delta=1e-5) for name, path in hospitals.items()}
+
+
+def test_a_ledger_that_was_lost_or_put_back_is_noticed_and_spends_nothing(hospitals, tmp_path):
+    """The journal names the ledger's head at every release, and its own head lies with the coordinator."""
+    first, second = (private_study(phases=private_study().phases[:1], seed=seed) for seed in (4, 5))
+    one_round = first.model_copy(update={"phases": (first.phases[0].model_copy(update={"rounds": 1}),)})
+    run_rounds(one_round, hospitals.values(), tmp_path / "earlier")
+    earlier = {name: path.parent / f"{name}.db" for name, path in hospitals.items()}
+    for name, path in hospitals.items():
+        shutil.copy2(path.parent / "state" / LEDGER, earlier[name])
+    run_rounds(first, hospitals.values(), tmp_path / "a")
+    for path in hospitals.values():
+        told = [body for body in bodies(path.parent / "state" / JOURNAL) if body["event"] == SPENT]
+        assert [body["round"] for body in told] == [1, 1, 2]
+        assert (told[-1]["ledger_lines"], told[-1]["ledger_head"]) == ledger_of(path).head()
+    lost, old, other = hospitals.values()
+    for path in (lost, old):
+        for file in (path.parent / "state").glob(f"{LEDGER}*"):
+            file.unlink()
+    shutil.copy2(earlier[old.parent.name], old.parent / "state" / LEDGER)
+    with pytest.raises(QuorumNotMetError):
+        run_rounds(second, hospitals.values(), tmp_path / "b")
+    for path in (lost, old):
+        assert "not the one that the journal names" in (path.parent / "client.log").read_text()
+        with pytest.raises(DataError, match="journal"):
+            budget(read_site(path))
+    assert not (lost.parent / "state" / LEDGER).exists() and ledger_of(old).head()[0] == 2
+    shutil.copy2(other.parent / "state" / LEDGER, old.parent / "state" / LEDGER)
+    with pytest.raises(DataError, match="journal"):
+        budget(read_site(old))
 
 
 @pytest.mark.parametrize(

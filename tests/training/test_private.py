@@ -179,7 +179,7 @@ def test_clipping_rows_of_a_coupled_loss_bounds_nothing_and_of_ours_all(batch, t
         """Over the clip: how far the sum of clipped gradients moves when the last patient goes."""
         totals = []
         for count in (batch, batch - 1):
-            summed = ClippedSums({"layer": layer}, clip_norm=clip, part_rows=batch)
+            summed = ClippedSums({"layer": layer}, clip_norm=clip, first_rows=batch)
             summed.add(lambda begin, end, count=count: losses(count), rows=count)
             totals.append(summed.take()[0])
         return float((totals[0] - totals[1]).norm()) / clip
