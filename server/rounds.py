@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 from cardionets_core.errors import CodeNotApprovedError, ReplyRefusedError, UnreachableError
 from cardionets_core.exchange.heads import NO_HEAD, Head
 from cardionets_core.exchange.messages import Order, Reply, order_to_envelope, reply_from_envelope
+from server.link.transfer import UNREADABLE
 from server.memory import give_back
 from server.records import array_record, from_records, with_arrays
 
@@ -26,7 +27,11 @@ CRASHED = "crashed"
 # Flower's own numbers (flwr.common.constant.ErrorCode, not public; a test holds them to its version).
 NODE_UNAVAILABLE = 5
 INVALID_FAB = 7
-CODES = {NODE_UNAVAILABLE: UnreachableError.code, INVALID_FAB: CodeNotApprovedError.code}
+CODES = {
+    NODE_UNAVAILABLE: UnreachableError.code,
+    INVALID_FAB: CodeNotApprovedError.code,
+    UNREADABLE: ReplyRefusedError.code,
+}
 # Libraries whose errors mean that the SuperLink was not reached or was too busy.
 WIRE_LIBRARIES = frozenset({"httpx", "httpcore", "requests", "urllib3"})
 PATIENCE_S = 90.0

@@ -3,7 +3,8 @@
 Flower prepares all pieces of an order before the first is away, and puts a reply together by way of three
 copies; beside a model of some size that is most of a server's memory. It also waits 1, 2, 4 and at most 10 s
 between two looks at a piece that is still on its way, and a SuperNode announces its reply before it sends the
-bytes. Uses names of Flower that are not public (written for flwr 1.41; a test says so when that changes).
+bytes. What a SuperNode pushed is a stranger's: where it is no message, one reply is lost and not the study.
+Uses names of Flower that are not public (written for flwr 1.41; a test says so when that changes).
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ LONGEST_S = 1.0
 LONGEST_WAIT_S = 1800.0
 """For all pieces of one reply; the link forgets a transfer that stands still long before."""
 WORKERS = 2
+UNREADABLE = 900
+"""Code of an answer whose objects are no message; Flower's own codes are below."""
+MOST_REPEATED = 1 << 30
+"""Bytes by which the arrays of a message may be larger than what came: Flower sends equal pieces once."""
 
 
 def move_bytes_sparingly() -> None:
@@ -77,7 +82,27 @@ def put_together(inflate: Callable[..., Any], object_id: str, contents: dict[str
         inflate: Flower's way.
         object_id: of the message.
         contents: of all its objects; emptied.
+
+    Returns:
+        The message, or one with the error ``UNREADABLE``.
     """
+    app: Any = importlib.import_module("flwr.app")
+    try:
+        found = _message(inflate, object_id, contents)
+        if not isinstance(found, app.Message):
+            raise ValueError("the objects are no message")
+        return found
+    except Exception:  # whatever is wrong with a stranger's bytes
+        contents.clear()
+        metadata = app.Metadata(
+            run_id=0, message_id="", src_node_id=0, dst_node_id=0, reply_to_message_id="", group_id="",
+            created_at=0.0, ttl=0.0, message_type="query",
+        )  # fmt: skip
+        error = app.Error(code=UNREADABLE, reason="the objects are no message")
+        return importlib.import_module("flwr.app.message").make_message(metadata=metadata, error=error)
+
+
+def _message(inflate: Callable[..., Any], object_id: str, contents: dict[str, bytes]) -> Any:
     app: Any = importlib.import_module("flwr.app")
     facts, pieces, uses = {}, {}, Counter[str]()
     for name in [name for name, content in contents.items() if content.startswith(b"Array ")]:
@@ -85,6 +110,9 @@ def put_together(inflate: Callable[..., Any], object_id: str, contents: dict[str
         children, facts[name] = head.decode().split(" ")[1].split(","), json.loads(body)
         pieces[name] = [children[place] for place in facts[name]["arraychunk_ids"]]
         uses.update(pieces[name])
+    came = sum(map(len, contents.values()))
+    if sum(len(contents[name]) * count for name, count in uses.items()) > came + MOST_REPEATED:
+        raise ValueError("pieces are repeated beyond measure")
     objects: dict[str, Any] = {}
     for name, fact in facts.items():
         array = app.Array(fact["dtype"], tuple(fact["shape"]), fact["stype"], b"")

@@ -9,8 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
 from wounds import mutate, pick, wounded_envelope, wounded_json
 
 from cardionets_core.audit import journal
@@ -39,10 +44,12 @@ from cardionets_core.trust.keys import make_key, public_der, public_openssh
 from cardionets_core.trust.signatures import sign
 from server.head_trust import HeadTrust
 from server.heads import SiteHeads
+from server.link.transfer import put_together
 from server.members import Members
+from server.records import to_records
 from server.reply_checks import check_measured, check_reply, check_sender, check_values, measured_of
 from server.round_store import RoundStore
-from server.rounds import Answer
+from server.rounds import Answer, SiteLink
 
 Case = Callable[[np.random.Generator], str]
 LAYOUT = Layout(names=("weight", "bias"), shapes=((3, 4), (3,)))
@@ -246,6 +253,39 @@ def layouts(folder: Path) -> Case:
     return case
 
 
+def transfers(folder: Path) -> Case:
+    """Objects of a message as a SuperNode pushed them, put together and read."""
+    for name in ("run_id", "node_id", "task_id"):
+        setattr(TaskIdentity, name, 7)
+    records = to_records(reply_to_envelope(a_reply({"n_rows": np.zeros(3), "more": np.arange(4.0)})))
+    message = Message(records, dst_node_id=9, message_type="train")
+    message.metadata.__dict__["_message_id"] = root = message.object_id
+    valid = {name: found.deflate() for name, found in get_all_nested_objects(message).items()}
+
+    def case(rng: np.random.Generator) -> str:
+        contents = dict(valid)
+        for _ in range(int(rng.integers(1, 3))):
+            name = pick(contents, rng)
+            kind = int(rng.integers(0, 4))
+            if kind == 0:
+                del contents[name]
+                break
+            head, _, body = valid[name].partition(b"\0")
+            if kind == 1:
+                contents[name] = mutate(contents[name], rng)
+            elif kind == 2 and body.startswith(b"{"):
+                contents[name] = head + b"\0" + wounded_json(json.loads(body), rng).encode("utf-8", "replace")
+            else:
+                contents[name] = contents[pick(contents, rng)]
+        found = put_together(inflate_object_from_contents, root, contents)
+        link = SiteLink(SimpleNamespace(pull_messages=lambda numbers: [found]))  # type: ignore[arg-type]
+        answer = link.pull("m1", node=9, seconds=1.0)
+        assert answer is not None and (answer.reply is None) == bool(answer.code)
+        return answer.code or "read"
+
+    return case
+
+
 def documents(folder: Path) -> Case:
     """YAML of studies and sites."""
     site = {
@@ -277,5 +317,5 @@ def documents(folder: Path) -> Case:
 
 SURFACES: dict[str, Callable[[Path], Case]] = {
     "orders": orders, "replies": replies, "censuses": censuses, "heads": heads, "arrays": arrays,
-    "layouts": layouts, "documents": documents,
+    "layouts": layouts, "transfers": transfers, "documents": documents,
 }  # fmt: skip

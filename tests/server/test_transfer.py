@@ -3,7 +3,9 @@
 import hashlib
 import importlib
 import importlib.metadata
+import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
+from cardionets_core.errors import ReplyRefusedError
 from server.link import transfer
+from server.rounds import SiteLink
 
 
 @pytest.fixture
@@ -56,6 +60,53 @@ def test_a_message_is_put_together_as_flower_does(message):
     for name, array in found.items():
         np.testing.assert_array_equal(array.numpy(), arrays[name])
     assert dict(ours.content.config_records["fields"]) == {"a": 1, "b": "text"}
+
+
+def of_kind(contents, kind):
+    return next(name for name, content in contents.items() if content.startswith(kind + b" "))
+
+
+def another_root(contents, root):
+    return of_kind(contents, b"RecordDict")
+
+
+def without_a_piece(contents, root):
+    del contents[of_kind(contents, b"ArrayChunk")]
+    return root
+
+
+def no_json(contents, root):
+    name = of_kind(contents, b"Array")
+    contents[name] = contents[name].replace(b"{", b"[" * 100_000, 1)
+    return root
+
+
+def no_head(contents, root):
+    contents[of_kind(contents, b"Array")] = b"Array \xff\x00"
+    return root
+
+
+def one_piece_many_times(contents, root):
+    """A terabyte of a megabyte."""
+    name = of_kind(contents, b"Array")
+    head, _, body = contents[name].partition(b"\0")
+    fact = json.loads(body)
+    fact["arraychunk_ids"] = [0] * 1_000_000
+    contents[name] = head + b"\0" + json.dumps(fact).encode()
+    contents[head.decode().split(" ")[1].split(",")[0]] += bytes(1_000_000)
+    return root
+
+
+@pytest.mark.parametrize("wound", [another_root, without_a_piece, no_json, no_head, one_piece_many_times])
+def test_what_is_no_message_loses_one_reply_and_not_the_study(message, wound):
+    made, _ = message
+    contents = contents_of(made)
+    root = wound(contents, made.object_id)
+    found = transfer.put_together(inflate_object_from_contents, root, contents)
+    assert contents == {} and found.error.code == transfer.UNREADABLE
+    grid = SimpleNamespace(pull_messages=lambda numbers: [found])
+    answer = SiteLink(grid).pull("m1", node=9, seconds=1.0)
+    assert (answer.node, answer.reply, answer.code) == (9, None, ReplyRefusedError.code)
 
 
 def test_pieces_go_out_a_few_at_a_time(message):
