@@ -18,6 +18,7 @@ from server.link.control import Control
 from server.link.keeper import finished_rounds, is_running, submit
 from server.link.wanted import NOTHING, RESULT, RUN, Wanted, newer_result, read_wanted, write_wanted
 from server.pause import PAUSE_REQUEST
+from server.provision.roster import check_roster
 
 STOP_S = 40.0
 ENDING_S = 30.0
@@ -44,6 +45,7 @@ def begin(workspace: Workspace, *, initial: Path | None, track: bool, approve: b
     """
     _require_service(workspace)
     study = read_study(workspace.study_yaml)
+    check_roster(workspace, study)
     _require_idle(workspace)
     if not approve:
         _require_approved(workspace, study)

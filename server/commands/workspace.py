@@ -77,9 +77,11 @@ def _plan(study: str, *, approve: bool, patients: Sequence[str]) -> dict[str, An
             )
         return plan_of(read_study(find_study(study)), patients=patients)
     from server.approved_plans import approve_plan, comparison
+    from server.provision.roster import check_roster
 
     workspace = open_workspace(Path(study))
     document = read_study(workspace.study_yaml)
+    check_roster(workspace, document)
     content = plan_of(document, patients=patients)
     since = comparison(workspace, document)
     recorded = approve and approve_plan(workspace, document)

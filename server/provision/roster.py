@@ -1,7 +1,8 @@
 """The sites and their public keys, as a study with secure aggregation names them.
 
 Comes in: a workspace. Goes out: the block that the coordinator puts into ``study.yaml``, which every hospital
-approves: from then on no server can put other keys in their place.
+approves: from then on no server can put other keys in their place. Or a study whose roster is held against the
+sites that are admitted now.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cardionets_core.config.study import Study
 from cardionets_core.config.workspace import Workspace
-from cardionets_core.errors import UsageError
+from cardionets_core.errors import ConfigError, UsageError
+from cardionets_core.trust.keys import public_der, read_public
 from server.provision.registry import read_registry
 
 FEWEST = 2
@@ -45,3 +48,33 @@ def roster_of(workspace: Workspace, sites: Sequence[str] = ()) -> dict[str, Any]
         "threshold": max(FEWEST, len(names) // 2 + 1, -(-2 * len(names) // 3)),
         "roster": {name: rows[name].public_key for name in names},
     }
+
+
+def check_roster(workspace: Workspace, study: Study) -> None:
+    """Refuse a roster that its sites could not keep to: they sign with the keys that they were admitted with.
+
+    Args:
+        workspace: of the coordinator.
+        study: any; one without a roster passes.
+
+    Raises:
+        ConfigError: names the site that is not admitted, or that has another key.
+        CertificateInvalidError: a key of the roster is none.
+    """
+    if study.secure_aggregation is None:
+        return
+    admitted = {row.site: row.public_key for row in read_registry(workspace).admitted()}
+    where = "study: secure_aggregation.roster"
+    for site, line in study.secure_aggregation.roster.items():
+        listed = public_der(read_public(line.encode(), where=f"{where}: {site}"))
+        if site not in admitted:
+            fault = f"{site} is on the roster, and is not admitted"
+        elif listed != public_der(read_public(admitted[site].encode(), where=f"the registry: {site}")):
+            fault = f"the roster has another key of {site} than the one that it was admitted with"
+        else:
+            continue
+        raise ConfigError(
+            fault,
+            where=where,
+            remedy="print it anew: cardionets-server roster DIR; every hospital approves the study again",
+        )

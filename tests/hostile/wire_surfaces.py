@@ -37,6 +37,7 @@ from cardionets_core.exchange.messages import (
     reply_to_envelope,
 )
 from cardionets_core.exchange.npy import from_npy, to_npy
+from cardionets_core.exchange.secure import SecureStep
 from cardionets_core.exchange.tensors import Layout, module_digest
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.expected_sums import ExpectedSums
@@ -119,6 +120,25 @@ def orders(folder: Path) -> Case:
         order = order_from_envelope(came)
         same(order_to_envelope(order), came)
         study_from_json(order.study_json, digest=order.name.study_digest)
+        return "same"
+
+    return case
+
+
+def secure(folder: Path) -> Case:
+    """Envelopes of a secure sum's steps, both ways: read, and laid out again as they came."""
+    step = SecureStep(step="mask", part="train", message=b'{"fields":{},"kind":"shares"}')
+    order = order_to_envelope(Order(kind="secure", name=NAME, study_json=STUDY.to_json(), secure=step))
+    told = Reply(site="alpha", name=NAME, secure=step.message)
+    masked = Reply(site="alpha", name=NAME, masked=np.arange(5, dtype=np.uint64))
+
+    def case(rng: np.random.Generator) -> str:
+        if rng.random() < 0.4:
+            came = wounded_envelope(order, rng)
+            same(order_to_envelope(order_from_envelope(came)), came)
+        else:
+            came = wounded_envelope(reply_to_envelope(pick((told, masked), rng)), rng)
+            same(reply_to_envelope(reply_from_envelope(came)), came)
         return "same"
 
     return case
@@ -317,5 +337,5 @@ def documents(folder: Path) -> Case:
 
 SURFACES: dict[str, Callable[[Path], Case]] = {
     "orders": orders, "replies": replies, "censuses": censuses, "heads": heads, "arrays": arrays,
-    "layouts": layouts, "transfers": transfers, "documents": documents,
+    "layouts": layouts, "secure": secure, "transfers": transfers, "documents": documents,
 }  # fmt: skip

@@ -105,9 +105,8 @@ def _strange(value: np.ndarray, kind: int, rng: np.random.Generator) -> np.ndarr
     changed = np.array(value, copy=True)
     if changed.size:
         with np.errstate(all="ignore"):
-            changed.reshape(-1)[int(rng.integers(0, changed.size))] = pick(
-                (np.nan, np.inf, -1, 1e300, 1e-320), rng
-            )
+            wrong = np.array(pick((np.nan, np.inf, -1, 1e300, 1e-320), rng)).astype(changed.dtype)
+            changed.reshape(-1)[int(rng.integers(0, changed.size))] = wrong
     return changed
 
 

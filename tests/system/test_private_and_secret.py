@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,11 +38,34 @@ def secret(field, copies, undisturbed):
     return make
 
 
+def private_key_lines(folders: list[Path]) -> set[bytes]:
+    """The long lines of every private key in some folders."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    contents = [path.read_bytes() for path in files if path.stat().st_size < 20_000]
+    keys = [content for content in contents if b"PRIVATE KEY-----" in content]
+    return {line for key in keys for line in key.splitlines() if len(line) >= 40 and b"-" not in line}
+
+
+def running() -> list[bytes]:
+    """Command line and environment of each process that may be looked at."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found += [(folder / part).read_bytes() for part in ("cmdline", "environ")]
+    return found
+
+
 def test_the_same_digest_with_both_and_the_ledgers_say_what_was_spent(field, secret):
     privacy = {"mechanism": "dp_sgd", "epsilon": 6.0, "accountant": "rdp", "deterministic": True}
     study, digest = secret(privacy=privacy)
     out = field.begin(study)
+    field.until(lambda: field.in_second_round(out))
+    folders = [field.server, *field.sites.values()]
+    keys = private_key_lines(folders)
+    assert len(keys) >= 2 * len(folders) and not any(key in seen for seen in running() for key in keys)
     result = field.check_whole(out, study, digest)
+    logs = [path for folder in folders for path in folder.rglob("*.log*")]
+    assert len(logs) >= len(folders) and not any(key in p.read_bytes() for p in logs for key in keys)
     assert all(entry["pooled"] for entry in result["rounds"])
     for folder in field.sites.values():
         told = field.run(
