@@ -1,8 +1,8 @@
 """The sites and their public keys, as a study with secure aggregation names them.
 
 Comes in: a workspace. Goes out: the block that the coordinator puts into ``study.yaml``, which every hospital
-approves: from then on no server can put other keys in their place. Or a study whose roster is held against the
-sites that are admitted now.
+approves: from then on no server can put other keys in their place. Or a study whose roster is held against
+the sites that are admitted now.
 """
 
 from __future__ import annotations
