@@ -59,6 +59,7 @@ bench: $(STAMP)
 	$(BIN)/python -m simulation.benchmarks.wire_precision
 	$(BIN)/python -m simulation.benchmarks.private_steps --noise
 	$(BIN)/python -m simulation.benchmarks.secure_sum
+	$(BIN)/python -m simulation.benchmarks.secure_rounds --sites 3 10
 	$(BIN)/python -m simulation.benchmarks.deployment
 	$(BIN)/python -m simulation.benchmarks.deployment --side cardionets --sites 8
 

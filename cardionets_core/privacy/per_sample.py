@@ -137,7 +137,7 @@ def choose_mode(modules: Mapping[str, nn.Module], *, compiled: bool) -> Mode:
     """``layers`` where every trained parameter can be watched and no compiler hides the layers.
 
     Convolutions over volumes go by rows: Opacus unfolds them, at many times the memory of the volume
-    (``simulation.benchmarks.private_steps`` shows both).
+    (``simulation.benchmarks.phase_steps --private`` shows both).
 
     Args:
         modules: the trained ones.

@@ -131,6 +131,7 @@ def one_case(folder: Path, sites: int, megabytes: int, *, masked: bool) -> dict[
     for path in paths:
         shutil.rmtree(path.parent / "state", ignore_errors=True)
     content = study_content("bench")
+    content["sites"]["minimum"] = sites
     if masked:
         threshold = max(2, -(-2 * sites // 3))
         content["secure_aggregation"] = {"threshold": threshold, "largest_samples": 100}
