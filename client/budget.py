@@ -13,7 +13,7 @@ from typing import Any
 
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.privacy.accountant import epsilon_of
-from cardionets_core.privacy.ledger import Charge, Entry
+from cardionets_core.privacy.ledger_lines import Charge, Entry
 from client.spending import check_ledger, ledger_path, open_ledger
 
 POINTS = 24

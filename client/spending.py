@@ -17,7 +17,8 @@ from cardionets_core.durable import on_disk
 from cardionets_core.errors import DataError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.privacy.accountant import Accountant, Part
-from cardionets_core.privacy.ledger import Charge, Ledger, Limit
+from cardionets_core.privacy.ledger import Ledger, Limit
+from cardionets_core.privacy.ledger_lines import Charge
 from cardionets_core.privacy.noise import SecretRandomness, public_key_of
 from cardionets_core.tasks import Task, make_task
 from cardionets_core.tasks.shapes import shape_of

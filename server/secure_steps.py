@@ -1,7 +1,7 @@
 """The steps of a secure sum on the server, each a question with a store of its own (rows 10 and 11).
 
 Comes in: a session, what to send in a step, and who may be asked. Goes out: good answers, stored on the disk
-as they come and handed in to the protocol. A step that was collected before is not asked again. Which step
+as they come and handed in to the protocol. Who answered a step is not asked it again. Which step
 follows which is ``secure_gather``'s.
 """
 

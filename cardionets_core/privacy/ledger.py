@@ -7,35 +7,26 @@ the same round when it is asked again.
 
 One SQLite file (WAL, full synchronisation), append only: triggers refuse to change or remove a line, and each
 line holds the SHA-256 of the one before. Comes in: mechanisms by round. Goes out: sums by study and phase, or
-a refusal. Accounting itself is ``accountant``'s.
+a refusal. Accounting itself is ``accountant``'s, the lines' form is ``ledger_lines``'s.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from cardionets_core.errors import BudgetSpentError, DataError, StorageFailedError
-from cardionets_core.plain_json import parse_json
-from cardionets_core.privacy.accountant import Accountant, Mechanism, epsilon_of, stays_within
+from cardionets_core.privacy.accountant import Accountant, epsilon_of, stays_within
+from cardionets_core.privacy.ledger_lines import Charge, Entry, append, count, end, standing
 
-GENESIS = "0" * 64
 WAIT_S = 30.0
 """How long a second process waits for the first one's transaction."""
 EXCESS = 1e-9
 """Relative; for the last bits of two sums of the same numbers."""
-
-_FACTS = {"study": str, "name": str, "phase": int, "task": str, "round": int, "part": str, "is_secret": bool}
-
-Event = Literal["reserved", "committed", "released"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lines (
@@ -48,36 +39,6 @@ CREATE TRIGGER IF NOT EXISTS no_removal BEFORE DELETE ON lines BEGIN
     SELECT RAISE(ABORT, 'a line of the ledger is never removed');
 END;
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """What one answer to one order costs.
-
-    Attributes:
-        study: digest of the study.
-        name: the study's name, for people.
-        phase: index of the phase.
-        task: of the phase.
-        round: number of the round.
-        part: which answer of the round: ``train``, ``sums``, ``statistics``.
-        mechanism: what runs.
-        is_secret: False where the noise follows from the study's public seed, as in tests: no privacy then.
-    """
-
-    study: str
-    name: str
-    phase: int
-    task: str
-    round: int
-    part: str
-    mechanism: Mechanism
-    is_secret: bool = True
-
-    @property
-    def key(self) -> tuple[str, int, int, str]:
-        """What of which round it is."""
-        return self.study, self.phase, self.round, self.part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,23 +56,6 @@ class Limit:
     delta: float
     where: str
     study: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A charge that stands in the ledger.
-
-    Attributes:
-        reservation: its name.
-        charge: the cost.
-        committed: whether its result was ready to leave.
-        time_s: Unix time of the reservation.
-    """
-
-    reservation: str
-    charge: Charge
-    committed: bool
-    time_s: float
 
 
 class Ledger:
@@ -147,30 +91,30 @@ class Ledger:
         """
         with self._connected() as link:
             link.execute("BEGIN IMMEDIATE")
-            entries = self._entries(link)
+            entries = standing(link, self._path)
             for entry in entries:
                 if entry.charge.key == charge.key and not entry.committed:
                     if entry.charge == charge:
                         return entry.reservation
                     # Nothing of it has left, and nothing will.
-                    _append(link, "released", {"reservation": entry.reservation})
+                    append(link, "released", {"reservation": entry.reservation})
                     entries = [each for each in entries if each is not entry]
             for limit in limits:
                 self._check([each.charge for each in entries], charge, limit)
             name = secrets.token_hex(8)
-            _append(link, "reserved", {"reservation": name, **asdict(charge)})
+            append(link, "reserved", {"reservation": name, **asdict(charge)})
         return name
 
     def commit(self, reservation: str) -> None:
         """Note that a result is ready to leave."""
         with self._connected() as link:
             link.execute("BEGIN IMMEDIATE")
-            _append(link, "committed", {"reservation": reservation})
+            append(link, "committed", {"reservation": reservation})
 
     def entries(self) -> list[Entry]:
         """All charges that stand, reserved or committed, in order."""
         with self._connected() as link:
-            return self._entries(link)
+            return standing(link, self._path)
 
     def spent(self, *, delta: float, study: str | None = None) -> float:
         """Epsilon of everything that stands, or of one study; what is reserved counts."""
@@ -180,7 +124,7 @@ class Ledger:
     def head(self) -> tuple[int, str]:
         """Number and hash of the last line; 0 and zeros of an empty ledger."""
         with self._connected() as link:
-            return _end(link)
+            return end(link)
 
     def hash_of(self, number: int) -> str:
         """Hash of a line; empty where there is none."""
@@ -198,16 +142,7 @@ class Ledger:
             DataError: names the first line that does not fit.
         """
         with self._connected() as link:
-            try:
-                return sum(1 for _ in _bodies(link, self._path))
-            except ValueError as error:
-                raise _unreadable(self._path) from error
-
-    def _entries(self, link: sqlite3.Connection) -> list[Entry]:
-        try:
-            return _entries(_bodies(link, self._path))
-        except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(self._path) from error
+            return count(link, self._path)
 
     def _check(self, before: Sequence[Charge], charge: Charge, limit: Limit) -> None:
         counted = [each for each in before if limit.study in (None, each.study)]
@@ -257,63 +192,3 @@ class Ledger:
         finally:
             # What was not committed is rolled back.
             link.close()
-
-
-def _append(link: sqlite3.Connection, event: Event, facts: dict[str, Any]) -> None:
-    number, previous = _end(link)
-    body = json.dumps(
-        {"event": event, "time_s": round(time.time(), 3), **facts}, sort_keys=True, separators=(",", ":")
-    )
-    link.execute(
-        "INSERT INTO lines VALUES (?, ?, ?, ?)", (number + 1, _digest(previous, body), previous, body)
-    )
-
-
-def _digest(previous: str, body: str) -> str:
-    return hashlib.sha256(f"{previous} {body}".encode()).hexdigest()
-
-
-def _end(link: sqlite3.Connection) -> tuple[int, str]:
-    row = link.execute("SELECT number, hash FROM lines ORDER BY number DESC LIMIT 1").fetchone()
-    return (int(row[0]), str(row[1])) if row else (0, GENESIS)
-
-
-def _bodies(link: sqlite3.Connection, path: Path) -> Iterator[dict[str, Any]]:
-    """The lines' contents, each after its place in the chain was checked."""
-    previous = GENESIS
-    rows = link.execute("SELECT number, hash, previous, body FROM lines ORDER BY number").fetchall()
-    for number, (found, digest, before, body) in enumerate(rows, start=1):
-        if found != number or before != previous or digest != _digest(previous, body):
-            raise DataError(
-                f"line {number} of the ledger does not continue the chain",
-                where=str(path),
-                remedy="keep the file for inspection, and restore the ledger from its backup",
-            )
-        previous = digest
-        yield parse_json(body)
-
-
-def _entries(bodies: Iterator[dict[str, Any]]) -> list[Entry]:
-    found: dict[str, Entry] = {}
-    for body in bodies:
-        name = str(body["reservation"])
-        if body["event"] == "reserved":
-            facts = {key: body[key] for key in _FACTS}
-            if any(type(facts[key]) is not kind for key, kind in _FACTS.items()):
-                raise TypeError("a charge of other types")
-            charge = Charge(**facts, mechanism=Mechanism(**body["mechanism"]))
-            found[name] = Entry(reservation=name, charge=charge, committed=False, time_s=body["time_s"])
-        elif body["event"] == "released":
-            found.pop(name)
-        else:
-            before = found[name]
-            found[name] = Entry(reservation=name, charge=before.charge, committed=True, time_s=before.time_s)
-    return list(found.values())
-
-
-def _unreadable(path: Path) -> DataError:
-    return DataError(
-        "a line of the ledger cannot be read",
-        where=str(path),
-        remedy="install the version of CardioNets that wrote it",
-    )

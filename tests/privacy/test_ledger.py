@@ -15,7 +15,8 @@ import pytest
 
 from cardionets_core.errors import BudgetSpentError, DataError, StorageFailedError
 from cardionets_core.privacy.accountant import Mechanism, epsilon_of
-from cardionets_core.privacy.ledger import GENESIS, Charge, Ledger, Limit
+from cardionets_core.privacy.ledger import Ledger, Limit
+from cardionets_core.privacy.ledger_lines import GENESIS, Charge
 
 MECHANISM = Mechanism(noise_multiplier=2.0, sample_rate=0.2, steps=5)
 FAR = [Limit(epsilon=1e3, delta=1e-5, where="test")]
@@ -163,6 +164,7 @@ def test_lines_that_were_changed_all_the_same_are_found(ledger, tmp_path):
      lambda body: body.replace('"steps":5', '"steps":-5'),
      lambda body: body.replace('"phase":0', '"phase":"0"'),
      lambda body: body.replace('"noise_multiplier":2.0', '"noise_multiplier":NaN'),
+     lambda body: body.replace('"noise_multiplier":2.0', f'"noise_multiplier":{10**400}'),
      lambda body: body.replace('"steps":5', '"steps":"5"')],
 )  # fmt: skip
 def test_a_line_whose_hash_fits_and_whose_content_does_not_is_refused(ledger, tmp_path, body):

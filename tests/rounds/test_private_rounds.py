@@ -183,7 +183,8 @@ def test_a_site_over_its_limit_is_left_out_and_the_others_go_on(hospitals, tmp_p
 
 def spend_until(ledger: Ledger, *, limit: float, leave: float) -> None:
     """Another study's rounds, until about ``leave`` of the limit is left."""
-    from cardionets_core.privacy.ledger import Charge, Limit
+    from cardionets_core.privacy.ledger import Limit
+    from cardionets_core.privacy.ledger_lines import Charge
 
     number = 0
     while ledger.spent(delta=1e-5) < limit - leave:
