@@ -1,7 +1,7 @@
 """The lines of a site's ledger: their form, their chain of hashes, and the charges that they make.
 
-Comes in: a link to the file. Goes out: charges that stand, or a refusal of a line that does not fit. Begins no
-transaction and composes nothing; that is ``ledger``'s.
+Comes in: a link to the file. Goes out: charges that stand, or a refusal of a line that does not fit.
+Begins no transaction and composes nothing; that is ``ledger``'s.
 """
 
 from __future__ import annotations
