@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--presets", nargs="*", default=list(BATCHES))
     parser.add_argument("--phases", nargs="*", default=list(PHASES), choices=PHASES)
+    parser.add_argument("--batch", type=int, default=0, help="rows of a step; by default the preset's own")
     parser.add_argument("--private", action="store_true", help="also private steps, in each way")
     parser.add_argument("--mode", choices=("plain", *MODES), default="plain", help=argparse.SUPPRESS)
     parser.add_argument("--all", action="store_true", help="also what takes many minutes on a processor")
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.case:
         preset, phase = options.case
         place, mode = options.device, options.mode
-        write(one_step(preset, phase, device=place, precision=options.precision, mode=mode))
+        rows = options.batch or BATCHES[preset]
+        write(one_step(preset, phase, rows=rows, device=place, precision=options.precision, mode=mode))
         return
     base: dict[str, float] = {}
     for preset in options.presets:
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             command = [sys.executable, "-m", "simulation.benchmarks.phase_steps", "--case", preset, phase]
             command += ["--device", options.device, "--precision", options.precision]
+            command += ["--batch", str(options.batch)]
             found = _run(command)
             base.setdefault(phase, found["seconds_a_row"])
             write(found | {"ratio_to_nano": round(found["seconds_a_row"] / base[phase], 1)})
@@ -124,7 +127,9 @@ def meta_step(preset: str, phase: str) -> dict[str, object]:
     return {**payload(preset, phase), "device": "meta", "output": list(made.shape), "batch": 1}
 
 
-def one_step(preset: str, phase: str, *, device: str, precision: str, mode: str) -> dict[str, object]:
+def one_step(
+    preset: str, phase: str, *, rows: int, device: str, precision: str, mode: str
+) -> dict[str, object]:
     """Some steps of the real trainer; the fastest but the first is told."""
     import numpy as np
     import torch
@@ -139,7 +144,7 @@ def one_step(preset: str, phase: str, *, device: str, precision: str, mode: str)
     from cardionets_core.training import Numerics, train_locally
     from cardionets_core.training.private import PrivateSteps
 
-    rows, samples = BATCHES[preset], 2500
+    samples = 2500
     rng = np.random.default_rng(0)
     cohort = Cohort(
         site="bench",
