@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32" or secure)
     hides = not study.exact_sums_leave
     allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_noised=hides)
+    masking = partial(Masking, sessions, study=study, task=task, role=role)
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
     if found is not None:
@@ -112,9 +114,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
             measured=found.measured,
             again=True,
             root=root,
-            mask=None
-            if secure is None
-            else Masking(sessions, order=order, study=study, task=task, role=role).mask,
+            mask=None if secure is None else masking(order=order).mask,
         )
     extras = rule.extras_of(task) if trains else ()
     modules = build_modules(order, task, preset=study.preset, state=state, device=site.device, extras=extras)
@@ -141,7 +141,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     if order.measure and trains:
         before = measure_first(work, _view(site, shape, digests, shared={}))
     answered = _WORKERS[order.kind](work)
-    mask = None if secure is None else Masking(sessions, order=order, study=study, task=task, role=role).mask
+    mask = None if secure is None else masking(order=order).mask
     return _release(answered, work, allowed, replies=replies, before=before, root=root, mask=mask)
 
 
