@@ -21,7 +21,7 @@ def test_no_surface_crashes_hangs_or_swells():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)["surfaces"]
-    assert len(report) == 24
+    assert len(report) == 26
     for name, found in report.items():
         assert sum(found["answers"].values()) == found["tried"] == COUNT, name
     answers = [answer for found in report.values() for answer in found["answers"]]
