@@ -26,7 +26,6 @@ from cardionets_core.training.private import PrivateSteps
 from cardionets_core.training.private_plan import check_private, noise_of, phase_costs, round_part
 from client.heads import Facts
 from client.journal import JOURNAL, mend
-from client.privacy_policy import check_policy
 from client.site import Site, serving_role
 
 LEDGER = "ledger.db"
@@ -40,24 +39,24 @@ class Spending:
 
     Args:
         site: that answers.
-        study: with ``dp_sgd``.
+        study: with ``dp_sgd``, which the site's policy lets in.
         name: of the round.
         seed: of the round at this site, for noise that is not to be secret.
 
     Raises:
-        PhaseNotPermittedError: the policy does not let such a study in.
         ConfigError: a part of the study cannot be made private.
         DataError: the ledger is not the one that the journal names.
     """
 
     def __init__(self, site: Site, study: Study, *, name: RoundName, seed: int) -> None:
-        check_policy(study, site.config)
         self._tasks = [make_task(phase.task, phase.options) for phase in study.phases]
         check_private(study, self._tasks)
         self._site = site
         self._study = study
         self._name = name
         self._seed = seed
+        with on_disk(site.config.folders.state, keeps="nothing was spent"):
+            mend(site.config.folders.state / JOURNAL)
         check_ledger(site.config)
         self._ledger = open_ledger(site.config, accountant=study.privacy.accountant)
         self._reservation = ""

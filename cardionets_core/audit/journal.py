@@ -180,11 +180,7 @@ def _end(size: int, path: Path) -> tuple[int, str]:
         handle.seek(max(0, size - 65_536))
         tail = handle.read()
     if not tail.endswith(b"\n"):
-        raise DataError(
-            "the journal's last line is torn",
-            where=str(path),
-            remedy="keep the file for inspection; move it away to start a new journal",
-        )
+        raise _no_end(path, "is torn")
     digest, _, text = tail.splitlines()[-1].partition(b" ")
     try:
         number = _body(text)["number"]
@@ -192,11 +188,15 @@ def _end(size: int, path: Path) -> tuple[int, str]:
             raise ValueError("no number of a line")
         return number + 1, digest.decode("ascii")
     except (ValueError, KeyError) as error:
-        raise DataError(
-            "the journal's last line cannot be read",
-            where=str(path),
-            remedy="keep the file for inspection; move it away to start a new journal",
-        ) from error
+        raise _no_end(path, "cannot be read") from error
+
+
+def _no_end(path: Path, fault: str) -> DataError:
+    return DataError(
+        f"the journal's last line {fault}",
+        where=str(path),
+        remedy="keep the file for inspection; move it away to start a new journal",
+    )
 
 
 def _body(text: bytes) -> dict[str, Any]:

@@ -169,14 +169,21 @@ def one_step(
             for parameter in modules["cmr_principal"].parameters():
                 parameter.normal_(generator=torch.Generator().manual_seed(0)).abs_()
     site = SiteView(cohort=cohort, shape=shape_of(preset), device=place)
-    settings = {"task": phase, "rounds": 4, "local_steps": 1, "batch_size": rows, "optimiser": {"lr": 1e-4}}
+    count = REPEATS + 1
+    settings = {
+        "task": phase,
+        "rounds": count,
+        "local_steps": 1,
+        "batch_size": rows,
+        "optimiser": {"lr": 1e-4},
+    }
     private = None
     if mode != "plain":
         private = PrivateSteps(
             noise_multiplier=1.0, clip_norm=1.0, randomness=SecretRandomness(), mode=cast(Mode, mode)
         )
     seconds, before = [], _peak()
-    for number in range(1, REPEATS + 2):
+    for number in range(1, count + 1):
         start = time.monotonic()
         train_locally(
             task,

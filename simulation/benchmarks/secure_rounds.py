@@ -29,6 +29,7 @@ SIZES = {1: (64, 5), 50: (256, 16)}
 PATIENTS = 16
 TOLD_ROUND = 2
 ROUNDS = 3
+COMPARED = ("round_s", "received_bytes", "sent_bytes", "peak_bytes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ratios = {f"{key}_ratio": round(found[key] / base[key], 2) for key in COMPARED}
                 write(base)
                 write(found | ratios)
-
-
-COMPARED = ("round_s", "received_bytes", "sent_bytes", "peak_bytes")
 
 
 def write(content: dict[str, object]) -> None:
@@ -89,19 +87,19 @@ def make_sites(folder: Path, count: int) -> None:
         "name": "secure-rounds",
         "seed": 1,
         "hospitals": [{**hospital, "site": f"site-{number:03d}"} for number in range(count)],
-        "study": study_content("nano"),
+        "study": study_content("nano", minimum=2),
     }
     for path in make_hospitals(Scenario.model_validate(content), folder / "hospitals", workers=2):
         prepare(read_site(path))
 
 
-def study_content(preset: str) -> dict[str, Any]:
-    """A study of steps that cost little."""
+def study_content(preset: str, *, minimum: int) -> dict[str, Any]:
+    """A study of steps that cost little, for at least so many sites."""
     return {
         "name": "secure-rounds",
         "seed": 1,
         "preset": preset,
-        "sites": {"minimum": 2, "deadline_s": 3600},
+        "sites": {"minimum": minimum, "deadline_s": 3600},
         "evaluation": {"every_rounds": ROUNDS},
         "phases": [
             {
@@ -130,8 +128,7 @@ def one_case(folder: Path, sites: int, megabytes: int, *, masked: bool) -> dict[
     paths = sorted((folder / "hospitals").glob("*/site.yaml"))[:sites]
     for path in paths:
         shutil.rmtree(path.parent / "state", ignore_errors=True)
-    content = study_content("bench")
-    content["sites"]["minimum"] = sites
+    content = study_content("bench", minimum=sites)
     if masked:
         threshold = max(2, -(-2 * sites // 3))
         content["secure_aggregation"] = {"threshold": threshold, "largest_samples": 100}

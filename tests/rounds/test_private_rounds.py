@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cardionets_core.audit.journal import bodies
+from cardionets_core.audit.journal import bodies, verify
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
 from cardionets_core.errors import DataError, QuorumNotMetError
+from cardionets_core.exchange.messages import RoundName
 from cardionets_core.privacy.accountant import Mechanism, epsilon_of
 from cardionets_core.privacy.ledger import Ledger
 from cardionets_core.tasks import make_task
@@ -21,7 +22,8 @@ from cardionets_core.training.private_plan import epsilon_after, noise_of, phase
 from client.app import make_app
 from client.budget import budget
 from client.journal import JOURNAL
-from client.spending import LEDGER, SPENT
+from client.site import open_site
+from client.spending import LEDGER, SPENT, Spending
 from server.app import run_study
 from server.plan import plan_of
 from simulation.flower import hospital_of_partition
@@ -238,6 +240,18 @@ def test_a_ledger_that_was_lost_or_put_back_is_noticed_and_spends_nothing(hospit
     shutil.copy2(other.parent / "state" / LEDGER, old.parent / "state" / LEDGER)
     with pytest.raises(DataError, match="journal"):
         budget(read_site(old))
+
+
+def test_a_journal_that_a_crash_tore_is_mended_before_it_is_held_against_the_ledger(hospitals, tmp_path):
+    study = private_study(phases=private_study().phases[:1])
+    run_rounds(study, hospitals.values(), tmp_path / "run")
+    path = hospitals["alpha"]
+    journal = path.parent / "state" / JOURNAL
+    with journal.open("ab") as handle:
+        handle.write(b"0" * 64 + b' {"number":')
+    name = RoundName(study_digest=study.digest, phase=0, round=3, attempt=1)
+    Spending(open_site(path, check="quick"), study, name=name, seed=1)
+    assert [body["event"] for body in bodies(journal)][-1] == "journal-mended" and verify(journal) > 3
 
 
 @pytest.mark.parametrize(
