@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 cli = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what "

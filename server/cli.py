@@ -16,7 +16,6 @@ from server.commands.answer import Format
 
 cli = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Make a consortium: its workspace, its study, its sites. The rounds run on Flower (see the README).",
 )

@@ -11,13 +11,16 @@ import typer
 
 from cardionets_core.errors import UsageError
 from server.commands.answer import Format, FormatOption, answer, answering
+from server.commands.completion import site_names
 
 if TYPE_CHECKING:
     from cardionets_core.config.workspace import Workspace
     from server.provision.admission import Admission, Asked
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="the coordinator's workspace")]
-SiteOption = Annotated[str, typer.Option("--site", help="name of the site", show_default=False)]
+SiteOption = Annotated[
+    str, typer.Option("--site", autocompletion=site_names, help="name of the site", show_default=False)
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="ask nothing")]
 
 
@@ -30,7 +33,8 @@ def register(cli: typer.Typer) -> None:
 def provision(
     folder: FolderArgument,
     site: Annotated[
-        list[str] | None, typer.Option("--site", help="make key and kit for it; repeatable")
+        list[str] | None,
+        typer.Option("--site", autocompletion=site_names, help="make key and kit for it; repeatable"),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -84,7 +88,10 @@ def admit(
 
 def kit(
     folder: FolderArgument,
-    site: Annotated[list[str] | None, typer.Option("--site", help="default: every admitted site")] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option("--site", autocompletion=site_names, help="default: every admitted site"),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Make kits again, with today's address, code and study; keys and certificates stay as they are."""
@@ -100,7 +107,10 @@ def kit(
 
 def renew(
     folder: FolderArgument,
-    site: Annotated[list[str] | None, typer.Option("--site", help="whose certificate; repeatable")] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option("--site", autocompletion=site_names, help="whose certificate; repeatable"),
+    ] = None,
     server: Annotated[bool, typer.Option("--server", help="the server's own certificate")] = False,
     format: FormatOption = Format.table,
 ) -> None:
@@ -166,7 +176,10 @@ def sites(folder: FolderArgument, format: FormatOption = Format.table) -> None:
 def roster(
     folder: FolderArgument,
     site: Annotated[
-        list[str] | None, typer.Option("--site", help="only these sites; repeatable. All that are admitted")
+        list[str] | None,
+        typer.Option(
+            "--site", autocompletion=site_names, help="only these sites; repeatable. All that are admitted"
+        ),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from cardionets_core.errors import UsageError
 from server.commands.answer import Format, FormatOption, answer, answering
+from server.commands.completion import study_names
 
 
 def register(cli: typer.Typer) -> None:
@@ -27,7 +28,12 @@ def init(
         str | None, typer.Option("--consortium", help="its name: lower-case letters, digits, hyphens")
     ] = None,
     study: Annotated[
-        str | None, typer.Option("--study", help="to begin with: a path, or the name of a shipped study")
+        str | None,
+        typer.Option(
+            "--study",
+            help="to begin with: a path, or the name of a shipped study",
+            autocompletion=study_names,
+        ),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -41,7 +47,11 @@ def init(
 
 def plan(
     study: Annotated[
-        str, typer.Argument(help="a workspace, the path of a study.yaml, or the name of a shipped study")
+        str,
+        typer.Argument(
+            help="a workspace, the path of a study.yaml, or the name of a shipped study",
+            autocompletion=study_names,
+        ),
     ],
     approve: Annotated[
         bool, typer.Option("--approve", help="record in the workspace that this is what shall run")
