@@ -6,11 +6,16 @@ next. An inline piece of code counts as a command where it begins with one of th
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+LONGEST_S = 3000.0
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     "README.md",
@@ -79,6 +84,24 @@ def inline_commands() -> list[tuple[str, str]]:
     return found
 
 
+def blocks_with(document: str, *beginnings: str) -> list[Block]:
+    """Blocks of a document that have a line with each of the beginnings.
+
+    Raises:
+        AssertionError: a beginning stands in no block.
+    """
+    found = []
+    for beginning in beginnings:
+        fitting = [
+            block
+            for block in blocks()
+            if block.document == document and any(line.startswith(beginning) for line in block.lines)
+        ]
+        assert fitting, f"{document} has no block with {beginning!r}"
+        found += [block for block in fitting if block not in found]
+    return found
+
+
 def words_of(command: str) -> list[str]:
     """A command's words, without what the shell would do with its output and without optional brackets."""
     plain = re.sub(r"\$\(\(.*?\)\)|\$\w+", "1", command).replace("[", "").replace("]", "")
@@ -87,3 +110,75 @@ def words_of(command: str) -> list[str]:
         if sign in words:
             words = words[: words.index(sign)]
     return words
+
+
+class Reader:
+    """Somebody who types what the documents say, in a shell, and forgets no line of it.
+
+    Args:
+        documents: blocks that are to be typed, whole.
+        folder: where the shell stands.
+        environment: of the shell.
+    """
+
+    def __init__(self, documents: list[Block], *, folder: Path, environment: dict[str, str]) -> None:
+        self.left = [(block.document, line) for block in documents for line in block.lines]
+        self.names: dict[str, str] = {}
+        self.folder = folder
+        self._environment = environment
+
+    def take(self, beginning: str) -> str:
+        """The next line that begins so, with the reader's own names in it.
+
+        Raises:
+            AssertionError: the documents have no such line that was not typed yet.
+        """
+        for place in self.left:
+            if place[1].startswith(beginning):
+                self.left.remove(place)
+                return self.said(place[1])
+        raise AssertionError(f"no document says {beginning!r}; left: {self.left}")
+
+    def said(self, line: str) -> str:
+        """A line with the reader's own names for what stands in capitals or belongs to an example."""
+        for name in sorted(self.names, key=len, reverse=True):
+            line = line.replace(name, self.names[name])
+        return line
+
+    def type(self, beginning: str, *, answer: str = "", code: int = 0) -> str:
+        """Type the next line that begins so; returns what it printed.
+
+        Args:
+            beginning: of a line.
+            answer: what is typed after it; then it has a terminal, and asks.
+            code: with which it ends.
+
+        Raises:
+            AssertionError: it ended with another code, or there is no such line.
+        """
+        line = self.take(beginning)
+        if answer:
+            ended, said = self._on_a_terminal(line, answer)
+        else:
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST_S, check=False,
+            )  # fmt: skip
+            ended, said = done.returncode, done.stdout
+        assert ended == code, f"{line}\n{said[-4000:]}"
+        return said
+
+    def _on_a_terminal(self, line: str, answer: str) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            ["bash", "-c", line], cwd=self.folder, env=self._environment,
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        os.write(ours, answer.encode())
+        said = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that nobody holds the other end
+            while more := os.read(ours, 65536):
+                said += more
+        os.close(ours)
+        return process.wait(LONGEST_S), said.decode(errors="replace")
