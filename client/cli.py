@@ -24,8 +24,10 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Look into a hospital's files, prepare its data, check the site, predict from ECGs, and see what "
-    "left the building.",
+    help="A hospital's side: look into its files, prepare its data, join a consortium, see what left the "
+    "building, predict from ECGs. First look: inspect, check, prepare. To join: request, init, rehearse, "
+    "approve, start. Every day: status, journal, budget. Nothing leaves but through start.",
+    epilog="Every step in order: docs/operators.md. What may leave: docs/what-leaves.md",
 )
 membership.register(cli)
 

@@ -17,7 +17,10 @@ from server.commands.answer import Format
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Make a consortium: its workspace, its study, its sites. The rounds run on Flower (see the README).",
+    help="The coordinator of a consortium: its workspace, its study, its sites, its model. "
+    "First day: init, plan --approve, provision, package, admit. Then: start, run, watch. "
+    "DIR is the workspace that init makes; where it is left out, it is the folder that you are in.",
+    epilog="A dress rehearsal on one machine, and every step in order: docs/operators.md",
 )
 
 for _commands in (workspace, sites, package, service, journal):

@@ -20,7 +20,9 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Make hospitals on disk, run a federated study on them, and compare it with the alternatives.",
+    help="A consortium on one machine: makes hospitals on disk, runs the very study of a deployment on them, "
+    "and compares it with the alternatives. Begin with: cardionets-sim run rehearsal --out runs/first",
+    epilog="Scenarios and their keys: docs/simulation.md",
 )
 cli.add_typer(privacy, name="privacy")
 
@@ -82,7 +84,10 @@ def make(
     prepare: Annotated[bool, typer.Option("--prepare", help="also index every hospital")] = False,
     format: FormatOption = Format.table,
 ) -> None:
-    """Write a scenario's hospitals, each in its own real layout with its own site.yaml."""
+    """Write a scenario's hospitals, each in its own real layout with its own site.yaml, and run nothing.
+
+    Use it to look at the files, to try cardionets-client on them, or to deploy real services on them.
+    """
     from simulation.make import make_hospitals
     from simulation.scenario import load_scenario
     from simulation.screen import Screen
@@ -126,7 +131,11 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
     format: FormatOption = Format.table,
 ) -> None:
-    """Run a scenario from nothing to its result table."""
+    """Run a scenario from nothing to its result table: hospitals, study, pictures, comparison.
+
+    The run folder gets result.json, report.html, model/ and plots/; nothing of an earlier run is written over
+    unless --replace says so. The same scenario and seed give the same model, with either engine.
+    """
     from simulation.run import RunRequest, run_scenario
     from simulation.scenario import load_scenario
     from simulation.screen import Screen

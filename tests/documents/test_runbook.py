@@ -199,11 +199,11 @@ def test_the_runbook_line_by_line(tmp_path, shell, hospital):
     reader.type("cardionets-client rehearse")
 
     # a study, paused and gone on with
-    reader.type("cardionets-client check")
     for program, folder in (("cardionets-server", "hub"), ("cardionets-client", "hospital")):
         subprocess.run(
             [program, "start", folder, "--background"], cwd=tmp_path, env=shell, check=True, timeout=300
         )
+    reader.type("cardionets-client check")
     reader.type("cardionets-server run DIR")
     reader.type("cardionets-server pause DIR")
     assert finish(reader)["status"] in ("paused", "completed")
