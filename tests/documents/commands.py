@@ -12,6 +12,7 @@ import pty
 import re
 import shlex
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +85,17 @@ def inline_commands() -> list[tuple[str, str]]:
     return found
 
 
-def blocks_with(document: str, *beginnings: str) -> list[Block]:
-    """Blocks of a document that have a line with each of the beginnings.
+def blocks_of(walk: Iterable[tuple[str, str]]) -> list[Block]:
+    """Blocks that have a line with one of the beginnings, in the order of the walk.
+
+    Args:
+        walk: documents, and the beginning of a line of a block of theirs.
 
     Raises:
         AssertionError: a beginning stands in no block.
     """
-    found = []
-    for beginning in beginnings:
+    found: list[Block] = []
+    for document, beginning in walk:
         fitting = [
             block
             for block in blocks()

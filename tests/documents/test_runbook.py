@@ -24,7 +24,8 @@ from simulation.make import make_hospitals
 from simulation.scenario import Scenario
 
 sys.path.append(str(Path(__file__).parent))
-from commands import Reader, blocks_with
+from commands import Reader, blocks_of
+from walks import WALKS
 
 pytestmark = pytest.mark.system
 STUDY = {
@@ -90,14 +91,7 @@ def finish(reader: Reader) -> dict:
 
 
 def test_the_readme_from_init_to_the_model(tmp_path, shell, hospital):
-    reader = Reader(
-        [
-            *blocks_with("README.md", "cardionets-client request"),
-            *blocks_with("README.md", "cardionets-server init hub"),
-        ],
-        folder=tmp_path,
-        environment=shell,
-    )
+    reader = Reader(blocks_of(WALKS["consortium"]), folder=tmp_path, environment=shell)
     outer, *ports = free_ports(5)
     reader.names = {"hub.example.org:9092": f"127.0.0.1:{outer}", "northfield": "riverside"}
     reader.type("cardionets-server init")
@@ -135,27 +129,7 @@ def test_the_readme_from_init_to_the_model(tmp_path, shell, hospital):
 
 
 def test_the_runbook_line_by_line(tmp_path, shell, hospital):
-    runbook = blocks_with(
-        "docs/operators.md",
-        "cardionets-server init DIR",
-        "cardionets-server plan DIR",
-        "cardionets-server provision DIR",
-        "cardionets-server package DIR",
-        "cardionets-server admit DIR",
-        "cardionets-client request --site NAME",
-        "cardionets-client init FOLDER",
-        "cardionets-client prepare",
-        "cardionets-server renew",
-        "cardionets-server revoke",
-        "cardionets-server run DIR",
-        "cardionets-server roster DIR",
-    )
-    others = [
-        *blocks_with("docs/approvals.md", "cardionets-client approve"),
-        *blocks_with("docs/privacy.md", "cardionets-server plan DIR"),
-        *blocks_with("docs/what-leaves.md", "cardionets-server journal"),
-    ]
-    reader = Reader([*runbook, *others], folder=tmp_path, environment=shell)
+    reader = Reader(blocks_of(WALKS["runbook"]), folder=tmp_path, environment=shell)
     outer, *ports = free_ports(5)
     reader.names = {
         "hub.example.org:9092": f"127.0.0.1:{outer}",
