@@ -6,6 +6,8 @@ can be proposed the shell falls back to file names.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from server.study_files import SHIPPED
@@ -23,7 +25,7 @@ def site_names(context: typer.Context, incomplete: str) -> list[str]:
     from server.provision.registry import read_registry
 
     try:
-        rows = read_registry(open_workspace(context.params.get("folder") or ".")).newest()
+        rows = read_registry(open_workspace(Path(context.params.get("folder") or "."))).newest()
     except CardioNetsError:
         return []
     return sorted(row.site for row in rows if row.site.startswith(incomplete))

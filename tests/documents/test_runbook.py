@@ -183,9 +183,8 @@ def test_the_runbook_line_by_line(tmp_path, shell, hospital):
     assert finish(reader)["status"] in ("paused", "completed")
     reader.type("cardionets-server status DIR")
     reader.type("cardionets-server resume DIR")
-    reader.type("cardionets-server watch DIR")
-    result = finish(reader)
-    assert result["status"] == "completed"
+    told = reader.type("cardionets-server watch DIR")
+    assert finish(reader)["status"] == "completed", told
 
     # the journals against each other
     (run,) = (tmp_path / "hub" / "runs").iterdir()
