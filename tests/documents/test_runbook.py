@@ -192,7 +192,10 @@ def test_the_runbook_line_by_line(tmp_path, shell, hospital):
     reader.type("cardionets-server journal DIR/runs/NAME-DIGEST export-heads")
     reader.type("cardionets-client journal verify")
 
-    # privacy: the roster, what would be spent, what was
+    # privacy: a roster needs a second site; what would be spent, what was
+    reader.names["NAME"] = "farside"
+    reader.type("cardionets-server provision DIR --site")
+    reader.names["NAME"] = "riverside"
     assert "threshold" in reader.type("cardionets-server roster DIR")
     for _ in range(2):
         reader.type("cardionets-server plan DIR --patients")
@@ -209,8 +212,6 @@ def test_the_runbook_line_by_line(tmp_path, shell, hospital):
     )  # fmt: skip
     shutil.copy(tmp_path / "again" / "riverside.request", tmp_path)
     reader.type("cardionets-server admit DIR NAME.request --readmit", answer="y\n")
-    reader.names["NAME"] = "farside"
-    reader.type("cardionets-server provision DIR --site")
     assert reader.left == []
 
 
