@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cardionets_core.errors import UsageError
 from cardionets_core.release.archive import unpack_release
 from cardionets_core.release.layout import CHECKSUMS, MODEL, check_files
-from cardionets_core.release.signature import Signer, Trusted, check_signature
+from cardionets_core.release.signature import Signer, Trusted, check_signature, trusted_file
+from cardionets_core.trust.keys import heard
 
 UNSIGNED = "unsigned: nobody vouches for it"
 
@@ -45,6 +47,22 @@ class Release:
 def is_release(path: Path) -> bool:
     """Whether a path is to be opened as a release: any file, or a folder with a list of checksums."""
     return path.is_file() or (path / CHECKSUMS).exists()
+
+
+def trusted_by(file: Path | None, digits: str | None) -> Trusted:
+    """Who must have signed, as a command line names it.
+
+    Raises:
+        UsageError: both were given, or the fingerprint is not a whole one.
+        CertificateInvalidError: the file is no certificate or public key, or is outside of its time.
+    """
+    if file is not None and digits is not None:
+        raise UsageError(
+            "give --trust or --fingerprint, not both", where="--trust", remedy="one of them suffices"
+        )
+    if digits is not None:
+        return Trusted(fingerprint=heard(digits), source="--fingerprint")
+    return Trusted() if file is None else trusted_file(file)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ is the result's; of people only what the sites told.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from server.release.card_privacy import memorisation_lines, privacy_lines
@@ -41,6 +41,7 @@ class ReleaseFacts:
         signed_by: who signs, in words; empty where nobody does.
         without_generator: it was left out because its memorisation test stands against it.
         samples: of a window at 250 Hz.
+        epsilon: site to what it says it has spent on the study.
     """
 
     modules: Mapping[str, int]
@@ -50,6 +51,7 @@ class ReleaseFacts:
     signed_by: str = ""
     without_generator: bool = False
     samples: int
+    epsilon: Mapping[str, float] = field(default_factory=dict)
 
 
 def card_of(content: Content, *, release: ReleaseFacts | None = None) -> str:
@@ -70,7 +72,7 @@ def card_of(content: Content, *, release: ReleaseFacts | None = None) -> str:
         "Metrics": _metrics(content),
         "Subgroups": group_lines(content),
         "Calibration": calibration_lines(content),
-        "Privacy": privacy_lines(content),
+        "Privacy": privacy_lines(content, spent=release.epsilon if release else {}),
         "Memorisation test": memorisation_lines(content, released=_draws(content, release)),
         "Limits": _limits(content, release),
         "Licence and provenance": _provenance(content, release),
@@ -124,7 +126,7 @@ def _origin(content: Content) -> list[str]:
     lines = []
     if scenario:
         lines += [
-            f"**This study ran in simulation (scenario `{scenario}`).** Its hospitals were made on one "
+            f"**This study ran in simulation**, scenario `{scenario}`. Its hospitals were made on one "
             "machine. Their patients are synthetic, except at hospitals of a scenario that reads a folder of "
             "recordings; nothing here was measured in clinical use.",
             "",

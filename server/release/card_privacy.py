@@ -16,10 +16,16 @@ CLOSED = ("standardise", "prevalence", "logistic", "probe", "calibrate", "memori
 """Tasks whose replies are sums and not steps."""
 
 
-def privacy_lines(content: Content) -> list[str]:
-    """Mechanism, epsilon and delta, and secure aggregation; and what neither of them covers."""
+def privacy_lines(content: Content, *, spent: Mapping[str, float]) -> list[str]:
+    """Mechanism, epsilon and delta, and secure aggregation; and what neither of them covers.
+
+    Args:
+        content: of ``result.json``.
+        spent: site to the epsilon that its own budget says.
+    """
     study = content["study"]
-    return [*_mechanism(study), *_secure(study), *_uncovered(study)]
+    told = [f"- {site} says that it spent epsilon {spent[site]:.3g}" for site in sorted(spent)]
+    return [*_mechanism(study), *told, *_secure(study), *_uncovered(study)]
 
 
 def memorisation_lines(content: Content, *, released: bool) -> list[str]:
@@ -76,7 +82,7 @@ def _mechanism(study: Mapping[str, Any]) -> list[str]:
         f"- mechanism: {privacy['mechanism']} for each patient with all recordings, {aim} at delta "
         f"{privacy['delta']:g} for the whole study at each site; clip {privacy['clip_norm']:g}, accountant "
         f"{privacy['accountant']}",
-        "- each site's own ledger kept that limit; the coordinator sees no ledger",
+        "- each site's own ledger kept that limit; the coordinator sees no ledger, only what a site hands over",
     ]
     if privacy["deterministic"]:
         lines.append("- **not private: the noise followed from a public seed, as in tests**")

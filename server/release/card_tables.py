@@ -17,6 +17,9 @@ NOT_TOLD = "not told"
 _SPLITS = ("train", "validation", "test")
 _KINDS = ("ecg", "cine", "pair")
 _POOLED = "members together"
+_COUNTED = ("standardise", "prevalence", "memorisation")
+"""Tasks whose primary metric says how much was counted, and nothing of the model's worth."""
+_COUNTS = ("columns", "diseases", "queries")
 _TITLES = {str(each.field): each.title for each in PHENOTYPES}
 _UNITS = {str(each.field): each.unit for each in PHENOTYPES}
 
@@ -26,41 +29,51 @@ def data_lines(content: Content) -> list[str]:
     rows = []
     for site in content["sites"]:
         patients, recordings = site.get("patients") or {}, site.get("recordings") or {}
-        serves = [task for task, word in sorted(site.get("phases", {}).items()) if word == "serves"]
+        sat_out = [task for task, word in sorted(site.get("phases", {}).items()) if word != "serves"]
         rows.append(
             [
                 site["site"],
                 "measured only" if site.get("role") == "external" else "trained",
                 *(count(patients.get(split)) for split in _SPLITS),
                 *(count(recordings.get(kind)) for kind in _KINDS),
-                ", ".join(serves) or "none",
+                ", ".join(sat_out) or "none",
             ]
         )
     if not rows:
         return ["Nothing is known of the sites."]
     head = ["site", "part", *(f"patients: {split}" for split in _SPLITS)]
-    return table([*head, "ECGs", "cines", "pairs", "phases that it could serve"], rows)
+    return table([*head, "ECGs", "cines", "pairs", "phases that it could not serve"], rows)
 
 
 def metric_lines(content: Content) -> list[str]:
-    """The primary metric of each measured phase: together, by site, and at external sites."""
+    """The primary metric of each measured phase: together, at external sites, and at each member."""
+    phases = [phase for phase in content["summary"]["phases"] if phase["task"] not in _COUNTED]
+    if not phases:
+        return ["Nothing was measured on test patients."]
     rows = []
-    for phase in content["summary"]["phases"]:
-        for value in phase["values"]:
-            where = {"pooled": _POOLED, "site": value["site"], "external": f"{value['site']} (external)"}
-            rows.append(
-                [
-                    phase["task"],
-                    f"`{phase['metric']}`",
-                    where[value["kind"]],
-                    number(value["value"]),
-                    interval(value["low"], value["high"]),
-                    value["interval"] or "none",
-                    count(value["patients"]),
-                ]
-            )
+    for phase in phases:
+        found = {value["site"]: value for value in phase["values"] if value["kind"] != "site"}
+        pooled = next((value for value in phase["values"] if value["kind"] == "pooled"), None)
+        cells = [phase["task"], f"`{phase['metric']}`", _POOLED, *_measured(pooled)]
+        rows.append(cells)
+        rows += [["", "", f"{site} (external)", *_measured(value)] for site, value in found.items() if site]
     head = ["phase", "metric", "patients of", "value", "95 % interval", "made by", "people"]
-    return table(head, rows) if rows else ["Nothing was measured on test patients."]
+    lines = table(head, rows)
+    sites = sorted({v["site"] for phase in phases for v in phase["values"] if v["kind"] == "site"})
+    if not sites:
+        return lines
+    by_site = []
+    for site in sites:
+        told = [[v for v in p["values"] if v["kind"] == "site" and v["site"] == site] for p in phases]
+        by_site.append([site, *(_with_interval(values[0]) if values else "–" for values in told)])
+    head = ["site", *(f"{phase['task']} `{phase['metric']}`" for phase in phases)]
+    return [
+        *lines,
+        "",
+        "The same on each member's own test patients, with 95 % intervals:",
+        "",
+        *table(head, by_site),
+    ]
 
 
 def disease_lines(content: Content) -> list[str]:
@@ -103,7 +116,8 @@ def group_lines(content: Content) -> list[str]:
         found: dict[tuple[str, str], dict[str, float]] = {}
         for phase in content["summary"]["phases"]:
             for row in phase["groups"]:
-                if row["pooled"] is not None and row["group"].startswith(prefix):
+                told = row["pooled"] is not None and row["metric"] not in _COUNTS
+                if told and row["group"].startswith(prefix):
                     found.setdefault((phase["task"], row["metric"]), {})[row["group"]] = row["pooled"]
         groups = sorted({group for values in found.values() for group in values}, key=_place)
         rows = [
@@ -148,18 +162,34 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, or a dash."""
-    return "–" if value is None else f"{value:.3g}"
+    """Three digits, or a dash."""
+    if value is None:
+        return "–"
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) < 1.0005 else f"{value:.3g}"
 
 
 def interval(low: float | None, high: float | None) -> str:
     """Both ends, or a dash."""
-    return "–" if low is None or high is None else f"{low:.3g} to {high:.3g}"
+    return "–" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def count(value: float | None) -> str:
     """A count with thousands apart; one that was not told says so."""
     return NOT_TOLD if value is None else f"{value:,.0f}"
+
+
+def _measured(value: Mapping[str, Any] | None) -> list[str]:
+    if value is None:
+        return ["–", "–", "none", NOT_TOLD]
+    ends = interval(value["low"], value["high"])
+    return [number(value["value"]), ends, value["interval"] or "none", count(value["patients"])]
+
+
+def _with_interval(value: Mapping[str, Any]) -> str:
+    ends = "" if value["low"] is None else f" ({interval(value['low'], value['high'])})"
+    return number(value["value"]) + ends
 
 
 def _group(name: str) -> str:

@@ -33,6 +33,8 @@ from server.study_run import check_history
 
 GENERATOR = ("cmr_generator", "diffusion_head", "cmr_tokenizer", "tokenizer_discriminator")
 """Modules that draw cines, or were trained to judge drawn ones."""
+NEEDS_GENERATOR = ("fusion_head",)
+"""Modules that are of no use without it."""
 _PRIVATE = "such a model is not released: run the study again with the privacy that it asks for"
 _OPENED = "secure-sum-opened"
 _SHOWN = 5
