@@ -21,14 +21,14 @@ def register(cli: typer.Typer) -> None:
 def release(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="a workspace, or the folder of a run: DIR/runs/NAME-DIGEST"),
+        typer.Argument(metavar="FOLDER", help="a workspace, or a run: DIR/runs/NAME-DIGEST"),
     ],
     out: Annotated[Path, typer.Option("--out", help="folder to make, or a file that ends in .zip")],
     without_generator: Annotated[
         bool,
         typer.Option(
             "--without-generator",
-            help="leave out what draws cines, where its memorisation test is not passed",
+            help="leave out what draws cines, as where its memorisation test failed",
         ),
     ] = False,
     key: Annotated[
@@ -124,6 +124,7 @@ def _plan_lines(content: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:26} {count:>12,} parameters"
         for name in content["left_out"]:
             yield f"  {name:26} {'left out':>12}"
+        yield "  and ONNX files, card, preprocessing, standardiser, calibration, study, licence, checksums"
         yield f"  {_signature(content['signed_by'])}"
     if not content["objections"]:
         yield "nothing stands against it"

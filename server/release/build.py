@@ -1,7 +1,7 @@
 """A release from a finished run: judged, written, listed, signed, and given its name in one step.
 
-Comes in: what the command line asks. Goes out: a folder or a zip that is whole, or nothing. The same run gives
-the same bytes, on any day and on any machine with the same versions.
+Comes in: what the command line asks. Goes out: a folder or a zip that is whole, or nothing. The same run
+gives the same bytes, on any day and on any machine with the same versions.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _mechanism(study: Mapping[str, Any]) -> list[str]:
         f"- mechanism: {privacy['mechanism']} for each patient with all recordings, {aim} at delta "
         f"{privacy['delta']:g} for the whole study at each site; clip {privacy['clip_norm']:g}, accountant "
         f"{privacy['accountant']}",
-        "- each site's own ledger kept that limit; the coordinator sees no ledger, only what a site hands over",
+        "- each site's own ledger keeps account; the coordinator sees no ledger but what a site hands over",
     ]
     if privacy["deterministic"]:
         lines.append("- **not private: the noise followed from a public seed, as in tests**")
