@@ -173,18 +173,6 @@ class CodeNotApprovedError(PrivacyError):
     code = "code-not-approved"
 
 
-class MemorisationError(PrivacyError):
-    """A generator would be released without a memorisation test that it passed."""
-
-    code = "memorisation-not-passed"
-
-
-class PrivacyUnmetError(PrivacyError):
-    """A run did not keep the privacy that its study asks for, or nothing shows that it did."""
-
-    code = "privacy-unmet"
-
-
 class StudyNotApprovedError(PrivacyError):
     """An order belongs to a study that this site's IT has not approved."""
 
@@ -302,24 +290,6 @@ class CheckpointError(CardioNetsError):
 
     code = "checkpoint"
     exit_code = 7
-
-
-class StudyUnfinishedError(CheckpointError):
-    """A study that has not completed has no final model."""
-
-    code = "study-unfinished"
-
-
-class ReleaseTornError(CheckpointError):
-    """A released model is not as it was made: a file is absent, changed or added."""
-
-    code = "release-torn"
-
-
-class OnnxDiffersError(CheckpointError):
-    """An exported ONNX file does not compute what the model computes."""
-
-    code = "onnx-differs"
 
 
 class StorageFailedError(CheckpointError):

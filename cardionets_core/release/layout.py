@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cardionets_core.errors import ReleaseTornError
 from cardionets_core.plain_json import read_bounded
+from cardionets_core.release.refusals import ReleaseTornError
 
 CHECKSUMS = "checksums.sha256"
 SIGNATURE = "signature.json"

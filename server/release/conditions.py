@@ -13,15 +13,8 @@ from typing import Any
 
 from cardionets_core.audit import journal
 from cardionets_core.config.study import Study
-from cardionets_core.errors import (
-    CardioNetsError,
-    ConfigError,
-    DataError,
-    MemorisationError,
-    PrivacyUnmetError,
-    QuorumNotMetError,
-    StudyUnfinishedError,
-)
+from cardionets_core.errors import CardioNetsError, ConfigError, DataError, QuorumNotMetError
+from cardionets_core.release.refusals import MemorisationError, PrivacyUnmetError, StudyUnfinishedError
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.base import MeasureTask
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from cardionets_core.data.records import LEADS
-from cardionets_core.errors import OnnxDiffersError
 from cardionets_core.prediction.predictor import Predictor
+from cardionets_core.release.refusals import OnnxDiffersError
 from server.release.onnx_examples import synthetic_windows
 from server.release.onnx_model import FEATURE, Heads, Outputs, Windows
 

@@ -13,14 +13,9 @@ from typing import Any
 
 from cardionets_core.config.study import Study, study_from_json
 from cardionets_core.config.workspace import Workspace
-from cardionets_core.errors import (
-    CardioNetsError,
-    CheckpointError,
-    FolderMissingError,
-    StudyUnfinishedError,
-    UsageError,
-)
+from cardionets_core.errors import CardioNetsError, CheckpointError, FolderMissingError, UsageError
 from cardionets_core.plain_json import read_json
+from cardionets_core.release.refusals import StudyUnfinishedError
 from cardionets_core.training.model_folder import MODEL, StoredModel, read_model_folder
 from server.model_facts import model_facts
 from server.report import SCHEMA_VERSION, finite

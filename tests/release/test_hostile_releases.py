@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cardionets_core.errors import CertificateInvalidError, ReleaseTornError, UsageError
+from cardionets_core.errors import CertificateInvalidError, UsageError
 from cardionets_core.release import archive
 from cardionets_core.release.archive import pack_release, unpack_release
 from cardionets_core.release.layout import (
@@ -23,6 +23,7 @@ from cardionets_core.release.layout import (
     listed,
 )
 from cardionets_core.release.opening import opened_release, trusted_by
+from cardionets_core.release.refusals import ReleaseTornError
 from cardionets_core.release.signature import Trusted, signature_document, trusted_file
 from cardionets_core.trust.certificates import certificate_pem, make_authority
 from cardionets_core.trust.keys import fingerprint, make_key, public_pem
