@@ -174,8 +174,18 @@ def predict(
         typer.Argument(exists=True, show_default=False, help="ECGs of any readable format, or folders"),
     ],
     model: Annotated[
-        Path, typer.Option("--model", help="a model folder, as a run writes it", show_default=False)
+        Path,
+        typer.Option(
+            "--model", help="a release (folder or zip), or the model folder of a run", show_default=False
+        ),
     ],
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", help="who must have signed the release: the consortium's ca.crt"),
+    ] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option("--fingerprint", help="of the key that must have signed the release")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="folder for synthetic cines: NIfTI, GIF and PNG")
     ] = None,
@@ -205,7 +215,11 @@ def predict(
     probabilities of diseases; and, with --out or --page, a cine that is marked as synthetic and on which
     nothing can be measured. Recordings are numbered as by inspect; no name is printed. What the model does
     not hold is said. Exit code 4 where any recording was refused; the others are predicted all the same.
+
+    A release is checked first, every file and its signature, and works on any machine: no workspace, no
+    network. Whoever signed it is told; with --trust or --fingerprint it must be that one.
     """
+    from cardionets_core.release.opening import trusted_by
     from client.predict.lines import prediction_csv, prediction_lines
     from client.predict.output import Output
     from client.predict.run import Request, predict_all, refused
@@ -223,6 +237,7 @@ def predict(
             Request(
                 paths=paths,
                 model=model,
+                trusted=trusted_by(trust, fingerprint),
                 output=Output(folder=out, page=page, replace=replace),
                 cine=not no_cine,
                 seed=seed,
@@ -232,6 +247,8 @@ def predict(
             ),
             progress=screen.tell,
         )
+        if content["model"]["release"] is not None:
+            screen.note(f"the model is a release, {content['model']['release']['signed_by']}")
         if page is not None:
             screen.note(f"the page shows recordings of patients and stays in the building: {page}")
     if format is PredictionFormat.csv:

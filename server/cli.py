@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from server.commands import journal, package, service, sites, workspace
+from server.commands import journal, package, release, service, sites, workspace
 from server.commands.answer import Format
 
 cli = typer.Typer(
@@ -23,7 +23,7 @@ cli = typer.Typer(
     epilog="A dress rehearsal on one machine, and every step in order: docs/operators.md",
 )
 
-for _commands in (workspace, sites, package, service, journal):
+for _commands in (workspace, sites, package, service, journal, release):
     _commands.register(cli)
 
 

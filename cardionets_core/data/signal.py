@@ -67,9 +67,15 @@ def filter_ecg(signal_mv: np.ndarray) -> np.ndarray:
     return filtered
 
 
+def filter_sections() -> tuple[np.ndarray, np.ndarray]:
+    """Second-order sections of the high-pass and of the low-pass, float64 [3, 6] each."""
+    high_pass = butter(ORDER, HIGH_PASS_HZ, btype="highpass", fs=TARGET_RATE_HZ, output="sos")
+    low_pass = butter(ORDER, LOW_PASS_HZ, btype="lowpass", fs=TARGET_RATE_HZ, output="sos")
+    return high_pass, low_pass
+
+
 @lru_cache(maxsize=1)
 def _filters() -> tuple[np.ndarray, np.ndarray]:
     """Sections [2, 3, 6] of high-pass and low-pass, and their states of rest [2, 3, 2]."""
-    high_pass = butter(ORDER, HIGH_PASS_HZ, btype="highpass", fs=TARGET_RATE_HZ, output="sos")
-    low_pass = butter(ORDER, LOW_PASS_HZ, btype="lowpass", fs=TARGET_RATE_HZ, output="sos")
+    high_pass, low_pass = filter_sections()
     return np.stack([high_pass, low_pass]), np.stack([sosfilt_zi(high_pass), sosfilt_zi(low_pass)])

@@ -56,7 +56,8 @@ class EcgEncoder(nn.Module):
         count = patches_BLPS.shape[2]
         if not 0 < count <= self.patches:
             raise ValueError(f"{count} patches in a lead; the encoder takes 1 to {self.patches}")
-        position_BPD = self.per_row(self.position, len(patches_BLPS))
+        # The size, and not len(): that is a plain number, and an exported graph would take no other batch.
+        position_BPD = self.per_row(self.position, patches_BLPS.shape[0])
         embedded = self.embed(patches_BLPS) + position_BPD[:, None, 1 : count + 1]
         return self._transform(embedded, position_BPD)[:, :, 1:-1]
 
@@ -71,7 +72,7 @@ class EcgEncoder(nn.Module):
             ``[B, L, V + 2, D]``: SEP, the visible patches in the order of the indices, SEP.
         """
         patches_BLVS = gather_patches(patchify_ecg(ecg_BLT, self.patch), visible_BLV)
-        position_BPD = self.per_row(self.position, len(patches_BLVS))
+        position_BPD = self.per_row(self.position, patches_BLVS.shape[0])
         place_BLV = (visible_BLV + 1).flatten(1)
         places_BLVD = gather_patches(position_BPD, place_BLV).unflatten(1, visible_BLV.shape[1:])
         embedded = self.embed(patches_BLVS) + places_BLVD

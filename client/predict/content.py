@@ -12,12 +12,13 @@ from typing import Any
 from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import REFUSAL_REASONS
+from cardionets_core.prediction.diseases import PredictedDisease, Screened
+from cardionets_core.prediction.phenotypes import INTERVAL_WORDS, RANGE_WORDS, PredictedPhenotype
+from cardionets_core.prediction.predictor import PARTS, Predictor
+from cardionets_core.release.opening import Release
 from cardionets_core.tasks.drawing import NOTICE
 from client.predict.explain import BIN_SAMPLES, Explained, Target, can_explain
-from client.predict.model import PARTS, Predictor
-from client.predict.phenotypes import INTERVAL_WORDS, RANGE_WORDS, PredictedPhenotype
 from client.predict.prediction import Prediction
-from client.predict.screening import PredictedDisease, Screened
 from client.wording import DISEASES as DISEASE_NAMES
 
 SCHEMA_VERSION = 1
@@ -37,7 +38,11 @@ _BIN_S = BIN_SAMPLES / 250.0
 
 
 def prediction_content(
-    model: Predictor, recordings: Sequence[Mapping[str, Any]], *, targets: Sequence[Target] = ()
+    model: Predictor,
+    recordings: Sequence[Mapping[str, Any]],
+    *,
+    targets: Sequence[Target] = (),
+    release: Release | None = None,
 ) -> dict[str, Any]:
     """The whole result.
 
@@ -45,6 +50,7 @@ def prediction_content(
         model: that predicted.
         recordings: of ``recording_content``, in the order in which they were named.
         targets: what was to be explained.
+        release: that the model comes from; None for a run's own folder.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -54,11 +60,21 @@ def prediction_content(
             "study": model.stored.study,
             "study_digest": model.stored.study_digest,
             "preset": model.stored.preset,
+            "release": None if release is None else _release(release),
             "not_in_this_model": {part: list(names) for part, names in model.lacking.items()},
             "not_explained": [target.name for target in targets if not can_explain(model, target)],
         },
         "meaning": {"reference": RANGE_WORDS, "interval": INTERVAL_WORDS, "cine": NOTICE},
         "recordings": list(recordings),
+    }
+
+
+def _release(release: Release) -> dict[str, Any]:
+    signer = release.signer
+    return {
+        "signed_by": release.signed_by,
+        "fingerprint": None if signer is None else signer.fingerprint,
+        "trusted": signer is not None and signer.vouched,
     }
 
 

@@ -6,22 +6,25 @@ recording that is refused does not stop the others. Of a cine nothing stays in m
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cardionets_core.data.sources.local_files import Part
-from cardionets_core.errors import DataError
+from cardionets_core.errors import DataError, UsageError
+from cardionets_core.prediction.predictor import device_named, open_predictor
+from cardionets_core.release.opening import Release, is_release, opened_release
+from cardionets_core.release.signature import Trusted
 from cardionets_core.training.model_folder import read_model_folder
 from client.predict.content import prediction_content, recording_content
-from client.predict.explain import target_named
-from client.predict.model import device_named, open_predictor
+from client.predict.explain import Target, target_named
 from client.predict.output import Output
 from client.predict.page import pictures_of, render_page
 from client.predict.prediction import Asked, predict_one
-from client.predict.reading import hear, named_recordings
+from client.predict.reading import Named, hear, named_recordings
 
 STAGE = "predicting"
 Progress = Callable[[str, int, int], None]
@@ -33,7 +36,8 @@ class Request:
 
     Attributes:
         paths: files or folders.
-        model: a model folder.
+        model: a model folder, or a release: a folder or a zip.
+        trusted: who must have signed the release; nobody by default.
         output: what is written.
         cine: whether to draw, where the model can and somebody would see it.
         seed: of the drawing.
@@ -44,6 +48,7 @@ class Request:
 
     paths: Sequence[Path]
     model: Path
+    trusted: Trusted = field(default_factory=Trusted)
     output: Output = field(default_factory=Output)
     cine: bool = True
     seed: int = 0
@@ -68,7 +73,8 @@ def predict_all(
     Raises:
         UsageError: something would be written over, or cannot be explained.
         DataError: there is no ECG under the paths.
-        CheckpointError: the model cannot be read, or predicts nothing.
+        CheckpointError: the model cannot be read, or predicts nothing; a release is not whole.
+        CertificateInvalidError: a release is not signed by whom is trusted.
         ConfigError: there is no such device.
     """
     targets = [target_named(name) for name in dict.fromkeys(request.explain)]
@@ -78,9 +84,43 @@ def predict_all(
             "there is no ECG under these paths", remedy="`cardionets-client inspect` says what is there"
         )
     request.output.check(named)
+    with _model_of(request) as (folder, release):
+        return _predicted(request, named, targets, folder, release, progress=progress, today=today)
+
+
+@contextlib.contextmanager
+def _model_of(request: Request) -> Iterator[tuple[Path, Release | None]]:
+    """The model folder, and the release that it lies in; a release is checked before anything of it is read.
+
+    Raises:
+        UsageError: a signer is asked for, and the folder is no release.
+    """
+    if is_release(request.model):
+        with opened_release(request.model, request.trusted) as release:
+            yield release.model, release
+        return
+    if request.trusted.fingerprint:
+        raise UsageError(
+            "the folder is that of a run and no release: nobody has signed it",
+            where=str(request.model),
+            remedy="name a release, or leave out --trust and --fingerprint",
+        )
+    yield request.model, None
+
+
+def _predicted(
+    request: Request,
+    named: Sequence[Named],
+    targets: Sequence[Target],
+    folder: Path,
+    release: Release | None,
+    *,
+    progress: Progress,
+    today: datetime.date | None,
+) -> dict[str, Any]:
     draws = request.cine and request.output.shows_cines
     model = open_predictor(
-        read_model_folder(request.model),
+        read_model_folder(folder),
         device=device_named(request.device),
         without=() if draws else ("cine",),
     )
@@ -94,7 +134,7 @@ def predict_all(
         if request.output.page is not None:
             pictures.append(pictures_of(recordings[-1], prediction))
         progress(STAGE, place, len(named))
-    content = prediction_content(model, recordings, targets=targets)
+    content = prediction_content(model, recordings, targets=targets, release=release)
     if request.output.page is not None:
         made_on = (today or datetime.date.today()).isoformat()
         request.output.write_page(render_page(content, pictures, made_on=made_on))

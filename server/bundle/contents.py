@@ -45,7 +45,7 @@ def staged_files() -> dict[str, bytes]:
         ConfigError: a package or the licence is not installed.
     """
     found = installed_files()
-    found[LICENCE] = _licence()
+    found[LICENCE] = licence_text()
     found["pyproject.toml"] = app_document(version_here()).encode()
     return dict(sorted(found.items()))
 
@@ -84,7 +84,12 @@ def app_document(version: str) -> str:
     )
 
 
-def _licence() -> bytes:
+def licence_text() -> bytes:
+    """The licence, as it is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
     # A wheel keeps it among its metadata, a checkout beside the packages.
     beside = folder_of("server").parent / LICENCE
     if beside.is_file():

@@ -18,9 +18,9 @@ import torch
 
 from cardionets_core.data.records import DISEASES, SUBTYPES
 from cardionets_core.models.solved import ScreeningCalibration, ScreeningPrior
+from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.tasks.binary_sums import probabilities
 from cardionets_core.tasks.head_task import apply_head
-from client.predict.model import Predictor
 
 HEAD, PRIOR, CALIBRATION = "screening_head", "screening_prior", "screening_calibration"
 DISCRIMINATION = ("auroc", "auroc_low", "auroc_high", "n", "positives")
@@ -128,12 +128,18 @@ def _held_out(model: Predictor, disease: str) -> dict[str, float]:
 
 
 def _subtypes(model: Predictor, logit_C: np.ndarray) -> dict[str, float]:
-    share_C = prior_of(model).log_share.cpu().numpy()
-    tested = model.stored.metrics_of("screening").get("subtype_n", 0.0) > 0
-    if not tested and (share_C == share_C[0]).all():  # equal shares are those of nobody
+    if not subtypes_trained(model):
         return {}
     weight_C = np.exp(logit_C - logit_C.max())
     return {name: float(p) for name, p in zip(SUBTYPES, weight_C / weight_C.sum(), strict=True)}
+
+
+def subtypes_trained(model: Predictor) -> bool:
+    """Whether the subtype of anybody was known; equal shares are those of nobody."""
+    share_C = prior_of(model).log_share.cpu().numpy()
+    return model.stored.metrics_of("screening").get("subtype_n", 0.0) > 0 or bool(
+        (share_C != share_C[0]).any()
+    )
 
 
 def prior_of(model: Predictor) -> ScreeningPrior:

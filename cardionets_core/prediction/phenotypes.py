@@ -21,8 +21,8 @@ from torch import nn
 
 from cardionets_core.data.phenotypes import PHENOTYPES, Phenotype
 from cardionets_core.models.solved import PhenotypeStandardiser
+from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.tasks.head_task import apply_head
-from client.predict.model import Predictor
 
 NORMAL_95 = 1.959963984540054
 """Half the width of the central 95 % of a normal distribution, in SD."""
@@ -70,7 +70,7 @@ def predict_phenotypes(model: Predictor, feature_RD: torch.Tensor) -> list[Predi
     """
     with_head = HEAD in model.parts["phenotypes"]
     output_K = apply_head(model.modules[HEAD if with_head else PROBE], feature_RD.to(model.device))[0].numpy()
-    mean_K, deviation_K = _range_of(model)
+    mean_K, deviation_K = range_of(model)
     if with_head:
         output_K = output_K * deviation_K + mean_K
     metrics = model.stored.metrics_of("phenotype" if with_head else "probe")
@@ -88,12 +88,12 @@ def trained_columns(model: Predictor) -> np.ndarray:
     a column keeps weights and bias of 0.
     """
     if HEAD in model.parts["phenotypes"]:
-        return _range_of(model)[1] != 1.0
+        return range_of(model)[1] != 1.0
     probe = cast(nn.Linear, model.modules[PROBE])
     return (probe.weight.any(dim=1) | (probe.bias != 0)).cpu().numpy()
 
 
-def _range_of(model: Predictor) -> tuple[np.ndarray, np.ndarray]:
+def range_of(model: Predictor) -> tuple[np.ndarray, np.ndarray]:
     """Mean and SD of the training patients, float64 [K]; SD 1 where unknown."""
     if STANDARDISER not in model.modules:
         return np.zeros(len(PHENOTYPES)), np.ones(len(PHENOTYPES))
