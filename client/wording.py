@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cardionets_core.data.records import LABEL_TITLES
 from client.connection_wording import connection_lines
 from client.inspection import Tally
 
@@ -41,16 +42,9 @@ NOTES = {
     "row-repeated": "a row of a table stands twice",
     "phenotype-implausible": "a phenotype that no heart can have; taken as missing",
 }
-DISEASES = {
-    "cad": ("coronary artery disease", "I20 to I25"),
-    "cm": ("cardiomyopathy", "I42, I43"),
-    "hf": ("heart failure", "I50"),
-    "pc": ("pericardial disease", "I30 to I32"),
-    "ph": ("pulmonary hypertension", "I27.0, I27.2"),
-    "rcm": ("restrictive cardiomyopathy", "I42.5"),
-    "dcm": ("dilated cardiomyopathy", "I42.0"),
-    "hcm": ("hypertrophic cardiomyopathy", "I42.1, I42.2"),
-}
+_CODES = {"cad": "I20 to I25", "cm": "I42, I43", "hf": "I50", "pc": "I30 to I32", "ph": "I27.0, I27.2",
+          "rcm": "I42.5", "dcm": "I42.0", "hcm": "I42.1, I42.2"}  # fmt: skip
+DISEASES = {name: (title, _CODES[name]) for name, title in LABEL_TITLES.items()}
 """Name and the standard codes; the last three are subtypes of cardiomyopathy."""
 LEAD_DOUBTS = ("lead-swap", "arm-reversal")
 """Flags which, on most of a site's ECGs, tell of a fault of the export and not of people."""

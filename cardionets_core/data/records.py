@@ -18,6 +18,17 @@ DISEASES: tuple[str, ...] = ("cad", "cm", "hf", "pc", "ph")
 SUBTYPES: tuple[str, ...] = ("rcm", "dcm", "hcm")
 """Of cardiomyopathy (``cm``): restrictive, dilated, hypertrophic."""
 LABELS: tuple[str, ...] = DISEASES + SUBTYPES
+LABEL_TITLES: dict[str, str] = {
+    "cad": "coronary artery disease",
+    "cm": "cardiomyopathy",
+    "hf": "heart failure",
+    "pc": "pericardial disease",
+    "ph": "pulmonary hypertension",
+    "rcm": "restrictive cardiomyopathy",
+    "dcm": "dilated cardiomyopathy",
+    "hcm": "hypertrophic cardiomyopathy",
+}
+"""What people read of ``LABELS``."""
 VIEWS: tuple[str, ...] = ("4ch", "2ch", "3ch", "sax")
 
 View = Literal["4ch", "2ch", "3ch", "sax", "unknown"]

@@ -18,9 +18,9 @@ from PIL import Image, PngImagePlugin
 
 from cardionets_core.data.cine import PIXELS, SPACING_MM
 from cardionets_core.data.synthetic_nifti import DESCRIPTION, synthetic_nifti
+from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS, NOTICE, draw_cines, drawing_of
 from client.predict.mark import mark_cine
-from client.predict.model import Predictor
 
 ENDINGS = ("nii.gz", "gif", "png")
 FRAME_MS = 40

@@ -12,12 +12,12 @@ from typing import Any
 from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import REFUSAL_REASONS
+from cardionets_core.prediction.diseases import PredictedDisease, Screened
+from cardionets_core.prediction.phenotypes import INTERVAL_WORDS, RANGE_WORDS, PredictedPhenotype
+from cardionets_core.prediction.predictor import PARTS, Predictor
 from cardionets_core.tasks.drawing import NOTICE
 from client.predict.explain import BIN_SAMPLES, Explained, Target, can_explain
-from client.predict.model import PARTS, Predictor
-from client.predict.phenotypes import INTERVAL_WORDS, RANGE_WORDS, PredictedPhenotype
 from client.predict.prediction import Prediction
-from client.predict.screening import PredictedDisease, Screened
 from client.wording import DISEASES as DISEASE_NAMES
 
 SCHEMA_VERSION = 1

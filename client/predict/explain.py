@@ -23,11 +23,11 @@ from cardionets_core.data.windows import EVALUATION_WINDOWS, evaluation_starts
 from cardionets_core.errors import UsageError
 from cardionets_core.evaluation.attribution import integrated_gradients
 from cardionets_core.models.solved import PhenotypeStandardiser
-from client.predict.model import ENCODER, Predictor
-from client.predict.phenotypes import HEAD as PHENOTYPE_HEAD
-from client.predict.phenotypes import PROBE, STANDARDISER, trained_columns
-from client.predict.screening import HEAD as SCREENING_HEAD
-from client.predict.screening import calibration_of, prior_of, trained_diseases
+from cardionets_core.prediction.diseases import HEAD as SCREENING_HEAD
+from cardionets_core.prediction.diseases import calibration_of, prior_of, trained_diseases
+from cardionets_core.prediction.phenotypes import HEAD as PHENOTYPE_HEAD
+from cardionets_core.prediction.phenotypes import PROBE, STANDARDISER, trained_columns
+from cardionets_core.prediction.predictor import ENCODER, Predictor
 
 BIN_SAMPLES = 25
 """A tenth of a second at 250 Hz."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from cardionets_core.prediction.diseases import Screened, predict_diseases
+from cardionets_core.prediction.phenotypes import PredictedPhenotype, predict_phenotypes
+from cardionets_core.prediction.predictor import Predictor
 from client.predict.cine import SyntheticCine, draw_cine
 from client.predict.explain import Explained, Target, can_explain, explain
-from client.predict.model import Predictor
-from client.predict.phenotypes import PredictedPhenotype, predict_phenotypes
 from client.predict.reading import Heard
-from client.predict.screening import Screened, predict_diseases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 from cardionets_core.data.sources.local_files import Part
 from cardionets_core.errors import DataError
+from cardionets_core.prediction.predictor import device_named, open_predictor
 from cardionets_core.training.model_folder import read_model_folder
 from client.predict.content import prediction_content, recording_content
 from client.predict.explain import target_named
-from client.predict.model import device_named, open_predictor
 from client.predict.output import Output
 from client.predict.page import pictures_of, render_page
 from client.predict.prediction import Asked, predict_one

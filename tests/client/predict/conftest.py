@@ -13,9 +13,9 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.records import LEADS
 from cardionets_core.exchange.tensors import layout_of, pack
 from cardionets_core.models import build_module
+from cardionets_core.prediction.predictor import Predictor, open_predictor
 from cardionets_core.training.model_folder import read_model_folder
 from cardionets_core.training.tensors import export_tensors
-from client.predict.model import Predictor, open_predictor
 from server.checkpoints import CheckpointStore, export_model
 
 HEADS = ("ecg_encoder", "phenotype_head", "phenotype_standardiser", "screening_head", "screening_prior",

@@ -10,10 +10,10 @@ import torch
 
 from cardionets_core.data.records import LEADS
 from cardionets_core.errors import UsageError
+from cardionets_core.prediction.diseases import predict_diseases
+from cardionets_core.prediction.phenotypes import predict_phenotypes
 from client.predict.explain import BIN_SAMPLES, Explained, Target, can_explain, explain, target_named
 from client.predict.explain_picture import LOWERS, RAISES, cells_svg
-from client.predict.phenotypes import predict_phenotypes
-from client.predict.screening import predict_diseases
 from client.report.strips import lay_out
 
 

@@ -13,15 +13,15 @@ from cardionets_core.config.site import read_site
 from cardionets_core.data.prepare import prepare
 from cardionets_core.data.records import DISEASES, SUBTYPES
 from cardionets_core.data.windows import evaluation_starts
+from cardionets_core.prediction.diseases import predict_diseases
+from cardionets_core.prediction.phenotypes import predict_phenotypes
+from cardionets_core.prediction.predictor import open_predictor
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.tasks.site_view import SiteView
 from cardionets_core.training.model_folder import read_model_folder
-from client.predict.model import open_predictor
-from client.predict.phenotypes import predict_phenotypes
 from client.predict.reading import hear, named_recordings
-from client.predict.screening import predict_diseases
 
 CPU = torch.device("cpu")
 

@@ -18,9 +18,9 @@ import torch
 
 from cardionets_core.data.records import DISEASES, SUBTYPES
 from cardionets_core.models.solved import ScreeningCalibration, ScreeningPrior
+from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.tasks.binary_sums import probabilities
 from cardionets_core.tasks.head_task import apply_head
-from client.predict.model import Predictor
 
 HEAD, PRIOR, CALIBRATION = "screening_head", "screening_prior", "screening_calibration"
 DISCRIMINATION = ("auroc", "auroc_low", "auroc_high", "n", "positives")

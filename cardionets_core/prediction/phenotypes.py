@@ -21,8 +21,8 @@ from torch import nn
 
 from cardionets_core.data.phenotypes import PHENOTYPES, Phenotype
 from cardionets_core.models.solved import PhenotypeStandardiser
+from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.tasks.head_task import apply_head
-from client.predict.model import Predictor
 
 NORMAL_95 = 1.959963984540054
 """Half the width of the central 95 % of a normal distribution, in SD."""

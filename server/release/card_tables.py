@@ -1,0 +1,180 @@
+"""Tables of the model card: what the sites told of their data, and what was measured (step 14 of the walk).
+
+Comes in: the content of ``result.json``. Goes out: lines of Markdown. Nothing is measured here, and a count
+that a site did not tell is not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cardionets_core.data.phenotypes import PHENOTYPES
+from cardionets_core.data.records import LABEL_TITLES
+
+Content = Mapping[str, Any]
+NOT_TOLD = "not told"
+_SPLITS = ("train", "validation", "test")
+_KINDS = ("ecg", "cine", "pair")
+_POOLED = "members together"
+_TITLES = {str(each.field): each.title for each in PHENOTYPES}
+_UNITS = {str(each.field): each.unit for each in PHENOTYPES}
+
+
+def data_lines(content: Content) -> list[str]:
+    """A line a site: its part in the study, and the counts that its policy lets it tell."""
+    rows = []
+    for site in content["sites"]:
+        patients, recordings = site.get("patients") or {}, site.get("recordings") or {}
+        serves = [task for task, word in sorted(site.get("phases", {}).items()) if word == "serves"]
+        rows.append(
+            [
+                site["site"],
+                "measured only" if site.get("role") == "external" else "trained",
+                *(count(patients.get(split)) for split in _SPLITS),
+                *(count(recordings.get(kind)) for kind in _KINDS),
+                ", ".join(serves) or "none",
+            ]
+        )
+    if not rows:
+        return ["Nothing is known of the sites."]
+    head = ["site", "part", *(f"patients: {split}" for split in _SPLITS)]
+    return table([*head, "ECGs", "cines", "pairs", "phases that it could serve"], rows)
+
+
+def metric_lines(content: Content) -> list[str]:
+    """The primary metric of each measured phase: together, by site, and at external sites."""
+    rows = []
+    for phase in content["summary"]["phases"]:
+        for value in phase["values"]:
+            where = {"pooled": _POOLED, "site": value["site"], "external": f"{value['site']} (external)"}
+            rows.append(
+                [
+                    phase["task"],
+                    f"`{phase['metric']}`",
+                    where[value["kind"]],
+                    number(value["value"]),
+                    interval(value["low"], value["high"]),
+                    value["interval"] or "none",
+                    count(value["patients"]),
+                ]
+            )
+    head = ["phase", "metric", "patients of", "value", "95 % interval", "made by", "people"]
+    return table(head, rows) if rows else ["Nothing was measured on test patients."]
+
+
+def disease_lines(content: Content) -> list[str]:
+    """AUROC of each disease: members together with its interval, and external sites."""
+    test = last_test(content, "screening")
+    pooled, external = test["pooled"], test["external"]
+    rows = []
+    for name, title in LABEL_TITLES.items():
+        if pooled.get(f"auroc/{name}") is None:
+            continue
+        ends = [pooled.get(f"auroc_{end}/{name}") for end in ("low", "high")]
+        ill = f"{count(pooled.get(f'positives/{name}'))} of {count(pooled.get(f'n/{name}'))}"
+        cells = [title, number(pooled[f"auroc/{name}"]), interval(*ends), ill]
+        rows.append([*cells, *(number(external[site].get(f"auroc/{name}")) for site in sorted(external))])
+    head = ["AUROC", _POOLED, "95 % interval", "ill of assessed"]
+    return table([*head, *(f"{site} (external)" for site in sorted(external))], rows) if rows else []
+
+
+def phenotype_lines(content: Content) -> list[str]:
+    """R2 and error of each phenotype that was tested, by the head where there is one, else by the probe."""
+    task = "phenotype" if last_test(content, "phenotype")["pooled"] else "probe"
+    pooled = last_test(content, task)["pooled"]
+    rows = [
+        [
+            f"{_TITLES[field]} ({field})",
+            number(pooled[f"r2/{field}"]),
+            f"{number(pooled.get(f'rmse/{field}'))} {_UNITS[field]}",
+            number(pooled.get(f"pearson/{field}")),
+        ]
+        for field in _TITLES
+        if pooled.get(f"r2/{field}") is not None
+    ]
+    return table(["phenotype (field)", "R²", "RMSE", "Pearson's r"], rows) if rows else []
+
+
+def group_lines(content: Content) -> list[str]:
+    """Values of subgroups by sex and age, members together; groups too small to be told of are absent."""
+    lines: list[str] = []
+    for prefix, kind in (("sex-", "sex"), ("age-", "age")):
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for phase in content["summary"]["phases"]:
+            for row in phase["groups"]:
+                if row["pooled"] is not None and row["group"].startswith(prefix):
+                    found.setdefault((phase["task"], row["metric"]), {})[row["group"]] = row["pooled"]
+        groups = sorted({group for values in found.values() for group in values}, key=_place)
+        rows = [
+            [task, f"`{metric}`", *(number(values.get(group)) for group in groups)]
+            for (task, metric), values in found.items()
+        ]
+        if rows:
+            lines += [*([""] if lines else []), f"By {kind}:", ""]
+            lines += table(["phase", "metric", *map(_group, groups)], rows)
+    return lines or ["No subgroup was large enough to be told of, or the sites know neither sex nor age."]
+
+
+def calibration_lines(content: Content) -> list[str]:
+    """Calibration errors of each disease before and after, together and at external sites."""
+    rows = []
+    for row in content["summary"]["calibration"]:
+        if row["kind"] == "site":
+            continue
+        before, after = row["before"], row["after"]
+        where = f"{row['site']} (external)" if row["kind"] == "external" else _POOLED
+        cells = [LABEL_TITLES.get(row["disease"], row["disease"]), where, count(row["n"])]
+        for name in ("ece", "brier"):
+            cells += [number(before.get(name)), number(after.get(name))]
+        rows.append([*cells, number(after.get("calibration_slope"))])
+    head = ["disease", "patients of", "people", "ECE before", "ECE after", "Brier before", "Brier after"]
+    return table([*head, "slope after"], rows) if rows else ["The probabilities were not calibrated."]
+
+
+def last_test(content: Content, task: str) -> Mapping[str, Any]:
+    """The last measurement of a task on test patients; without anybody where there is none."""
+    for entry in reversed(content["rounds"]):
+        test = entry.get("test")
+        if entry["task"] == task and test and test.get("pooled"):
+            return {"pooled": test["pooled"], "external": test.get("external") or {}}
+    return {"pooled": {}, "external": {}}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [_line(head), _line(["---"] * len(head))]
+    return [*lines, *map(_line, rows)]
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Both ends, or a dash."""
+    return "–" if low is None or high is None else f"{low:.3g} to {high:.3g}"
+
+
+def count(value: float | None) -> str:
+    """A count with thousands apart; one that was not told says so."""
+    return NOT_TOLD if value is None else f"{value:,.0f}"
+
+
+def _group(name: str) -> str:
+    kind, _, rest = name.partition("-")
+    if rest == "unknown":
+        return f"{kind} unknown"
+    if kind == "sex":
+        return {"F": "women", "M": "men"}.get(rest, rest)
+    words = rest.replace("-", " ")
+    return f"{rest} years" if rest[:1].isdigit() and rest[-1:].isdigit() else words
+
+
+def _place(group: str) -> tuple[bool, bool, str]:
+    return group.endswith("unknown"), "under" not in group, group
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
