@@ -8,6 +8,7 @@ simulation) and ``track``. All else is the study's.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from server.checkpoints import export_model
 from server.link.transfer import move_bytes_sparingly
 from server.link.wanted import RESULT, RUN_LOCK
 from server.memory import young_heap
-from server.progress import Progress, line, silent
+from server.progress import Event, Progress, line, silent
 from server.report import result_of
 from server.rounds import SiteLink
+from server.status import StatusBoard
 from server.study_files import find_study
 from server.study_run import StudyRun
+from server.tracking.tracker import Tracker, open_mirror, unsent_text
 
 OTHER_RUN_S = 60.0
 """How long a run waits for an earlier one of the same folder that has lost its SuperLink and is ending."""
@@ -50,7 +53,7 @@ def run_study(
         folder: receives ``checkpoints``, ``rounds``, ``model``, ``result.json``, ``status.json``,
             ``journal.jsonl`` and ``mlflow.db``; a file ``requests/pause`` in it pauses the study.
         progress: called for every event.
-        track: whether to write the MLflow store.
+        track: whether to mirror the study in MLflow, where ``tracking.json`` in the folder says.
         initial: folder of the weights that the study names as ``initial``.
         minimum_free_bytes: the study pauses before a round where the disk has less.
 
@@ -78,11 +81,28 @@ def _run_alone(
     initial: Path | None,
     minimum_free_bytes: int,
 ) -> dict[str, Any]:
+    mirror = open_mirror(folder) if track else None
+    try:
+        return _run_mirrored(grid, study, folder, progress, mirror, initial, minimum_free_bytes)
+    finally:
+        if mirror is not None:
+            mirror.close()
+
+
+def _run_mirrored(
+    grid: Grid,
+    study: Study,
+    folder: Path,
+    progress: Progress,
+    mirror: Tracker | None,
+    initial: Path | None,
+    minimum_free_bytes: int,
+) -> dict[str, Any]:
     run = StudyRun(
         study,
         link=SiteLink(grid),
         folder=folder,
-        progress=progress,
+        progress=progress if mirror is None else lambda event: _tell(event, progress, mirror, run.status),
         initial=initial,
         minimum_free_bytes=minimum_free_bytes,
     )
@@ -96,16 +116,42 @@ def _run_alone(
         with contextlib.suppress(CardioNetsError, OSError):
             # A checkpoint that cannot be read, or a full disk, must not hide why the study paused.
             checkpoint_or_none = run.checkpoints.latest()
-            write_json(folder / RESULT, result_of(study, run.members.facts, checkpoint_or_none, error=error))
+            content = result_of(study, run.members.facts, checkpoint_or_none, error=error)
+            write_json(folder / RESULT, content)
             run.status.ended(checkpoint_or_none, error)
+            if mirror is not None:
+                write_json(folder / RESULT, content | {"tracking": mirror.end("paused")})
         raise
     run.status.ended(checkpoint)
-    if track:
-        from server.tracking import track_result
-
-        content["tracking"] = track_result(content, store=folder / "mlflow.db", artefacts=folder / "mlflow")
+    if mirror is not None:
+        content["tracking"] = mirror.end("completed")
         write_json(folder / RESULT, content)
+        if content["tracking"]["status"] != "written":
+            progress(_warning(study, unsent_text(content["tracking"])))
     return content
+
+
+def _tell(event: Event, progress: Progress, mirror: Tracker, status: StatusBoard) -> None:
+    """Pass an event on, and tell the mirror of a finished round; what it warns of is an event too."""
+    progress(event)
+    if event.kind == "round" and (text := mirror.round()):
+        warning = dataclasses.replace(event, kind="warning", text=text, left_s=None)
+        status.event(warning)
+        progress(warning)
+
+
+def _warning(study: Study, text: str) -> Event:
+    last = study.phases[-1]
+    count = len(study.phases)
+    return Event(
+        kind="warning",
+        task=last.task,
+        phase=count,
+        phases=count,
+        round=last.rounds,
+        rounds=last.rounds,
+        text=text,
+    )
 
 
 app = ServerApp()

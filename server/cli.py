@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from server.commands import journal, package, service, sites, workspace
+from server.commands import journal, package, service, sites, track, workspace
 from server.commands.answer import Format
 
 cli = typer.Typer(
@@ -21,7 +21,7 @@ cli = typer.Typer(
     help="Make a consortium: its workspace, its study, its sites. The rounds run on Flower (see the README).",
 )
 
-for _commands in (workspace, sites, package, service, journal):
+for _commands in (workspace, sites, package, service, journal, track):
     _commands.register(cli)
 
 

@@ -111,7 +111,11 @@ def run(
     compare: Annotated[
         bool, typer.Option(help="also train the arms that the federation is compared with")
     ] = True,
-    track: Annotated[bool, typer.Option(help="write MLflow's store")] = True,
+    track: Annotated[bool, typer.Option(help="mirror curves, result and model in MLflow")] = True,
+    tracking_uri: Annotated[
+        str,
+        typer.Option("--tracking-uri", help="of a tracking server; default: mlflow.db in the run folder"),
+    ] = "",
     initial: Annotated[
         Path | None, typer.Option("--initial", help="folder of the weights that the study names as initial")
     ] = None,
@@ -119,6 +123,7 @@ def run(
     format: FormatOption = Format.table,
 ) -> None:
     """Run a scenario from nothing to its result table."""
+    from cardionets_core.config.tracking import checked_uri
     from simulation.run import RunRequest, run_scenario
     from simulation.scenario import load_scenario
     from simulation.screen import Screen
@@ -134,6 +139,7 @@ def run(
         cores=cores,
         compare=compare,
         track=track,
+        tracking_uri=checked_uri(tracking_uri, where="--tracking-uri"),
         initial=initial,
     )
     try:

@@ -99,9 +99,7 @@ def open_note(folder: Path, *, label: str) -> StoreNote:
         note.updated_s = round(time.time(), 3)
         content = asdict(note)
         del content["save"]
-        write_json(
-            folder / TRACKED, {"schema_version": SCHEMA_VERSION, "stores": {**stores, label: content}}
-        )
+        write_json(folder / TRACKED, {"schema_version": SCHEMA_VERSION, "stores": {**stores, label: content}})
 
     note.save = save
     return note

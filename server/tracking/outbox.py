@@ -28,6 +28,7 @@ STATE = "cardionets.state"
 """Tag of the study's run: ``running``, ``paused`` or ``completed``."""
 FILES = ("study.json", "result.json", "report.html")
 FOLDERS = ("plots",)
+PICTURES = frozenset({".png", ".svg", ".pdf", ".html"})
 
 Entry = Mapping[str, Any]
 
@@ -160,7 +161,7 @@ class Outbox:
         return note.run
 
     def _points(self, run: str, points: Points, *, step: int, what: str) -> None:
-        """Send points of one step; the note says so before, and the store is asked where it said so already."""
+        """Send points of one step; noted before, and where it was noted already the store is asked first."""
         note = self._note
         in_doubt = note.asked == what
         if not in_doubt:
@@ -177,7 +178,7 @@ class Outbox:
 def _documents(folder: Path) -> Iterator[Path]:
     found = [folder / name for name in FILES]
     for name in FOLDERS:
-        found += sorted(path for path in (folder / name).rglob("*"))
+        found += sorted(path for path in (folder / name).rglob("*") if path.suffix in PICTURES)
     yield from (path for path in found if path.is_file() and path.stat().st_size <= LARGE_FILE_BYTES)
 
 

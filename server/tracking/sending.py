@@ -77,7 +77,7 @@ class Sender:
 
     def _open(self) -> Outbox | None:
         if self._outbox is None:
-            study, digest, history = _study(self._folder)
+            study, digest, _ = _study(self._folder)
             if not digest:
                 return None
             self._store = Store(
@@ -152,6 +152,11 @@ def reason_of(error: BaseException) -> str:
     # A library's text may repeat an address with what the environment added to it.
     text = re.sub(r"//[^/\s@]+@", "//", text)
     return f"{type(error).__name__}: {text}"[:LONGEST_REASON]
+
+
+def finished_history(folder: Path) -> Sequence[dict[str, Any]]:
+    """The rounds that are safe on disk."""
+    return _study(folder)[2]
 
 
 def _study(folder: Path) -> tuple[dict[str, Any], str, Sequence[dict[str, Any]]]:

@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

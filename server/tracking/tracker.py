@@ -1,4 +1,4 @@
-"""The study's side of its mirror: starts the process that sends, tells it of rounds, waits a little at the end.
+"""The study's side of its mirror: starts the process that sends, tells it of rounds, waits a little.
 
 Comes in: a run folder and events. Goes out: words on a pipe that is never waited for. No call here takes
 longer than a write to a pipe, but ``end``, whose wait has a limit. Imports no MLflow.
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from server.tracking.settings import label_of, read_settings
 
 END_REMOTE_S = 30.0
 """How long the end of a study waits for a tracking server, all in all."""
+END_LOST_S = 10.0
+"""The same for a store that did not answer when it was asked last, and for a pause."""
 END_LOCAL_S = 300.0
 """The same for a store that is a file: nothing but a large model takes time there."""
 GONE_S = 2.0
@@ -78,7 +81,10 @@ class Tracker:
         Returns:
             ``tracking`` of ``result.json``.
         """
+        before = self._note()
         limit = END_REMOTE_S if self._is_remote() else END_LOCAL_S
+        if state == "paused" or (before is not None and before.reason):
+            limit = END_LOST_S
         self._say(state)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(limit)
@@ -123,6 +129,27 @@ class Tracker:
 
     def _is_remote(self) -> bool:
         return not self._settings.uri.startswith(("sqlite:", "file:")) and bool(self._settings.uri)
+
+
+def open_mirror(folder: Path) -> Tracker | None:
+    """The mirror of a study that begins, or None where no process can be started: the study goes on without.
+
+    Raises:
+        ConfigError: ``tracking.json`` is none of ours.
+        CheckpointError: ``tracked.json`` is none of ours.
+    """
+    try:
+        return Tracker(folder)
+    except OSError:
+        return None
+
+
+def unsent_text(found: Mapping[str, Any]) -> str:
+    """What to say where ``tracking`` of a result is behind."""
+    missing = ", ".join(found.get("missing", []))
+    return (
+        f"tracking: {found['store']} lacks {missing} ({found.get('reason', '')}); {found.get('remedy', '')}"
+    )
 
 
 def send_now(folder: Path) -> dict[str, Any]:
