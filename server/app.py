@@ -132,9 +132,10 @@ def _run_mirrored(
 
 
 def _tell(event: Event, progress: Progress, mirror: Tracker, status: StatusBoard) -> None:
-    """Pass an event on, and tell the mirror of a finished round; what it warns of is an event too."""
+    """Tell the mirror of a finished round, and pass the event on; what it warns of is an event too."""
+    text = mirror.round() if event.kind == "round" else ""
     progress(event)
-    if event.kind == "round" and (text := mirror.round()):
+    if text:
         warning = dataclasses.replace(event, kind="warning", text=text, left_s=None)
         status.event(warning)
         progress(warning)

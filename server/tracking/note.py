@@ -52,6 +52,7 @@ class StoreNote:
         phases: in the study's order.
         asked: what was sent last and not yet confirmed; empty where all was.
         asked_ms: the time that its points carry.
+        final: what the study came to was sent.
         files: artefact to the SHA-256 that was sent.
         model: name and version in the registry; empty before that.
         finished: all of a completed study was sent.
@@ -67,6 +68,7 @@ class StoreNote:
     phases: list[PhaseNote] = field(default_factory=list)
     asked: str = ""
     asked_ms: int = 0
+    final: bool = False
     files: dict[str, str] = field(default_factory=dict)
     model: dict[str, str] = field(default_factory=dict)
     finished: bool = False
@@ -92,14 +94,14 @@ def open_note(folder: Path, *, label: str) -> StoreNote:
     Raises:
         CheckpointError: ``tracked.json`` is none of ours.
     """
-    stores = _stores(folder)
-    note = _store_note(stores.get(label, {}))
+    note = _store_note(_stores(folder).get(label, {}))
 
     def save() -> None:
         note.updated_s = round(time.time(), 3)
         content = asdict(note)
         del content["save"]
-        write_json(folder / TRACKED, {"schema_version": SCHEMA_VERSION, "stores": {**stores, label: content}})
+        stores = {**_stores(folder), label: content}
+        write_json(folder / TRACKED, {"schema_version": SCHEMA_VERSION, "stores": stores})
 
     note.save = save
     return note

@@ -116,10 +116,13 @@ class Outbox:
 
     def final(self, content: Mapping[str, Any]) -> None:
         """What the study came to, on its own run."""
+        if self._note.final:
+            return
         run = self._note.run
         values = {"model_digest": str(content["model_digest"]), "sites": str(len(content["sites"]))}
         self._store.parameters(run, values)
         self._points(run, final_points(content), step=0, what="final")
+        self._note.final = True
         self._done()
 
     def files(self, folder: Path) -> None:

@@ -46,7 +46,7 @@ def quiet_mlflow() -> Iterator[None]:
         warnings.simplefilter("ignore")
         import mlflow  # noqa: F401 - it sets its own loggers up here, so they are quietened after it
 
-        for talker in ("mlflow", "mlflow.store.db.utils", "alembic"):
+        for talker in ("mlflow", "mlflow.store.db.utils", "alembic", "urllib3.connectionpool"):
             logging.getLogger(talker).setLevel(logging.ERROR)
         yield
 

@@ -24,7 +24,7 @@ from server.tracking.settings import label_of, read_settings
 END_REMOTE_S = 30.0
 """How long the end of a study waits for a tracking server, all in all."""
 END_LOST_S = 10.0
-"""The same for a store that did not answer when it was asked last, and for a pause."""
+"""The same for a store that did not answer when it was asked last."""
 END_LOCAL_S = 300.0
 """The same for a store that is a file: nothing but a large model takes time there."""
 GONE_S = 2.0
@@ -83,7 +83,7 @@ class Tracker:
         """
         before = self._note()
         limit = END_REMOTE_S if self._is_remote() else END_LOCAL_S
-        if state == "paused" or (before is not None and before.reason):
+        if before is not None and before.reason:
             limit = END_LOST_S
         self._say(state)
         with contextlib.suppress(subprocess.TimeoutExpired):
