@@ -11,7 +11,7 @@ from typing import Any
 
 from server.tracking.note import StoreNote
 from server.tracking.outbox import STATE, Outbox
-from server.tracking.sending import reason_of
+from server.tracking.reasons import reason_of
 from server.tracking.store import Store, quiet_mlflow
 
 

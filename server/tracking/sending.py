@@ -7,7 +7,6 @@ may be done at any time, by any process, as often as one likes; a lock lets only
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +15,13 @@ from cardionets_core.config.tracking import Tracking
 from cardionets_core.plain_json import read_json
 from server.tracking.note import StoreNote, open_note
 from server.tracking.outbox import Outbox
+from server.tracking.reasons import reason_of
 from server.tracking.settings import address_of, artefacts_of, label_of
 from server.tracking.store import Store, quiet_mlflow
 
 LARGEST_BYTES = 1_000_000_000
 RESULT = "result.json"
 MODEL = "model"
-LONGEST_REASON = 300
 
 State = Literal["running", "paused", "completed"]
 
@@ -144,14 +143,6 @@ def summary_of(note: StoreNote, settings: Tracking) -> dict[str, Any]:
     if note.missing:
         found |= {"missing": list(note.missing), "reason": note.reason}
     return found
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a call failed, in one line."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    # A library's text may repeat an address with what the environment added to it.
-    text = re.sub(r"//[^/\s@]+@", "//", text)
-    return f"{type(error).__name__}: {text}"[:LONGEST_REASON]
 
 
 def finished_history(folder: Path) -> Sequence[dict[str, Any]]:
