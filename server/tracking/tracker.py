@@ -10,7 +10,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,4 @@ def send_now(folder: Path) -> dict[str, Any]:
     Returns:
         ``tracking`` of ``result.json``.
     """
-    started = time.monotonic()
-    tracker = Tracker(folder)
-    found = tracker.end("completed")
-    return found | {"seconds": round(time.monotonic() - started, 2)}
+    return Tracker(folder).end("completed")
