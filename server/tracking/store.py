@@ -34,6 +34,8 @@ LONGEST_TAG = 8000
 KEY = "cardionets.key"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Else MLflow's pages begin with those of language models."""
 LARGE_FILE_BYTES = 200_000_000
 
 
@@ -73,7 +75,7 @@ class Store:
         if found is not None and found.lifecycle_stage == "active":
             return str(found.experiment_id)
         # Of a deleted one of that name MLflow says itself that it must be restored or gone.
-        return str(self.client.create_experiment(name, artifact_location=artefacts or None))
+        return str(self.client.create_experiment(name, artifact_location=artefacts or None, tags=dict(KIND)))
 
     def run(self, key: str, *, name: str, tags: Mapping[str, str], parent: str = "") -> str:
         """The id of the run of a key: one that an interrupted call has made, or a new one."""
