@@ -8,7 +8,6 @@ simulation) and ``track``. All else is the study's.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,12 @@ from server.checkpoints import export_model
 from server.link.transfer import move_bytes_sparingly
 from server.link.wanted import RESULT, RUN_LOCK
 from server.memory import young_heap
-from server.progress import Event, Progress, line, silent
+from server.progress import Progress, line, silent
 from server.report import result_of
 from server.rounds import SiteLink
-from server.status import StatusBoard
 from server.study_files import find_study
 from server.study_run import StudyRun
-from server.tracking.tracker import Tracker, open_mirror, unsent_text
+from server.tracking.mirror import Mirror
 
 OTHER_RUN_S = 60.0
 """How long a run waits for an earlier one of the same folder that has lost its SuperLink and is ending."""
@@ -81,31 +79,25 @@ def _run_alone(
     initial: Path | None,
     minimum_free_bytes: int,
 ) -> dict[str, Any]:
-    mirror = open_mirror(folder) if track else None
+    mirror = Mirror(folder, on=track, progress=progress)
     try:
-        return _run_mirrored(grid, study, folder, progress, mirror, initial, minimum_free_bytes)
+        return _run_mirrored(grid, study, folder, mirror, initial, minimum_free_bytes)
     finally:
-        if mirror is not None:
-            mirror.close()
+        mirror.close()
 
 
 def _run_mirrored(
-    grid: Grid,
-    study: Study,
-    folder: Path,
-    progress: Progress,
-    mirror: Tracker | None,
-    initial: Path | None,
-    minimum_free_bytes: int,
+    grid: Grid, study: Study, folder: Path, mirror: Mirror, initial: Path | None, minimum_free_bytes: int
 ) -> dict[str, Any]:
     run = StudyRun(
         study,
         link=SiteLink(grid),
         folder=folder,
-        progress=progress if mirror is None else lambda event: _tell(event, progress, mirror, run.status),
+        progress=mirror.event,
         initial=initial,
         minimum_free_bytes=minimum_free_bytes,
     )
+    mirror.note = run.status.event
     try:
         checkpoint = run.run()
         with on_disk(folder, keeps="the last checkpoint is whole"):
@@ -119,40 +111,14 @@ def _run_mirrored(
             content = result_of(study, run.members.facts, checkpoint_or_none, error=error)
             write_json(folder / RESULT, content)
             run.status.ended(checkpoint_or_none, error)
-            if mirror is not None:
-                write_json(folder / RESULT, content | {"tracking": mirror.end("paused")})
+            if tracking := mirror.end("paused"):
+                write_json(folder / RESULT, content | {"tracking": tracking})
         raise
     run.status.ended(checkpoint)
-    if mirror is not None:
-        content["tracking"] = mirror.end("completed")
+    if tracking := mirror.end("completed"):
+        content["tracking"] = tracking
         write_json(folder / RESULT, content)
-        if content["tracking"]["status"] != "written":
-            progress(_warning(study, unsent_text(content["tracking"])))
     return content
-
-
-def _tell(event: Event, progress: Progress, mirror: Tracker, status: StatusBoard) -> None:
-    """Tell the mirror of a finished round, and pass the event on; what it warns of is an event too."""
-    text = mirror.round() if event.kind == "round" else ""
-    progress(event)
-    if text:
-        warning = dataclasses.replace(event, kind="warning", text=text, left_s=None)
-        status.event(warning)
-        progress(warning)
-
-
-def _warning(study: Study, text: str) -> Event:
-    last = study.phases[-1]
-    count = len(study.phases)
-    return Event(
-        kind="warning",
-        task=last.task,
-        phase=count,
-        phases=count,
-        round=last.rounds,
-        rounds=last.rounds,
-        text=text,
-    )
 
 
 app = ServerApp()

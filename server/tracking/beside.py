@@ -37,6 +37,9 @@ class Words:
         self._fresh = True
         self.state: State = "running"
         self._parent = os.getppid()
+
+    def listen(self) -> None:
+        """Begin to take words; the process ends when the study's does."""
         for work in (self._listen, self._look):
             threading.Thread(target=work, daemon=True).start()
 
@@ -82,6 +85,7 @@ def run(folder: Path, words: Words) -> None:
 def main() -> None:
     """Entry point: the run folder is the only argument."""
     words = Words(sys.stdin)
+    words.listen()
     try:
         run(Path(sys.argv[1]), words)
     except CardioNetsError as error:

@@ -130,19 +130,6 @@ class Tracker:
         return not self._settings.uri.startswith(("sqlite:", "file:")) and bool(self._settings.uri)
 
 
-def open_mirror(folder: Path) -> Tracker | None:
-    """The mirror of a study that begins, or None where no process can be started: the study goes on without.
-
-    Raises:
-        ConfigError: ``tracking.json`` is none of ours.
-        CheckpointError: ``tracked.json`` is none of ours.
-    """
-    try:
-        return Tracker(folder)
-    except OSError:
-        return None
-
-
 def unsent_text(found: Mapping[str, Any]) -> str:
     """What to say where ``tracking`` of a result is behind."""
     missing = ", ".join(found.get("missing", []))
