@@ -26,7 +26,8 @@ from server.tracking.store import LARGE_FILE_BYTES, NOTE, Store
 
 STATE = "cardionets.state"
 """Tag of the study's run: ``running``, ``paused`` or ``completed``."""
-FILES = ("study.json", "result.json", "report.html")
+STUDY = "study.json"
+FILES = (STUDY, "result.json", "report.html")
 FOLDERS = ("plots",)
 PICTURES = frozenset({".png", ".svg", ".pdf", ".html"})
 
@@ -125,9 +126,14 @@ class Outbox:
         self._note.final = True
         self._done()
 
-    def files(self, folder: Path) -> None:
-        """Send documents and plots that are there and are not in the store as they are now."""
-        for path in _documents(folder):
+    def files(self, folder: Path, *, running: bool = False) -> None:
+        """Send documents and plots that are there and are not in the store as they are now.
+
+        Args:
+            folder: the run folder.
+            running: of a study that goes on only what does not change from round to round is sent.
+        """
+        for path in [folder / STUDY] if running else _documents(folder):
             name, digest = path.relative_to(folder).as_posix(), _sha256(path)
             if self._note.files.get(name) != digest:
                 under = path.parent.relative_to(folder).as_posix()

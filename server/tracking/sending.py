@@ -97,7 +97,7 @@ class Sender:
             self._told = state
         outbox.rounds(history)
         missing.remove("rounds")
-        outbox.files(self._folder)
+        outbox.files(self._folder, running=state == "running")
         if state != "completed":
             return
         content = read_json(self._folder / RESULT, most_bytes=LARGEST_BYTES)

@@ -171,6 +171,10 @@ def test_a_file_is_sent_again_only_where_it_changed(tmp_path):
     (tmp_path / "plots").mkdir()
     for name in ("result.json", "plots/rounds.png", "plots/rounds.npz", "journal.jsonl"):
         (tmp_path / name).write_text(name)
+    (tmp_path / "study.json").write_text("study")
+    outbox.files(tmp_path, running=True)
+    assert store.sent == [(note.run, "", "study.json")]
+    store.sent.clear()
     outbox.files(tmp_path)
     outbox.files(tmp_path)
     assert store.sent == [(note.run, "", "result.json"), (note.run, "plots", "rounds.png")]
