@@ -21,6 +21,7 @@ from cardionets_core.plain_json import read_json
 SCHEMA_VERSION = 1
 TRACKED = "tracked.json"
 LOCK = "tracking.lock"
+PHASE = ("run", "first", "whole", "ended")
 
 
 @dataclass(slots=True)
@@ -94,35 +95,32 @@ def open_note(folder: Path, *, label: str) -> StoreNote:
     Raises:
         CheckpointError: ``tracked.json`` is none of ours.
     """
-    note = _store_note(_stores(folder).get(label, {}))
+    note = StoreNote()
+    if found := _stores(folder).get(label):
+        note = _store_note(found)
 
     def save() -> None:
         note.updated_s = round(time.time(), 3)
-        content = asdict(note)
-        del content["save"]
-        stores = {**_stores(folder), label: content}
+        stores = {**_stores(folder), label: asdict(note)}
+        for part in stores.values():
+            part.pop("save")
         write_json(folder / TRACKED, {"schema_version": SCHEMA_VERSION, "stores": stores})
 
     note.save = save
     return note
 
 
-def noted_model(folder: Path) -> dict[str, str]:
-    """Name and version under which the folder's model is registered anywhere; empty where it is not."""
-    found = [content.get("model") for content in _stores(folder).values()]
-    return next((dict(model) for model in found if model), {})
-
-
 def _stores(folder: Path) -> dict[str, Any]:
+    """Every store's part of the file, each of the kind that it must be."""
     path = folder / TRACKED
     try:
         content = read_json(path)
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError("another version")
-        return dict(content["stores"])
+        return {label: asdict(_store_note(part)) for label, part in content["stores"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "the note of what was sent to MLflow cannot be read",
             where=str(path),
@@ -131,6 +129,22 @@ def _stores(folder: Path) -> dict[str, Any]:
 
 
 def _store_note(content: dict[str, Any]) -> StoreNote:
-    known = {name: value for name, value in content.items() if name in StoreNote.__dataclass_fields__}
-    known["phases"] = [PhaseNote(**each) for each in content.get("phases", [])]
-    return StoreNote(**known)
+    """The note of one store.
+
+    Raises:
+        ValueError, TypeError, AttributeError: it is none.
+    """
+    fresh = StoreNote()
+    known = {name: value for name, value in content.items() if name not in ("phases", "save")}
+    phases = [PhaseNote(**each) for each in content.get("phases", [])]
+    note = StoreNote(**known, phases=phases)
+    pairs = [(getattr(note, name), getattr(fresh, name)) for name in known]
+    pairs += [(getattr(each, name), getattr(PhaseNote(), name)) for each in phases for name in PHASE]
+    texts = [*note.missing, *note.files.values(), *note.model.values()]
+    # A whole number is written without its point.
+    fits = all(
+        type(value) is type(kind) or (type(kind), type(value)) == (float, int) for value, kind in pairs
+    )
+    if not fits or not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a note of ours")
+    return note

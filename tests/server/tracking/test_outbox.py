@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from server.tracking.note import StoreNote, open_note
+from cardionets_core.errors import CheckpointError
+from server.tracking.note import TRACKED, StoreNote, open_note
 from server.tracking.outbox import Outbox
 from server.tracking.points import measured_points, round_points
 
@@ -133,25 +134,35 @@ def test_a_store_that_answers_holds_every_point_once_and_runs_nest():
     assert store.metrics == before
 
 
+def kept_note(disk):
+    """The note as it was saved last; ``disk`` is what was saved."""
+    note = copy.deepcopy(disk[-1]) if disk else StoreNote()
+    note.save = lambda: disk.append(copy.deepcopy(note))
+    return note
+
+
 @pytest.mark.parametrize("after", [False, True])
-def test_every_call_may_fail_once(after, tmp_path):
+def test_every_call_may_fail_once(after):
     whole = MemoryStore()
     send_all(whole, StoreNote())
     assert whole.calls > 15
     for number in range(1, whole.calls + 1):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        store = MemoryStore(fail=number, after=after)
+        store, disk = MemoryStore(fail=number, after=after), []
         with pytest.raises(LostError):
-            send_all(store, open_note(folder, label="x"))
-        # The process is gone: only what lies on the disk is known.
-        send_all(store, open_note(folder, label="x"))
+            send_all(store, kept_note(disk))
+        # The process is gone: only what was saved is known.
+        send_all(store, kept_note(disk))
         assert held(store) == expected(), number
-        final = [
-            point for point in store.metrics if point[0] == store.runs[open_note(folder, label="x").key][0]
-        ]
-        assert len(final) == len({point[:3] for point in final}), number
+        final = [point for point in store.metrics if point[0] == disk[-1].run]
+        assert final and len(final) == len({point[:3] for point in final}), number
         assert len(store.runs) == 3, number
+
+
+def test_a_note_is_read_as_it_was_written(tmp_path):
+    note = open_note(tmp_path, label="x")
+    note.phase(1).first, note.asked, note.asked_ms, note.files = 3, "phase 1", 5, {"a": "b"}
+    note.save()
+    assert open_note(tmp_path, label="x") == note
 
 
 def test_a_note_keeps_several_stores_apart(tmp_path):
@@ -181,3 +192,35 @@ def test_a_file_is_sent_again_only_where_it_changed(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({}))
     outbox.files(tmp_path)
     assert store.sent[2:] == [(note.run, "", "result.json")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"schema_version": 2, "stores": {}}',
+        '{"schema_version": 1, "stores": []}',
+        '{"schema_version": 1, "stores": {"x": 5}}',
+        '{"schema_version": 1, "stores": {"x": {"run": 5}}}',
+        '{"schema_version": 1, "stores": {"x": {"unknown": ""}}}',
+        '{"schema_version": 1, "stores": {"x": {"files": {"a": 1}}}}',
+        '{"schema_version": 1, "stores": {"x": {"phases": [{"first": "1"}]}}}',
+        '{"schema_version": 1, "stores": {"x": {"phases": {"first": 1}}}}',
+    ],
+)
+def test_a_note_that_is_none_of_ours_is_refused(text, tmp_path):
+    (tmp_path / TRACKED).write_text(text)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_note(tmp_path, label="x")
+
+
+def test_a_model_that_is_not_registered_is_sent_as_files(tmp_path):
+    store, note = MemoryStore(), StoreNote()
+    outbox = Outbox(store, note, study=STUDY, digest=DIGEST)
+    outbox.begin()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{}")
+    for _ in range(2):
+        outbox.model_files(tmp_path / "model")
+    assert store.sent == [(note.run, "model", "model.json")]
