@@ -27,6 +27,7 @@ from server.report import result_of
 from server.rounds import SiteLink
 from server.study_files import find_study
 from server.study_run import StudyRun
+from server.tracking.mirror import Mirror
 
 OTHER_RUN_S = 60.0
 """How long a run waits for an earlier one of the same folder that has lost its SuperLink and is ending."""
@@ -50,7 +51,7 @@ def run_study(
         folder: receives ``checkpoints``, ``rounds``, ``model``, ``result.json``, ``status.json``,
             ``journal.jsonl`` and ``mlflow.db``; a file ``requests/pause`` in it pauses the study.
         progress: called for every event.
-        track: whether to write the MLflow store.
+        track: whether to mirror the study in MLflow, where ``tracking.json`` in the folder says.
         initial: folder of the weights that the study names as ``initial``.
         minimum_free_bytes: the study pauses before a round where the disk has less.
 
@@ -78,14 +79,25 @@ def _run_alone(
     initial: Path | None,
     minimum_free_bytes: int,
 ) -> dict[str, Any]:
+    mirror = Mirror(folder, on=track, progress=progress)
+    try:
+        return _run_mirrored(grid, study, folder, mirror, initial, minimum_free_bytes)
+    finally:
+        mirror.close()
+
+
+def _run_mirrored(
+    grid: Grid, study: Study, folder: Path, mirror: Mirror, initial: Path | None, minimum_free_bytes: int
+) -> dict[str, Any]:
     run = StudyRun(
         study,
         link=SiteLink(grid),
         folder=folder,
-        progress=progress,
+        progress=mirror.event,
         initial=initial,
         minimum_free_bytes=minimum_free_bytes,
     )
+    mirror.note = run.status.event
     try:
         checkpoint = run.run()
         with on_disk(folder, keeps="the last checkpoint is whole"):
@@ -96,14 +108,15 @@ def _run_alone(
         with contextlib.suppress(CardioNetsError, OSError):
             # A checkpoint that cannot be read, or a full disk, must not hide why the study paused.
             checkpoint_or_none = run.checkpoints.latest()
-            write_json(folder / RESULT, result_of(study, run.members.facts, checkpoint_or_none, error=error))
+            content = result_of(study, run.members.facts, checkpoint_or_none, error=error)
+            write_json(folder / RESULT, content)
             run.status.ended(checkpoint_or_none, error)
+            if tracking := mirror.end("paused"):
+                write_json(folder / RESULT, content | {"tracking": tracking})
         raise
     run.status.ended(checkpoint)
-    if track:
-        from server.tracking import track_result
-
-        content["tracking"] = track_result(content, store=folder / "mlflow.db", artefacts=folder / "mlflow")
+    if tracking := mirror.end("completed"):
+        content["tracking"] = tracking
         write_json(folder / RESULT, content)
     return content
 

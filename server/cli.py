@@ -11,19 +11,19 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from server.commands import journal, package, release, service, sites, workspace
+from server.commands import journal, package, release, service, sites, track, workspace
 from server.commands.answer import Format
 
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="The coordinator of a consortium: its workspace, its study, its sites, its model. "
-    "First day: init, plan --approve, provision, package, admit. Then: start, run, watch. "
+    "First day: init, plan --approve, provision, package, admit. Then: start, run, watch, release. "
     "DIR is the workspace that init makes; where it is left out, it is the folder that you are in.",
     epilog="A dress rehearsal on one machine, and every step in order: docs/operators.md",
 )
 
-for _commands in (workspace, sites, package, service, journal, release):
+for _commands in (workspace, sites, package, service, journal, track, release):
     _commands.register(cli)
 
 

@@ -19,6 +19,7 @@ from server.link.keeper import finished_rounds, is_running, submit
 from server.link.wanted import NOTHING, RESULT, RUN, Wanted, newer_result, read_wanted, write_wanted
 from server.pause import PAUSE_REQUEST
 from server.provision.roster import check_roster
+from server.tracking.settings import write_settings
 
 STOP_S = 40.0
 ENDING_S = 30.0
@@ -35,7 +36,7 @@ def begin(workspace: Workspace, *, initial: Path | None, track: bool, approve: b
     Args:
         workspace: the coordinator's folder.
         initial: folder of the weights that the study names as ``initial``.
-        track: whether MLflow's store is written.
+        track: whether the study is mirrored in MLflow, as ``server.yaml`` says where.
         approve: record the study as approved; else it must be the one that was approved last.
 
     Raises:
@@ -78,6 +79,7 @@ def _begin(workspace: Workspace, study: Study, *, initial: Path | None, track: b
     out.mkdir(parents=True, exist_ok=True)
     (out / PAUSE_REQUEST).unlink(missing_ok=True)
     (out / "study.json").write_text(study.to_json() + "\n", encoding="utf-8")
+    write_settings(out, workspace.config().tracking)
     wanted = Wanted(
         study=study.name,
         study_digest=study.digest,

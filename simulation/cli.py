@@ -124,7 +124,11 @@ def run(
     compare: Annotated[
         bool, typer.Option(help="also train the arms that the federation is compared with")
     ] = True,
-    track: Annotated[bool, typer.Option(help="write MLflow's store")] = True,
+    track: Annotated[bool, typer.Option(help="mirror curves, result and model in MLflow")] = True,
+    tracking_uri: Annotated[
+        str,
+        typer.Option("--tracking-uri", help="of a tracking server; default: mlflow.db in the run folder"),
+    ] = "",
     initial: Annotated[
         Path | None, typer.Option("--initial", help="folder of the weights that the study names as initial")
     ] = None,
@@ -136,6 +140,7 @@ def run(
     The run folder gets result.json, report.html, model/ and plots/; nothing of an earlier run is written over
     unless --replace says so. The same scenario and seed give the same model, with either engine.
     """
+    from cardionets_core.config.tracking import checked_uri
     from simulation.run import RunRequest, run_scenario
     from simulation.scenario import load_scenario
     from simulation.screen import Screen
@@ -151,6 +156,7 @@ def run(
         cores=cores,
         compare=compare,
         track=track,
+        tracking_uri=checked_uri(tracking_uri, where="--tracking-uri"),
         initial=initial,
     )
     try:

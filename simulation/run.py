@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cardionets_core.config.site import read_site
+from cardionets_core.config.tracking import Tracking
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.prepare import prepare
@@ -18,6 +19,8 @@ from cardionets_core.durable import write_json
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
 from server.app import RESULT
 from server.report import finite
+from server.tracking.settings import write_settings
+from server.tracking.tracker import send_now
 from simulation.compare import compare
 from simulation.flower import run_locally, run_on_flower
 from simulation.make import make_hospitals
@@ -38,6 +41,8 @@ RUN_PARTS = (
     "compare",
     "mlflow",
     "mlflow.db",
+    "tracking.json",
+    "tracked.json",
     "study.json",
 )
 
@@ -55,7 +60,8 @@ class RunRequest:
         seed: replaces the study's seed, if given.
         cores: how many processes compute at a time.
         compare: whether to run the other arms.
-        track: whether to write MLflow's store.
+        track: whether to mirror the study in MLflow.
+        tracking_uri: of a tracking server; empty: a store in the run folder.
         initial: folder of the weights that the study names as ``initial``.
     """
 
@@ -68,6 +74,7 @@ class RunRequest:
     cores: int = 2
     compare: bool = True
     track: bool = True
+    tracking_uri: str = ""
     initial: Path | None = None
 
 
@@ -99,6 +106,8 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     cohorts, broken = index_hospitals(paths, screen, cores=request.cores)
     seconds = {"hospitals_and_index": time.monotonic() - started}
     track = request.track
+    if track:
+        write_settings(request.out, Tracking(uri=request.tracking_uri))
     if request.engine == "flower":
         result = run_on_flower(
             study,
@@ -154,6 +163,10 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     result["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
     content = finite(result)
     write_json(request.out / RESULT, content)
+    if track:
+        # The plots and what was compared came after the study.
+        content["tracking"] = send_now(request.out)
+        write_json(request.out / RESULT, content)
     return content
 
 

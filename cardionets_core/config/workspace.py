@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from cardionets_core.config.read import Document, read_document
+from cardionets_core.config.tracking import Tracking
 from cardionets_core.errors import ConfigError
 
 ADDRESS = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"
@@ -62,6 +63,7 @@ class ServerConfig(Document):
     certificates: Certificates = Certificates()
     restart: Restart = Restart()
     logs: Logs = Logs()
+    tracking: Tracking = Tracking()
 
     @property
     def host(self) -> str:

@@ -15,6 +15,9 @@ from server.members import Members
 from server.progress import Event
 from server.reply_journal import JOURNAL, ReplyJournal
 from server.status import STATUS, StatusBoard
+from server.tracking.note import TRACKED, open_note
+from server.tracking.sending import summary_of
+from server.tracking.settings import SETTINGS, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
@@ -66,3 +69,19 @@ def test_every_event_of_the_journal_is_told_with_its_keys(written):
     source = " ".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
     for event in set(told) - {line["event"] for line in lines}:
         assert f'"{event}"' in source, f"{event} is an event no longer"
+
+
+def test_every_key_of_what_was_sent_to_mlflow_is_told(tmp_path):
+    note = open_note(tmp_path, label="mlflow.db")
+    note.phase(0)
+    note.run, note.model, note.missing = "id", {"name": "s", "version": "1"}, ["rounds"]
+    note.save()
+    stored = json.loads((tmp_path / TRACKED).read_text())["stores"]["mlflow.db"]
+    found = rows("tracked.json")
+    assert named(" ".join(found)) == set(stored)
+    assert named(found["`phases`"][0]) == set(stored["phases"][0])
+    assert named(found["`model`"][0]) == set(stored["model"])
+    told = named(TEXT.partition("`tracking` of `result.json`")[2])
+    assert set(summary_of(note, read_settings(tmp_path))) <= told
+    for name in (TRACKED, SETTINGS):
+        assert f"| `{name}` |" in TEXT

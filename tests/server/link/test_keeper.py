@@ -4,11 +4,13 @@ import errno
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from cardionets_core.config.study import read_study
+from cardionets_core.config.tracking import Tracking
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import write_json
 from cardionets_core.errors import ConfigError, ServiceDownError, UsageError
@@ -25,6 +27,7 @@ from server.overview import overview, overview_lines
 from server.provision.admission import provision, revoke
 from server.provision.registry import read_registry
 from server.studying import ask_to_pause, begin, go_on, running_study
+from server.tracking.settings import read_settings
 from server.workspace_folder import make_workspace
 
 STUDY = {"name": "s", "seed": 1, "phases": [{"task": "ecg_mae", "rounds": 1}]}
@@ -215,6 +218,20 @@ def test_only_the_study_whose_plan_was_approved_is_begun(workspace, monkeypatch)
     with pytest.raises(ConfigError, match="seed: 1 -> 2"):
         begin(workspace, initial=None, track=False)
     assert begun == [1, 1]
+
+
+def test_the_run_folder_says_where_the_study_is_mirrored_to(workspace, monkeypatch):
+    """As server.yaml does when it is begun or gone on with; the sites are not told."""
+    served(workspace)
+    phase = {"task": "ecg_mae", "rounds": 1, "local_steps": 1, "batch_size": 2, "optimiser": {"lr": 1e-3}}
+    workspace.study_yaml.write_text(yaml.safe_dump(STUDY | {"phases": [phase]}))
+    monkeypatch.setattr(studying, "_submit", lambda workspace, wanted: wanted)
+    monkeypatch.setattr("server.bundle.build_bundle", lambda workspace: SimpleNamespace(app=workspace.code))
+    config = yaml.safe_load(workspace.server_yaml.read_text())
+    for uri in ("http://127.0.0.1:5000", ""):
+        workspace.server_yaml.write_text(yaml.safe_dump(config | {"tracking": {"uri": uri}}))
+        wanted = begin(workspace, initial=None, track=True, approve=True)
+        assert read_settings(wanted.out) == Tracking(uri=uri)
 
 
 def test_the_study_that_runs_is_told_from_another(workspace, wanted):

@@ -1,0 +1,119 @@
+"""``cardionets-server track``: what was missed is sent, and what it says is what is there."""
+
+import json
+import warnings
+
+import pytest
+
+from cardionets_core.errors import ConfigError, UsageError
+from cardionets_core.service.state import only_one
+from server.tracking.finished import track_result
+from server.tracking.later import LaterRequest, run_folder_of, send_later, state_of
+from server.tracking.note import LOCK, TRACKED
+from server.tracking.points import measured_points, round_points
+from server.tracking.reasons import reason_of
+
+STUDY = {
+    "name": "s",
+    "seed": 1,
+    "preset": "nano",
+    "aggregation": {"strategy": "fedavg"},
+    "phases": [{"task": "ecg_mae", "rounds": 1}],
+}
+
+
+def result(**changes):
+    entry = {"phase": 0, "task": "ecg_mae", "round": 1, "attempt": 1, "seconds": 1.5, "bytes_received": 10}
+    entry |= {"primary": "correlation", "pooled": {"correlation": 0.25, "recall@5": 0.5}}
+    entry["sites"] = [{"site": "a", "loss": 0.75, "metrics": {"correlation": 0.125}}]
+    content = {"status": "completed", "study": STUDY, "study_digest": "ab" * 32, "model_digest": "cd" * 32}
+    return content | {"sites": [{"site": "a"}], "rounds": [entry], "summary": {}, "versions": {}, **changes}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = tmp_path / "runs" / "s-abababababab"
+    found.mkdir(parents=True)
+    (found / "study.json").write_text(json.dumps(STUDY))
+    (found / "result.json").write_text(json.dumps(result(status="paused")))
+    return found
+
+
+def test_a_workspace_means_its_newest_study(folder, tmp_path):
+    assert run_folder_of(tmp_path) == folder == run_folder_of(folder)
+    with pytest.raises(UsageError, match="no study was begun"):
+        run_folder_of(folder / "nothing")
+
+
+def test_how_a_study_stands_is_what_its_result_says(folder):
+    assert state_of(folder) == "paused"
+    (folder / "result.json").write_text("{")
+    assert state_of(folder) == "running"
+
+
+def test_a_dry_run_says_what_is_missing_and_sends_nothing(run, folder):
+    ended = run("cardionets-server", "track", folder, "--dry-run", "--format", "json")
+    content = json.loads(ended.stdout)
+    assert ended.returncode == 0 and content["status"] == "behind" and content["missing"] == ["rounds"]
+    assert (content["rounds"], content["rounds_sent"], content["schema_version"]) == (1, 0, 1)
+    assert not (folder / TRACKED).exists() and not (folder / "mlflow.db").exists()
+
+
+def test_a_study_that_sends_for_itself_is_left_alone(folder, monkeypatch):
+    monkeypatch.setattr("server.tracking.later.OTHER_S", 0.0)
+    with only_one(folder, name=LOCK), pytest.raises(UsageError, match="is running already"):
+        send_later(LaterRequest(folder=folder))
+
+
+def test_a_password_is_refused_before_anything_is_sent(run, folder):
+    ended = run("cardionets-server", "track", folder, "--uri", "http://me:hunter2@127.0.0.1:1")
+    assert ended.returncode == ConfigError.exit_code and "hunter2" not in ended.stdout + ended.stderr
+
+
+def test_a_torn_note_is_told(run, folder):
+    (folder / TRACKED).write_text("{")
+    ended = run("cardionets-server", "track", folder)
+    assert ended.returncode == 7 and "tracked.json" in ended.stderr
+
+
+def test_a_reason_holds_no_password_and_one_line():
+    text = reason_of(ValueError("\n no route to http://me:hunter2@host/x\nmore"))
+    assert text == "ValueError: no route to http://host/x"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dead_server_is_told_with_its_exit_code(run, folder):
+    """Port 9 of loopback takes no connection."""
+    ended = run("cardionets-server", "track", folder, "--uri", "http://127.0.0.1:9", "--format", "json")
+    content = json.loads(ended.stdout)
+    assert ended.returncode == content["exit_code"] == 6
+    assert content["status"] == "behind" and "connection refused" in content["reason"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_result_without_a_folder_goes_into_a_file(tmp_path):
+    found = track_result(
+        result(), store=tmp_path / "m.db", artefacts=tmp_path / "a", experiment="sweep", tags={"arm": "x"}
+    )
+    assert found["status"] == "written" and found["store"] == "m.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'm.db'}")
+        runs = client.search_runs([client.get_experiment_by_name("sweep").experiment_id])
+    child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    parent = client.get_run(found["run_id"])
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id and len(runs) == 2
+    assert parent.data.params["model_digest"] == "cd" * 32 and parent.data.tags["arm"] == "x"
+    entry = result()["rounds"][0]
+    assert child.data.metrics == {**round_points(entry), **measured_points(entry)}
+    assert child.data.metrics["pooled/recall_at_5"] == 0.5 and child.data.metrics["a/train/loss"] == 0.75
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_store_that_cannot_be_written_stops_nothing(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    found = track_result(result(), store=blocked / "m.db", artefacts=tmp_path / "a")
+    assert found["status"] == "failed" and found["reason"]
