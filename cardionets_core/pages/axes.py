@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 440.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 34.0
+WIDTH, HEIGHT = 360.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 34.0
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -79,7 +79,7 @@ def value_axis(
 
 
 def count_axis(
-    first: int, last: int, *, begin: float, end: float, ticks: int = 8, room: float | None = None
+    first: int, last: int, *, begin: float, end: float, ticks: int = 7, room: float | None = None
 ) -> Axis:
     """An axis of whole numbers, such as rounds; ticks at round ones, and at the first.
 
