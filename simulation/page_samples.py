@@ -1,4 +1,4 @@
-"""Makes the invented hearts of the study page: ``python -m simulation.page_samples`` (``server/page/samples``).
+"""Makes the invented hearts of the study page: ``python -m simulation.page_samples``.
 
 Comes in: nothing but a seed that stands here. Goes out: a few hearts with an ECG and a cine each, prepared as
 a site prepares its recordings. The command writes the file anew; a test holds it to what is drawn here.
@@ -14,6 +14,7 @@ import numpy as np
 
 from cardionets_core.data.cine import prepare_cine
 from cardionets_core.data.cohort import ECG_RATE_HZ
+from cardionets_core.data.pack import ECG_COUNTS_PER_MV
 from cardionets_core.data.quality import check_ecg
 from cardionets_core.durable import write_whole
 from server.page.samples import FILE, Samples
@@ -23,7 +24,6 @@ from simulation.hearts import Heart, draw_heart
 from simulation.machines import Cart, Scanner
 
 SEED = 20
-ECG_COUNTS_PER_MV = 1000.0
 SECONDS = 10.0
 FRAMES = 25
 KINDS: dict[str, tuple[str, str | None]] = {
@@ -68,7 +68,8 @@ def packed_samples(samples: Samples) -> bytes:
         for name, array in arrays.items():
             held = io.BytesIO()
             np.lib.format.write_array(held, np.ascontiguousarray(array), allow_pickle=False)
-            file.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), held.getvalue())
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            file.writestr(entry, held.getvalue(), zipfile.ZIP_DEFLATED, 9)
     return content.getvalue()
 
 

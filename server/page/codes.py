@@ -9,7 +9,10 @@ SITS_OUT = frozenset({"phase-not-permitted", "modality-missing", "too-few-patien
 ASK = "ask the site's IT"
 
 MEANINGS: dict[str, tuple[str, str]] = {
-    LATE: ("no reply within the study's deadline", "see whether the site is connected; a longer deadline_s"),
+    LATE: (
+        "no reply within the study's deadline",
+        "see whether the site is connected; a longer deadline_s",
+    ),
     CRASHED: ("the app or its node died at the site", ASK),
     "internal": ("something that nobody expected", "ask the site for the text of its client.log"),
     "usage": ("asked for what cannot be done", ASK),
@@ -25,7 +28,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "the site's files have another layout than expected",
         "the site compares them with the docs",
     ),
-    "modality-missing": ("holds no record of a kind that the phase needs", "nothing: it sits the phase out"),
+    "modality-missing": (
+        "holds no record of a kind that the phase needs",
+        "nothing: it sits the phase out",
+    ),
     "too-few-patients": (
         "fewer patients than the site's own policy asks for",
         "nothing: it sits the phase out",

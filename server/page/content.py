@@ -27,6 +27,7 @@ STATES = {
     "completed": ("completed", "good"),
     "failed": ("failed", "bad"),
     "stopped": ("stopped", "warn"),
+    "starting": ("starting", "good"),
 }
 
 
@@ -38,7 +39,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
     done = len(facts.history)
     planned = sum(phase.rounds for phase in study.phases)
     words, kind = STATES.get(state, (state, ""))
-    live = state in ("waiting", "running")
+    live = state in ("waiting", "running", "starting")
     left_s = status.get("left_s") if live else None
     return {
         "name": study.name,

@@ -101,6 +101,7 @@ class RunFacts:
         online: site to stretches of Unix times in which it was heard; empty where nobody listened.
         admitted: what the coordinator's overview says, by site; empty without a workspace.
         service: how the workspace's service is, or empty.
+        workspace_state: what the workspace's service says of the study, or empty; it knows more than the run.
     """
 
     folder: Path
@@ -114,6 +115,7 @@ class RunFacts:
     online: Mapping[str, list[list[float]]] = field(default_factory=dict)
     admitted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     service: str = ""
+    workspace_state: str = ""
 
 
 class RunReader:
@@ -156,10 +158,13 @@ class RunReader:
         state = str(told.get("state") or "waiting")
         if state not in ENDED:
             result = {}  # of an earlier end; the study goes on
-            if status is None and not is_held(self.folder / RUN_LOCK):
+            if status is None and not self._is_held():
                 state = "stopped"
         elif len(result.get("rounds") or []) >= len(rounds):
             rounds = list(result.get("rounds") or [])
+        wider = str((around or {}).get("workspace_state", ""))
+        if wider in ("failed", "starting"):
+            state = wider
         return RunFacts(
             folder=self.folder,
             study=study,
@@ -171,6 +176,12 @@ class RunReader:
             drawn=self._json(DRAWN),
             **(around or {}),
         )
+
+    def _is_held(self) -> bool:
+        try:
+            return is_held(self.folder / RUN_LOCK)
+        except OSError:
+            return False  # a folder that was copied, or that another may not write
 
     def _study(self) -> Study:
         path = self.folder / STUDY

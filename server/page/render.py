@@ -18,16 +18,17 @@ PART = "study_main.html"
 
 def report_html(facts: RunFacts) -> str:
     """The page for the disk: no script, nothing from elsewhere."""
-    return render(_templates(), PAGE, page_content(facts))
+    return render(templates(), PAGE, page_content(facts))
 
 
 def shown(facts: RunFacts) -> Shown:
     """The page for a browser that follows it."""
     content = page_content(facts)
-    page = render(_templates(), PAGE, content, live=True)
-    return Shown(page=page, part=_templates().get_template(PART).render(content))
+    page = render(templates(), PAGE, content, live=True)
+    return Shown(page=page, part=templates().get_template(PART).render(content))
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates of this room."""
     return templates_in(own_folder("server.page", "templates"))

@@ -1,7 +1,7 @@
 """Invented hearts that a model's drawings are shown beside: their ECGs, and their cines.
 
-Comes in: ``samples.npz`` of this room, which ``python -m simulation.page_samples`` makes from the simulation's
-hearts. Goes out: packed ECGs, as a site would pack them, and marked cines. No patient had any of them.
+Comes in: ``samples.npz`` of this room, which ``python -m simulation.page_samples`` makes from the
+simulation's hearts. Goes out: packed ECGs, as a site would pack them, and cines. No patient had any of them.
 
 Legend: H hearts, L leads, T samples, F frames, Y rows, X columns.
 """

@@ -53,14 +53,14 @@ def timeline_svg(facts: RunFacts, sites: Sequence[str]) -> Markup:
                 parts.append(_sits(site, code, phases[index], scale, y))
         parts += [_online(stretch, scale, y) for stretch in facts.online.get(site, ())]
         parts.append(_replies(by_site.get(site, ()), scale, y))
-    told = f"{len(sites)} sites from {_words(begin, end - begin)} to {_words(end, end - begin)}."
+    heard = f"{len(sites)} sites from {_words(begin, end - begin)} to {_words(end, end - begin)}."
     return Markup(
         '<svg class="chart timeline" viewBox="0 0 {:g} {:g}" role="img" aria-labelledby="tl-t tl-d">'
         '<title id="tl-t">Sites over time</title><desc id="tl-d">{} The table below has the counts.</desc>'
         '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><line class="grid" x1="0" x2="0" y1="0" y2="6" stroke-width="3"/>'
         "</pattern></defs>{}</svg>"
-    ).format(WIDTH, bottom + BOTTOM, told, Markup("").join(parts))
+    ).format(WIDTH, bottom + BOTTOM, heard, Markup("").join(parts))
 
 
 def span_of(facts: RunFacts) -> tuple[float, float]:
@@ -140,7 +140,8 @@ def _phase(facts: RunFacts, index: int, span: tuple[float, float], scale: _Scale
 def _head(site: str, y: float) -> Markup:
     name = site if len(site) <= LONGEST_NAME else site[: LONGEST_NAME - 1] + "…"
     return Markup(
-        '<text class="name" x="0" y="{:.1f}">{}</text><line class="grid" x1="0" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        '<text class="name" x="0" y="{:.1f}">{}</text>'
+        '<line class="grid" x1="0" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
     ).format(y + 0.62 * ROW, name, WIDTH - RIGHT, y=y + ROW)
 
 
