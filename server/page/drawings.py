@@ -42,8 +42,10 @@ from server.page.samples import Samples, read_samples
 SCHEMA_VERSION = 1
 SHARE = 0.1
 """Of the time that a round takes: where drawing all hearts would take more, fewer are drawn."""
-LEAST_S = 2.0
+LEAST_S = 5.0
 """Drawing that takes no longer than this is always done."""
+END_S = 30.0
+"""The same at the end of the phase."""
 LONGEST_S = 120.0
 """Where one heart takes longer than this, none is drawn again before the phase ends."""
 SIDE_PX = 160
@@ -85,15 +87,17 @@ class Drawer:
         if self._one_heart_s > LONGEST_S and not ends:
             return False
         self._samples = self._samples or read_samples()
-        allowed = max(LEAST_S, SHARE * round_s)
+        allowed = max(END_S if ends else LEAST_S, SHARE * round_s)
         hearts: list[dict[str, Any]] = []
         begin = time.monotonic()
+        task = cast(Generate, make_task(Generate.name, phase.options))
+        modules = _modules(checkpoint, (*task.trains, *task.reads), self._study.preset)
         for place in range(len(self._samples.names)):
             # The first is always drawn: nobody knows before how long it takes.
             if place and time.monotonic() - begin + self._one_heart_s > allowed:
                 break
             before = time.monotonic()
-            hearts.append(self._draw(checkpoint, place))
+            hearts.append(self._draw(task, modules, place))
             self._one_heart_s = time.monotonic() - before
         write_json(
             self._path,
@@ -111,12 +115,10 @@ class Drawer:
         )
         return True
 
-    def _draw(self, checkpoint: Checkpoint, place: int) -> dict[str, Any]:
+    def _draw(self, task: Generate, modules: Mapping[str, nn.Module], place: int) -> dict[str, Any]:
         assert self._samples is not None
         study, samples = self._study, self._samples
-        task = cast(Generate, make_task(Generate.name, study.phases[checkpoint.phase].options))
         preset, device = get_preset(study.preset), torch.device("cpu")
-        modules = _modules(checkpoint, (*task.trains, *task.reads), study.preset)
         view = SiteView(
             cohort=samples.cohort(), shape=shape_of(study.preset), device=device, kept=Kept(cohort="")
         )
