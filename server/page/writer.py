@@ -22,6 +22,8 @@ from server.page.render import report_html
 REPORT = "report.html"
 SHARE = 0.05
 """Of the time of a round that a page may take; where it takes more, some rounds write none."""
+ALWAYS_S = 0.5
+"""A page that takes no longer is written each round, however quick the rounds are."""
 
 
 class PageWriter:
@@ -47,7 +49,7 @@ class PageWriter:
         """A round has ended."""
         drawn = self._safely(lambda: self._drawer.after_round(checkpoint, round_s=round_s), "sample cines")
         # Large studies with quick rounds: a page that takes long is written less often.
-        self._owed_s = max(0.0, self._owed_s - SHARE * round_s)
+        self._owed_s = max(0.0, self._owed_s - max(ALWAYS_S, SHARE * round_s))
         if not self._owed_s or drawn:
             self._write(checkpoint, status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -26,7 +27,7 @@ def run(study, sites, folder, **options):
 
 def drawing_study(**changes) -> Study:
     """A generator's phase of three rounds, after what it needs."""
-    phase = {"rounds": 1, "local_steps": 1, "batch_size": 4, "optimiser": {"lr": 1e-3}}
+    phase = {"rounds": 1, "local_steps": 1, "batch_size": 8, "optimiser": {"lr": 1e-3}}
     tasks = ("ecg_mae", "cmr_mae", "align", "tokenizer")
     content = {
         "name": "draws", "seed": 3, "sites": {"minimum": 2, "deadline_s": 20, "attempts": 1},
@@ -62,7 +63,7 @@ def test_the_page_lies_in_the_folder_after_every_round_and_at_the_end(
 
 def test_equal_files_give_equal_pages(fake_sites, quick, tmp_path):
     run(quick, fake_sites("a", "bb"), tmp_path)
-    first, second = (drawings and writer.report_html(RunReader(tmp_path).read()) for _ in range(2))
+    first, second = (writer.report_html(RunReader(tmp_path).read()) for _ in range(2))
     assert first == second
 
 
@@ -130,10 +131,9 @@ def test_secret_sums_and_private_studies_have_their_page(fake_sites, quick, tmp_
     privacy = {"mechanism": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-5, "clip_norm": 1.0}
     private = Study.model_validate({**quick.model_dump(mode="json"), "privacy": privacy})
     sites = fake_sites("a", "bb")
-    try:
+    # Sites without data send what a private study does not ask for; the page is there all the same.
+    with contextlib.suppress(CardioNetsError):
         run(private, sites, tmp_path)
-    except CardioNetsError:
-        pass  # sites without data measure what a private study does not ask for; the page is there all the same
     page = (tmp_path / "report.html").read_text()
     assert "planned so far" in page
 
@@ -152,4 +152,4 @@ def test_every_shown_frame_says_that_it_is_synthetic():
     marked = mark_cine(frames, least_px=drawings.SIDE_PX).pixels
     assert marked.shape == (3, 160, 160)
     band = marked[:, :13]
-    assert (band.max(axis=(1, 2)) == 255).all() and (band == band[0]).all()
+    assert (band.max(axis=(1, 2)) > 250).all() and (band == band[0]).all()

@@ -1,7 +1,8 @@
-"""The study page in a real browser: no errors, nothing from elsewhere, its numbers, phones, paper, keyboards."""
+"""The study page in a real browser: no errors, nothing from elsewhere, its numbers, phones, paper, keys."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import threading
@@ -15,6 +16,22 @@ from server.page.web import StudyPages
 from simulation.local_grid import LocalGrid
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+CONTRAST = """(selectors) => selectors.map((selector) => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const part = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const ground = (each) => {
+    for (; each; each = each.parentElement) {
+      const found = parse(getComputedStyle(each).backgroundColor);
+      if (found.length < 4 || found[3] > 0) return found;
+    }
+  };
+  const each = document.querySelector(selector);
+  const pair = [light(parse(getComputedStyle(each).color)), light(ground(each))].sort((a, b) => b - a);
+  return (pair[0] + 0.05) / (pair[1] + 0.05);
+})"""
+"""Contrast of the text of some elements with what lies behind it, as WCAG reckons it."""
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +106,7 @@ def test_the_page_on_disk_is_whole_and_says_what_the_result_says(visit, finished
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_can_be_read(visit, finished, scheme):
     page = visit((finished[0] / "report.html").as_uri(), color_scheme=scheme)
-    ratio = """(selectors) => selectors.map((selector) => {
-      const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-      const light = (rgb) => { const [r, g, b] = rgb.slice(0, 3).map((c) => { c /= 255;
-        return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-      const ground = (each) => { for (; each; each = each.parentElement) {
-        const found = parse(getComputedStyle(each).backgroundColor); if (found.length < 4 || found[3] > 0) return found; } };
-      const each = document.querySelector(selector);
-      const pair = [light(parse(getComputedStyle(each).color)), light(ground(each))].sort((a, b) => b - a);
-      return (pair[0] + 0.05) / (pair[1] + 0.05); })"""
-    found = page.evaluate(ratio, ["h1", ".soft", ".pill", "summary", "td", ".tile span", "footer p"])
+    found = page.evaluate(CONTRAST, ["h1", ".soft", ".pill", "summary", "td", ".tile span", "footer p"])
     assert min(found) >= 4.5, found
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     assert dark == (scheme == "dark")
@@ -118,7 +126,7 @@ def test_a_keyboard_reaches_everything(visit, finished):
     page = visit((finished[0] / "report.html").as_uri())
     controls = page.locator("a[href], summary, [tabindex='0']").evaluate_all(
         "(found) => { found.forEach((each, place) => { each.dataset.place = place; });"
-        " return found.filter((each) => each.offsetParent !== null || each.tagName === 'A').length; }"
+        " return found.filter((each) => each.checkVisibility({ contentVisibilityAuto: true })).length; }"
     )
     reached = set()
     page.keyboard.press("Tab")
@@ -145,7 +153,7 @@ def test_names_and_roles_are_there_for_those_who_hear_the_page(visit, finished):
     levels = page.evaluate(
         "[...document.querySelectorAll('h1,h2,h3')].map((each) => Number(each.tagName[1]))"
     )
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_it_prints(visit, finished, tmp_path):
@@ -169,6 +177,7 @@ def test_a_followed_study_changes_the_page_without_a_reload(visit, fake_sites, q
         return answer(order)
 
     sites["beta"].answer = held
+    expect = pytest.importorskip("playwright.sync_api").expect
     grid = LocalGrid([site.app() for site in sites.values()])
     study = threading.Thread(
         target=run_study, args=(grid, quick), kwargs={"folder": tmp_path, "track": False}, daemon=True
@@ -185,11 +194,9 @@ def test_a_followed_study_changes_the_page_without_a_reload(visit, fake_sites, q
         page.click("#document summary")
         page.locator("#document summary").focus()
         may_go_on.set()
-        page.wait_for_function(
-            "document.querySelector('.tiles').innerText.includes('3 of 3')", timeout=60_000
-        )
+        expect(page.locator(".tiles")).to_contain_text("3 of 3", timeout=60_000)
         study.join(60)
-        page.wait_for_function("document.querySelector('.pill').innerText === 'completed'", timeout=60_000)
+        expect(page.locator(".pill").first).to_have_text("completed", timeout=60_000)
         assert page.evaluate("window.kept") == "as it was"
         assert page.evaluate("document.getElementById('document').open")
         assert page.evaluate("document.activeElement.parentElement.id") == "document"
