@@ -90,7 +90,7 @@ def interval_chart(
         drawn.append(
             mark_svg("diamond" if row.whole else "circle", across.at(row.value), y, colour, size=4.6)
         )
-    dotted = f" Dotted: {reference_name}." if reference is not None and reference_name else ""
+    dotted = f". Dotted: {reference_name}" if reference is not None and reference_name else ""
     return figure(
         key,
         Markup("").join(drawn),
