@@ -111,10 +111,12 @@ def _run_mirrored(
             content = result_of(study, run.members.facts, checkpoint_or_none, error=error)
             write_json(folder / RESULT, content)
             run.status.ended(checkpoint_or_none, error)
+            run.page.ended(checkpoint_or_none, run.status.content())
             if tracking := mirror.end("paused"):
                 write_json(folder / RESULT, content | {"tracking": tracking})
         raise
     run.status.ended(checkpoint)
+    run.page.ended(checkpoint, run.status.content())
     if tracking := mirror.end("completed"):
         content["tracking"] = tracking
         write_json(folder / RESULT, content)
