@@ -7,6 +7,8 @@ nobody over the network.
 from __future__ import annotations
 
 import time
+from collections import deque
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.logs.reading import read_lines
 from cardionets_core.plain_json import parse_json
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
 from client.journal import JOURNAL
+from client.log import LOG
 
 SCHEMA_VERSION = 1
 # What Flower's SuperNode writes, and what it means; the last one in the log counts.
@@ -35,6 +39,7 @@ TELLING = (
     ("could not verify the FAB", "waits for approval of code"),
 )
 NOT_YET = "not connected yet"
+REFUSED = ("order-refused", "order-failed")
 FIRST_START = "supernode starts (restarts: 0)"
 """The line with which a service begins the log; what stands before it is of an earlier one."""
 
@@ -55,7 +60,7 @@ def standing(folder: SiteFolder) -> dict[str, Any]:
         "processes": (service or {}).get("processes", {}),
         "link": link_of(folder) if service else "not connected",
         "last_reply": None,
-        "last_refusal": _last_refusal(folder.root / "client.log"),
+        "last_refusal": next(reversed(last_refusals(folder.root / LOG)), None),
         "disk": little_room(folder.root),
     }
     try:
@@ -80,12 +85,23 @@ def standing_lines(content: dict[str, Any]) -> list[str]:
             f" round {reply.get('round', 0)}, {reply.get('bytes', 0) / 1e6:.2f} MB, {ago:.0f} s ago"
         )
     if content["last_refusal"]:
-        lines.append(f"  last refusal: {content['last_refusal']} · see client.log")
+        lines += _refusal_lines(content["last_refusal"])
     if content["disk"]:
         lines.append(f"! {content['disk']}: free space; until then orders end with storage-failed")
     if "site_yaml" in content:
         lines.append(f"  site.yaml: {content['site_yaml']}")
     return lines
+
+
+def _refusal_lines(refusal: dict[str, Any]) -> list[str]:
+    when = datetime.fromisoformat(refusal["time"]).astimezone().isoformat(sep=" ", timespec="seconds")
+    what = refusal.get("what") or refusal.get("error", "")
+    lines = [f"  last refusal: {when} · {refusal.get('code', '')} · {what}"]
+    lines += [f"    {name}: {refusal[key]}" for name, key in _REFUSAL if key in refusal]
+    return [line if line.isprintable() else ascii(line)[1:-1] for line in lines]
+
+
+_REFUSAL = (("where", "where"), ("to do", "remedy"))
 
 
 def link_of(folder: SiteFolder) -> str:
@@ -110,6 +126,10 @@ def _last_line(journal: Path) -> dict[str, Any] | None:
     return None
 
 
-def _last_refusal(log: Path) -> str:
-    lines = [line for line in tail(log, 50) if line[:2] == "20"]
-    return lines[-1] if lines else ""
+def last_refusals(log: Path, *, most: int = 5) -> list[dict[str, Any]]:
+    """Why orders were refused here, the latest last; codes, and the program's words."""
+    refused = (line for line in read_lines(log, level="error") if line["event"] in REFUSED)
+    return [
+        {name: line[name] for name in ("time", "code", "what", "where", "remedy", "error") if name in line}
+        for line in deque(refused, maxlen=most)
+    ]
