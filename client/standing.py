@@ -16,14 +16,15 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.logs.reading import read_lines
+from cardionets_core.logs.reading import last_lines
 from cardionets_core.plain_json import parse_json
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
 from client.journal import JOURNAL
 from client.log import LOG
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: ``last_refusal`` is an object, and the numbers of the page stand beside it."""
 # What Flower's SuperNode writes, and what it means; the last one in the log counts.
 TELLING = (
     ("SuperNode ID:", "connected"),
@@ -58,6 +59,7 @@ def standing(folder: SiteFolder) -> dict[str, Any]:
         "server": config.server,
         "service": "running" if service else "not running",
         "processes": (service or {}).get("processes", {}),
+        "supervisor": (service or {}).get("supervisor", {}),
         "link": link_of(folder) if service else "not connected",
         "last_reply": None,
         "last_refusal": next(reversed(last_refusals(folder.root / LOG)), None),
@@ -128,7 +130,7 @@ def _last_line(journal: Path) -> dict[str, Any] | None:
 
 def last_refusals(log: Path, *, most: int = 5) -> list[dict[str, Any]]:
     """Why orders were refused here, the latest last; codes, and the program's words."""
-    refused = (line for line in read_lines(log, level="error") if line["event"] in REFUSED)
+    refused = (line for line in last_lines(log) if line["event"] in REFUSED)
     return [
         {name: line[name] for name in ("time", "code", "what", "where", "remedy", "error") if name in line}
         for line in deque(refused, maxlen=most)

@@ -19,6 +19,7 @@ from cardionets_core.plain_json import parse_json
 
 LINE_BYTES = 65_536
 """Longer lines are none of ours."""
+LAST_BYTES = 2_000_000
 FOLLOW_S = 0.5
 _SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FIRST = ("time", "level", "event", "side")
@@ -52,6 +53,28 @@ def read_lines(path: Path, *, level: str = "info", since: datetime | None = None
                 yield from (line for line in _parsed(handle) if is_wanted(line, level=level, since=since))
         except FileNotFoundError:
             continue  # it was moved meanwhile, and its lines come with the next name or are gone
+
+
+def last_lines(path: Path, *, most_bytes: int = LAST_BYTES) -> list[Line]:
+    """The lines at the end of a log, oldest first, whatever its size.
+
+    Args:
+        path: of the log; may be absent.
+        most_bytes: that are read, over the log and the older ones beside it.
+    """
+    found: list[Line] = []
+    for file in reversed(files_of(path)):
+        try:
+            with file.open("rb") as handle:
+                begin = max(0, handle.seek(0, os.SEEK_END) - most_bytes)
+                most_bytes -= handle.tell() - begin
+                handle.seek(begin)
+                found[:0] = _parsed(handle.read().split(b"\n"))
+        except FileNotFoundError:
+            continue
+        if most_bytes <= 0:
+            break
+    return found
 
 
 def follow(path: Path, *, wait: Callable[[float], None], level: str = "info") -> Iterator[Line]:
