@@ -16,7 +16,7 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.logs.reading import last_lines
+from cardionets_core.logs.reading import Line, last_lines, moment_of
 from cardionets_core.plain_json import parse_json
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
@@ -40,7 +40,8 @@ TELLING = (
     ("could not verify the FAB", "waits for approval of code"),
 )
 NOT_YET = "not connected yet"
-REFUSED = ("order-refused", "order-failed")
+REFUSED = ("order-refused", "order-failed", "code-refused")
+REFUSAL = ("code", "what", "where", "remedy", "error", "at", "kind", "study", "phase", "round", "attempt")
 FIRST_START = "supernode starts (restarts: 0)"
 """The line with which a service begins the log; what stands before it is of an earlier one."""
 
@@ -96,7 +97,7 @@ def standing_lines(content: dict[str, Any]) -> list[str]:
 
 
 def _refusal_lines(refusal: dict[str, Any]) -> list[str]:
-    when = datetime.fromisoformat(refusal["time"]).astimezone().isoformat(sep=" ", timespec="seconds")
+    when = datetime.fromtimestamp(refusal["time_s"]).astimezone().isoformat(sep=" ", timespec="seconds")
     what = refusal.get("what") or refusal.get("error", "")
     lines = [f"  last refusal: {when} · {refusal.get('code', '')} · {what}"]
     lines += [f"    {name}: {refusal[key]}" for name, key in _REFUSAL if key in refusal]
@@ -129,9 +130,15 @@ def _last_line(journal: Path) -> dict[str, Any] | None:
 
 
 def last_refusals(log: Path, *, most: int = 5) -> list[dict[str, Any]]:
-    """Why orders were refused here, the latest last; codes, and the program's words."""
+    """Why orders were refused here, the latest last: ``refusal_of`` of each."""
     refused = (line for line in last_lines(log) if line["event"] in REFUSED)
-    return [
-        {name: line[name] for name in ("time", "code", "what", "where", "remedy", "error") if name in line}
-        for line in deque(refused, maxlen=most)
-    ]
+    return [refusal_of(line) for line in deque(refused, maxlen=most)]
+
+
+def refusal_of(line: Line) -> dict[str, Any]:
+    """What a line of the log says of a refusal: when, its code, the program's words, and what to do."""
+    told = {name: line[name] for name in REFUSAL if name in line}
+    if line["event"] == "code-refused":
+        told["what"] = f"the code {line.get('bundle', '')} is not approved on this site"
+        told["remedy"] = "look at it with: cardionets-client approve FOLDER"
+    return {"time_s": moment_of(line).timestamp(), **told}

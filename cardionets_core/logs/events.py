@@ -80,6 +80,7 @@ FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "bytes": ("whole number", _whole),
     "text_bytes": ("whole number", _whole),
     "digest": ("SHA-256 of what left", _matching(r"[0-9a-f]{64}")),
+    "bundle": ("SHA-256 of the code", _matching(r"[0-9a-f]{64}")),
     "code": ("code of docs/exit-codes.md", _code),
     "what": ("own words", lambda value: isinstance(value, OwnWords)),
     "where": ("own words", lambda value: isinstance(value, OwnWords)),
@@ -128,6 +129,7 @@ EVENTS: Mapping[str, Event] = {
     "job-failed": _event("error", "a job of the service failed; it is tried again", "job", "code", "error"),
     "state-unwritten": _event("error", "service.json cannot be written; the processes go on"),
     # the hospital
+    "code-refused": _event("error", "code came that is not approved here; none of it ran", "code", "bundle"),
     "site-lacks": _event("warning", "orders are refused until this is there", "lacks"),
     "link-changed": _event("info", "the link came, went or was refused", "link"),
     "order-reached": _event("info", "an order came", *_ROUND),

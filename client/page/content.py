@@ -27,8 +27,8 @@ from client.page.left import left_of
 from client.page.now import now_of
 from client.standing import standing
 
-LEDGER = "ledger.db"
-"""The name of client.spending, which would bring torch."""
+LEDGER, MANIFEST = "ledger.db", "cohort/manifest.json"
+"""The names of client.spending and cardionets_core.data, which would bring torch and pyarrow."""
 QUALITY = ("recordings", "patients", "left_out", "flags", "warnings", "histograms", "splits")
 """Keys of quality.json that are shown."""
 
@@ -69,6 +69,7 @@ class Looking:
             "budget": None if config is None else self._budget_of(config),
             "approvals": _approvals(folder),
             "quality": None if config is None else _quality(config),
+            "prepared": config is not None and (config.folders.cache / MANIFEST).is_file(),
             "room": _room(folder.root),
             "certificate": _certificate(folder),
             "commands": _commands(folder),

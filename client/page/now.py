@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cardionets_core.logs.reading import Line, moment_of
+from client.standing import REFUSED, refusal_of
 
 MOST_REFUSALS = 5
 _ORDER = ("kind", "study", "phase", "round", "attempt")
@@ -41,8 +42,8 @@ def now_of(lines: Iterable[Line], *, running: bool) -> dict[str, Any]:
             link_since_s = None
             if order is not None and order["state"] == "in hand":
                 order["state"] = "cut off"
-        elif event in ("order-refused", "order-failed"):
-            refusals.append(_refusal(line, when_s))
+        elif event in REFUSED:
+            refusals.append(refusal_of(line))
         if order is not None and _named(line) == {name: order[name] for name in _ORDER if name in order}:
             _step(order, line)
     if order is not None and order["state"] == "in hand" and not running:
@@ -60,9 +61,3 @@ def _step(order: dict[str, Any], line: Line) -> None:
     if event == "order-answered":
         order["state"] = "refused" if order["step"] == "refused" else "done"
         order["seconds"] = line.get("seconds")
-
-
-def _refusal(line: Line, when_s: float) -> dict[str, Any]:
-    names = ("code", "what", "where", "remedy", "error", "at")
-    told = {name: line[name] for name in (*names, *_ORDER) if name in line}
-    return {"time_s": when_s, **told}

@@ -30,7 +30,7 @@ KIND_WORDS = {
 }
 LINK_LOOKS = {"connected": "good", "working": "good", "not connected yet": "warn"}
 JOURNAL_WORDS = {
-    "absent": ("nothing has left yet", "", "There is no journal yet: it begins with the first answer."),
+    "absent": ("empty", "", "There is no journal yet: it begins with the first answer."),
     "whole": ("whole", "good", "Every line continues the chain of hashes."),
     "checking": ("being checked", "warn", "It is long: it is checked a part at a time."),
     "torn": (
@@ -41,7 +41,7 @@ JOURNAL_WORDS = {
     "broken": (
         "broken",
         "bad",
-        "A line was changed, removed or moved. Keep the file, find out who wrote to it, tell the coordinator.",
+        "A line was changed, removed or moved: keep the file, find out who did it, tell the coordinator.",
     ),
     "unreadable": ("cannot be read", "bad", "Look at the rights of the file."),
 }
