@@ -49,12 +49,14 @@ def status(
     from cardionets_core.config.connection import open_site_folder
     from client.standing import standing, standing_lines
 
-    if format is Format.table and not web and page is None:
-        answer(standing(open_site_folder(folder)), standing_lines, format)
-        return
     with answering(format):
         if (port or open_page) and not web:
             raise UsageError("--port and --open go with --web", where="--port" if port else "--open")
+        if replace and page is None:
+            raise UsageError("--replace goes with --page", where="--replace")
+        if format is Format.table and not web and page is None:
+            answer(standing(open_site_folder(folder)), standing_lines, format)
+            return
         if page is not None and page.exists() and not replace:
             raise UsageError(f"{page} is there already", remedy="name another file, or give --replace")
         from client.page.content import Looking

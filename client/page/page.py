@@ -134,7 +134,7 @@ def _days(content: Mapping[str, Any]) -> Markup | str:
         [(KIND_WORDS[kind], [day["bytes"].get(kind, 0) / size for day in left["days"]]) for kind in kinds],
         title=f"What left by day, {unit}",
         caption=f"{left['days'][0]['date']} to {left['days'][-1]['date']}",
-        x_name="day",
+        x_name="day (7 is today)",
         unit=unit,
     )
 
