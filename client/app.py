@@ -1,8 +1,8 @@
 """The ClientApp: Flower's messages in and out (steps 0 and 10 of the walk).
 
 The only place on the client that speaks Flower. An exception that left this module would travel to the
-coordinator as its full text, so nothing leaves but what the gate gave, or a code; the text goes to the site's
-own log.
+coordinator as its full text, so nothing leaves but what the gate gave, or a code. The site's own log gets the
+code and the program's words of it, and no text that could hold something of a patient.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
 
 NUMPY = "numpy.ndarray"
 """Flower's word for the form in which an array's bytes are."""
-LOG = "client.log"
-LARGEST_LOG_BYTES = 10_000_000
-"""Then it becomes ``client.log.1``, in the place of the one before."""
-LONGEST_ENTRY = 20_000
 
 
 def make_app(locate: Callable[[Context], Path]) -> ClientApp:
@@ -101,26 +96,31 @@ def _handle(message: Message, context: Context, locate: Callable[[Context], Path
     path: Path | None = None
     order: Order | None = None
     name = RoundName(study_digest="", phase=0, round=0, attempt=0)
+    begun_s = time.monotonic()
     try:
         path = locate(context)
         # Flower's simulation and in-process grids number their nodes; only a SuperNode names a document.
         store = require_guard(path) if "site-config" in context.node_config else None
         order = read_order(message)
         name = order.name
+        _note(path, "order-reached", **_round_of(order))
         if store is not None:
             require_study(order, store)
         # Imported here: a broken installation must also end as a code, not as a traceback on the wire; and
         # torch is loaded for permitted orders only.
         from client.round import respond
 
-        return reply_message(respond(order, site_path=path), message)
+        envelope = respond(order, site_path=path)
     except CardioNetsError as error:
-        _log(path, str(error))
         code = error.code
+        _log(path, error, code=code, order=order)
+        envelope = _refusal(code, path, name, order)
     except Exception as error:  # whatever it is, only its code may leave
-        _log(path, traceback.format_exc())
         code = StorageFailedError.code if is_disk_fault(error) else CardioNetsError.code
-    return reply_message(_refusal(code, path, name, order), message)
+        _log(path, error, code=code, order=order)
+        envelope = _refusal(code, path, name, order)
+    _note(path, "order-answered", seconds=round(time.monotonic() - begun_s, 3), **_round_of(order))
+    return reply_message(envelope, message)
 
 
 def _refusal(code: str, path: Path | None, name: RoundName, order: Order | None) -> Envelope:
@@ -131,8 +131,8 @@ def _refusal(code: str, path: Path | None, name: RoundName, order: Order | None)
 
         root = None if path is None else path.parent
         return refuse(code, name=name, site=site, order=order, config=config, root=root)
-    except Exception:  # a broken installation
-        _log(path, traceback.format_exc())
+    except Exception as error:  # a broken installation
+        _log(path, error, code=code, order=order)
         return reply_to_envelope(Reply(site=site, name=name, code=code))
 
 
@@ -184,22 +184,51 @@ def _config(path: Path | None) -> SiteConfig | None:
         return None
 
 
-def _log(path: Path | None, text: str) -> None:
-    """Keep the text on the site, beside its document; it never travels."""
-    if path is None or not path.parent.is_dir():
-        logging.getLogger("cardionets.client").error("the order was refused before a site was found")
-        return
-    # A stranger chose parts of the text: it must neither fail here, nor steer a terminal, nor fill the disk.
-    told = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
-    line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {told[:LONGEST_ENTRY]}\n"
+def _round_of(order: Order | None) -> dict[str, Any]:
+    """The fields of the log that say which order a line is of."""
+    if order is None:
+        return {}
+    name = order.name
+    return {
+        "kind": order.kind,
+        "study": name.study_digest,
+        "phase": name.phase,
+        "round": name.round,
+        "attempt": name.attempt,
+    }
+
+
+def _note(path: Path | None, event: str, **fields: Any) -> None:
+    """A line in the site's log; whatever is wrong with the log, the order goes on."""
     try:
-        if (path.parent / LOG).exists() and (path.parent / LOG).stat().st_size > LARGEST_LOG_BYTES:
-            (path.parent / LOG).replace(path.parent / f"{LOG}.1")
-        with (path.parent / LOG).open("ab", buffering=0) as log:
-            log.write(line.encode())
-    except OSError:
-        # A full or read-only disk: the code still goes out, the text goes to the process's own log.
-        logging.getLogger("cardionets.client").error(text)
+        from client.log import site_log
+
+        if path is not None and path.parent.is_dir():
+            site_log(path.parent, site=_site_name(path)).write(event, **fields)
+    except Exception as error:  # a broken installation
+        _last_resort("the site's log cannot be written", error)
+
+
+def _log(path: Path | None, error: Exception, *, code: str, order: Order | None) -> None:
+    """Say on the site why an order ended; neither the log nor this process's words get the error's text."""
+    if path is None or not path.parent.is_dir():
+        _last_resort("the order was refused before a site was found", error)
+        return
+    try:
+        from client.log import log_error, site_log
+
+        log = site_log(path.parent, site=_site_name(path))
+        found = _round_of(order)
+        if log_error(log, error, root=path.parent, config=_config(path), code=code, **found):
+            return
+    except Exception as fault:  # a broken installation
+        _last_resort("the site's log cannot be written", fault)
+    # A full or read-only disk: the code still goes out, and this process's own words have it.
+    _last_resort(f"an order ended with {code}", error)
+
+
+def _last_resort(told: str, error: Exception) -> None:
+    logging.getLogger("cardionets.client").error("%s (%s)", told, type(error).__name__)
 
 
 app = make_app(site_path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from client.commands import approve, budget, journal, membership, rehearse, service
+from client.commands import approve, budget, journal, logs, membership, rehearse, service, status
 from client.commands.answer import Format, FormatOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
@@ -272,6 +272,8 @@ budget.register(cli)
 approve.register(cli)
 rehearse.register(cli)
 service.register(cli)
+status.register(cli)
+logs.register(cli)
 
 
 def main() -> None:

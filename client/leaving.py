@@ -20,9 +20,11 @@ from cardionets_core.errors import CardioNetsError, OrderRefusedError
 from cardionets_core.exchange.content_digest import content_digest, text_bytes
 from cardionets_core.exchange.heads import NO_HEAD, Head, reply_head_fields
 from cardionets_core.exchange.messages import Envelope, Order, Reply, RoundName, reply_to_envelope
+from cardionets_core.logs.events import EVENTS
 from cardionets_core.privacy.disclosure import DIGEST, SITE, check_refusal
 from client.heads import Facts, journal_key, known_head_agrees, server_head_facts, signed_head
 from client.journal import JOURNAL, mend
+from client.log import site_log
 
 
 def refuse(
@@ -115,7 +117,10 @@ def leave(
             agrees = False
             claimed: Facts = {"known_lines": order.known_head.lines, "known_head": order.known_head.hash}
             journal.append(path, "journal-contradicted", {**round_facts(order.kind, order.name), **claimed})
-        lines, digest = journal.append_line(path, event, {**facts, **_size_facts(envelope), **heads})
+        facts = {**facts, **_size_facts(envelope)}
+        lines, digest = journal.append_line(path, event, {**facts, **heads})
+    told = {name: facts[name] for name in EVENTS[event].fields if name in facts}
+    site_log(root, site=config.site).write(event, **told)
     return _sealed(envelope, signed_head(lines, digest, site=config.site, key=key, agrees=agrees))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
+from cardionets_core.logs.log import EventLog
 from client.approvals.store import CODE, STUDY, ApprovalStore
 from client.standing import NOT_YET, link_of
 
@@ -21,26 +22,30 @@ _CONNECTED = "connected"
 
 
 def missing_lines(folder: SiteFolder) -> list[str]:
-    """What orders will be refused for; empty where nothing is missing.
+    """``missing`` in plain lines."""
+    return [line for _, line in missing(folder)]
+
+
+def missing(folder: SiteFolder) -> list[tuple[str, str]]:
+    """What orders will be refused for, each by its name in the log and in a plain line; empty for nothing.
 
     Raises:
         ConfigError: site.yaml is wrong.
     """
     standing = ApprovalStore(folder.approvals).standing()
-    approve = f"cardionets-client approve {folder.root}"
+    approve = f"look at it with: cardionets-client approve {folder.root}"
     lines = []
     if standing.fault:
-        lines.append(f"missing: {standing.fault}: nothing counts as approved; look at it with: {approve}")
+        lines.append(("approvals", f"missing: {standing.fault}: nothing counts as approved; {approve}"))
     elif not standing.approved(CODE):
-        lines.append(f"missing: no code is approved yet, so no order runs here; look at it with: {approve}")
+        lines.append(("code", f"missing: no code is approved yet, so no order runs here; {approve}"))
     elif not standing.approved(STUDY):
-        lines.append(f"missing: no study is approved yet, so no order runs here; look at it with: {approve}")
+        lines.append(("study", f"missing: no study is approved yet, so no order runs here; {approve}"))
     # The name of cardionets_core.data.manifest, which would bring pyarrow and numpy.
     if not (read_site(folder.site_yaml).folders.cache / "cohort" / "manifest.json").is_file():
         prepare = f"cardionets-client prepare --site {folder.site_yaml}"
-        lines.append(
-            f"missing: there is no cache of the data yet, so no order is served; make it with: {prepare}"
-        )
+        told = f"missing: there is no cache of the data yet, so no order is served; make it with: {prepare}"
+        lines.append(("cache", told))
     return lines
 
 
@@ -52,12 +57,14 @@ class LinkWatch:
         folder: of the site.
         server: host and port of the coordinator.
         tell: called with a line.
+        log: gets the state of the link as an event.
         clock: seconds that only grow.
     """
 
     folder: SiteFolder
     server: str
     tell: Callable[[str], None]
+    log: EventLog | None = None
     clock: Callable[[], float] = time.monotonic
     _begun_s: float | None = None
     _seen: str = ""
@@ -75,6 +82,8 @@ class LinkWatch:
             return
         self._told = state
         self.tell(self._line(state))
+        if self.log is not None:
+            self.log.write("link-changed", link=state)
 
     def _line(self, state: str) -> str:
         if state == _CONNECTED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,9 @@ from cardionets_core.training.controls import TAKEN
 from cardionets_core.training.local import round_statistics
 from cardionets_core.training.local_rule import local_rule
 from client.gate import release
+from client.leaving import round_facts
 from client.local_tensors import LocalTensors
+from client.log import site_log
 from client.measuring import Measurement, measure, measure_first
 from client.modules import build_modules, held_digests, with_held
 from client.permitted import Permitted, permitted
@@ -140,7 +143,11 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     before = None
     if order.measure and trains:
         before = measure_first(work, _view(site, shape, digests, shared={}))
+    begun_s = time.monotonic()
     answered = _WORKERS[order.kind](work)
+    spent_s = round(time.monotonic() - begun_s, 3)
+    facts = round_facts(order.kind, order.name)
+    site_log(root, site=site.name).write(_WORKED[order.kind], seconds=spent_s, **facts)
     mask = None if secure is None else masking(order=order).mask
     return _release(answered, work, allowed, replies=replies, before=before, root=root, mask=mask)
 
@@ -222,6 +229,8 @@ _WORKERS: dict[str, Callable[[Work], Answered]] = {
     "statistics": _statistics,
     "evaluate": _evaluate,
 }
+_WORKED = {"train": "trained", "statistics": "summed", "evaluate": "measured"}
+"""What the site's log says once that is done."""
 
 
 def _release(

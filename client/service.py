@@ -20,7 +20,8 @@ from cardionets_core.config.site import read_site
 from cardionets_core.errors import CertificateInvalidError, ConfigError, VersionMismatchError
 from cardionets_core.service.process import ProcessSpec
 from cardionets_core.service.supervisor import Job, Supervisor
-from client.missing import LinkWatch, missing_lines
+from client.log import site_log
+from client.missing import LinkWatch, missing
 from client.warm import is_waiting, write_starter
 
 QUIET = {
@@ -49,9 +50,11 @@ def run_service(folder: SiteFolder, *, tell: Callable[[str], None]) -> None:
     config = folder.config()
     for path in (folder.node, folder.logs, folder.service):
         path.mkdir(parents=True, exist_ok=True)
-    for line in missing_lines(folder):
+    log = site_log(folder.root, site=config.site)
+    for lacks, line in missing(folder):
         tell(line)
-    watch = LinkWatch(folder=folder, server=config.server, tell=tell)
+        log.write("site-lacks", lacks=lacks)
+    watch = LinkWatch(folder=folder, server=config.server, tell=tell, log=log)
     Supervisor(
         processes(folder),
         folder=folder.service,
@@ -67,6 +70,7 @@ def run_service(folder: SiteFolder, *, tell: Callable[[str], None]) -> None:
         maximum_log_bytes=config.logs.maximum_bytes,
         keep_logs=config.logs.keep,
         tell=tell,
+        log=log,
     ).run()
 
 

@@ -7,6 +7,8 @@ nobody over the network.
 from __future__ import annotations
 
 import time
+from collections import deque
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.logs.reading import Line, last_lines, moment_of
 from cardionets_core.plain_json import parse_json
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
 from client.journal import JOURNAL
+from client.log import LOG
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: ``last_refusal`` is an object, and the numbers of the page stand beside it."""
 # What Flower's SuperNode writes, and what it means; the last one in the log counts.
 TELLING = (
     ("SuperNode ID:", "connected"),
@@ -35,6 +40,8 @@ TELLING = (
     ("could not verify the FAB", "waits for approval of code"),
 )
 NOT_YET = "not connected yet"
+REFUSED = ("order-refused", "order-failed", "code-refused")
+REFUSAL = ("code", "what", "where", "remedy", "error", "at", "kind", "study", "phase", "round", "attempt")
 FIRST_START = "supernode starts (restarts: 0)"
 """The line with which a service begins the log; what stands before it is of an earlier one."""
 
@@ -53,9 +60,10 @@ def standing(folder: SiteFolder) -> dict[str, Any]:
         "server": config.server,
         "service": "running" if service else "not running",
         "processes": (service or {}).get("processes", {}),
+        "supervisor": (service or {}).get("supervisor", {}),
         "link": link_of(folder) if service else "not connected",
         "last_reply": None,
-        "last_refusal": _last_refusal(folder.root / "client.log"),
+        "last_refusal": next(reversed(last_refusals(folder.root / LOG)), None),
         "disk": little_room(folder.root),
     }
     try:
@@ -80,12 +88,23 @@ def standing_lines(content: dict[str, Any]) -> list[str]:
             f" round {reply.get('round', 0)}, {reply.get('bytes', 0) / 1e6:.2f} MB, {ago:.0f} s ago"
         )
     if content["last_refusal"]:
-        lines.append(f"  last refusal: {content['last_refusal']} · see client.log")
+        lines += _refusal_lines(content["last_refusal"])
     if content["disk"]:
         lines.append(f"! {content['disk']}: free space; until then orders end with storage-failed")
     if "site_yaml" in content:
         lines.append(f"  site.yaml: {content['site_yaml']}")
     return lines
+
+
+def _refusal_lines(refusal: dict[str, Any]) -> list[str]:
+    when = datetime.fromtimestamp(refusal["time_s"]).astimezone().isoformat(sep=" ", timespec="seconds")
+    what = refusal.get("what") or refusal.get("error", "")
+    lines = [f"  last refusal: {when} · {refusal.get('code', '')} · {what}"]
+    lines += [f"    {name}: {refusal[key]}" for name, key in _REFUSAL if key in refusal]
+    return [line if line.isprintable() else ascii(line)[1:-1] for line in lines]
+
+
+_REFUSAL = (("where", "where"), ("to do", "remedy"))
 
 
 def link_of(folder: SiteFolder) -> str:
@@ -110,6 +129,16 @@ def _last_line(journal: Path) -> dict[str, Any] | None:
     return None
 
 
-def _last_refusal(log: Path) -> str:
-    lines = [line for line in tail(log, 50) if line[:2] == "20"]
-    return lines[-1] if lines else ""
+def last_refusals(log: Path, *, most: int = 5) -> list[dict[str, Any]]:
+    """Why orders were refused here, the latest last: ``refusal_of`` of each."""
+    refused = (line for line in last_lines(log) if line["event"] in REFUSED)
+    return [refusal_of(line) for line in deque(refused, maxlen=most)]
+
+
+def refusal_of(line: Line) -> dict[str, Any]:
+    """What a line of the log says of a refusal: when, its code, the program's words, and what to do."""
+    told = {name: line[name] for name in REFUSAL if name in line}
+    if line["event"] == "code-refused":
+        told["what"] = f"the code {line.get('bundle', '')} is not approved on this site"
+        told["remedy"] = "look at it with: cardionets-client approve FOLDER"
+    return {"time_s": moment_of(line).timestamp(), **told}

@@ -25,6 +25,7 @@ from cardionets_core.errors import CardioNetsError, CodeNotApprovedError, Config
 from client.approvals import ApprovalStore
 from client.approvals.signing import TRUSTED, approval_key, vouch
 from client.approvals.store import CODE
+from client.log import site_log
 from client.pace import Pace
 
 FLWR_MINOR = "1.41"
@@ -121,6 +122,9 @@ class Guard:
             fab.verifications |= vouch(self._key, fab.content)
             return fab
         kept = self.store.pending.keep_code(fab.content)
+        site_log(self.store.folder.parent).write(
+            "code-refused", code=CodeNotApprovedError.code, bundle=sha256
+        )
         LOG.error(
             "REFUSED: the code %s is not approved on this site%s; %s",
             sha256,

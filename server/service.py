@@ -15,6 +15,7 @@ from typing import Any
 
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CertificateInvalidError
+from cardionets_core.logs.log import EventLog
 from cardionets_core.service.process import ProcessSpec
 from cardionets_core.service.state import STATE, living, read_json
 from cardionets_core.service.supervisor import Job, Supervisor
@@ -31,6 +32,7 @@ from server.link.places import (
 KEYS_EVERY_S = 3.0
 STUDY_EVERY_S = 3.0
 CERTIFICATE_EVERY_S = 10.0
+LOG = "server.log"
 
 
 def run_service(workspace: Workspace, *, tell: Callable[[str], None]) -> None:
@@ -51,13 +53,14 @@ def run_service(workspace: Workspace, *, tell: Callable[[str], None]) -> None:
         )
     lay_out(workspace)
     config, control = workspace.config(), Control(workspace)
-    keys = KeySync(workspace, control, tell)
+    log = service_log(workspace)
+    keys = KeySync(workspace, control, tell, log)
     if not database(workspace).exists():
         keys.forget()
     jobs = (
         Job(name="keys", every_s=KEYS_EVERY_S, work=keys),
-        Job(name="study", every_s=STUDY_EVERY_S, work=StudyKeeper(workspace, control, tell)),
-        Job(name="certificate", every_s=CERTIFICATE_EVERY_S, work=_CertificateWatch(workspace, tell)),
+        Job(name="study", every_s=STUDY_EVERY_S, work=StudyKeeper(workspace, control, tell, log)),
+        Job(name="certificate", every_s=CERTIFICATE_EVERY_S, work=_CertificateWatch(workspace, tell, log)),
     )
     Supervisor(
         processes(workspace),
@@ -76,7 +79,16 @@ def run_service(workspace: Workspace, *, tell: Callable[[str], None]) -> None:
         maximum_log_bytes=config.logs.maximum_bytes,
         keep_logs=config.logs.keep,
         tell=tell,
+        log=log,
     ).run()
+
+
+def service_log(workspace: Workspace) -> EventLog:
+    """The service's own log: structured lines, see docs/logs.md."""
+    logs = workspace.config().logs
+    return EventLog(
+        path=workspace.logs / LOG, side="server", maximum_bytes=logs.maximum_bytes, keep=logs.keep
+    )
 
 
 def processes(workspace: Workspace) -> tuple[ProcessSpec, ...]:
@@ -132,8 +144,8 @@ class _Answers:
 class _CertificateWatch:
     """Starts the SuperLink anew when its certificate was renewed; its run outlives that."""
 
-    def __init__(self, workspace: Workspace, tell: Callable[[str], None]) -> None:
-        self._workspace, self._tell = workspace, tell
+    def __init__(self, workspace: Workspace, tell: Callable[[str], None], log: EventLog) -> None:
+        self._workspace, self._tell, self._log = workspace, tell, log
         self._stamp = self._look()
 
     def __call__(self) -> None:
@@ -145,6 +157,7 @@ class _CertificateWatch:
         process = living(content.get("processes", {}).get("superlink"))
         if process is not None:
             self._tell("the server's certificate was renewed: the SuperLink starts anew")
+            self._log.write("certificate-renewed")
             process.terminate()
 
     def _look(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from cardionets_core.errors import ServiceDownError, UsageError
-from cardionets_core.service.logs import tail
+from cardionets_core.service.logs import open_private, tail
 from cardionets_core.service.state import living, running_service
 
 START_S = 120.0
@@ -45,9 +45,8 @@ def start_in_background(
             where=str(folder),
             remedy="look at it with status, or end it with stop",
         )
-    log.parent.mkdir(parents=True, exist_ok=True)
     before = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as handle:
+    with open_private(log) as handle:
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT,
             cwd=cwd, start_new_session=True,

@@ -6,10 +6,19 @@ the file is copied and then emptied: with appending writes the process goes on a
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 TAIL_BYTES = 16_384
+MODE = 0o600
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a log for appending, such that only this account reads it; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags, MODE))
 
 
 def rotate(path: Path, *, maximum_bytes: int, keep: int) -> bool:
@@ -29,7 +38,9 @@ def rotate(path: Path, *, maximum_bytes: int, keep: int) -> bool:
         older = path.with_name(f"{path.name}.{number - 1}")
         if older.exists():
             older.replace(path.with_name(f"{path.name}.{number}"))
-    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+    newest = path.with_name(f"{path.name}.1")
+    newest.touch(mode=MODE)
+    shutil.copyfile(path, newest)
     with path.open("r+b") as handle:
         handle.truncate(0)
     return True

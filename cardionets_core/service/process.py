@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from cardionets_core.service.logs import open_private
 from cardionets_core.service.state import end_tree, identity
 
 
@@ -141,8 +142,7 @@ class Watched:
         with contextlib.ExitStack() as opened:
             log: Any = subprocess.DEVNULL
             with contextlib.suppress(OSError):  # a full disk costs the words, not the process
-                self.spec.log.parent.mkdir(parents=True, exist_ok=True)
-                log = opened.enter_context(self.spec.log.open("ab", buffering=0))
+                log = opened.enter_context(open_private(self.spec.log))
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 log.write(f"--- {stamp} {self.spec.name} starts (restarts: {self.restarts})\n".encode())
             self._process = subprocess.Popen(

@@ -20,6 +20,10 @@ from types import FrameType, MappingProxyType
 from typing import Any
 
 from cardionets_core.durable import write_json
+from cardionets_core.errors import CardioNetsError
+from cardionets_core.logs.events import Value
+from cardionets_core.logs.log import EventLog
+from cardionets_core.logs.own_words import kind_of
 from cardionets_core.service.health import HealthPage, require_free
 from cardionets_core.service.logs import rotate
 from cardionets_core.service.process import ProcessSpec, Watched
@@ -63,6 +67,7 @@ class Supervisor:
         maximum_log_bytes: of one log.
         keep_logs: older logs of each.
         tell: told in plain lines what happens.
+        log: gets the same as events.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Supervisor:
         maximum_log_bytes: int = 10_000_000,
         keep_logs: int = 5,
         tell: Tell = lambda text: None,
+        log: EventLog | None = None,
     ) -> None:
         self._watched = {spec.name: Watched(spec=spec) for spec in processes}
         self._folder = folder
@@ -87,6 +93,7 @@ class Supervisor:
         self._maximum_log_bytes = maximum_log_bytes
         self._keep_logs = keep_logs
         self._teller = tell
+        self._log = log
         self._ending = threading.Event()
         self._told: dict[str, tuple[str, int]] = {}
         self._unwritten = ""
@@ -100,6 +107,7 @@ class Supervisor:
         with only_one(self._folder):
             for name in end_leftovers(self._folder):
                 self._tell(f"{name} of an earlier, killed service was ended")
+                self._note("leftover-ended", process=name)
             for key, (host, port) in self._ports.items():
                 require_free(host, port, key=key)
             page = HealthPage(self._health_port, self.describe)
@@ -107,6 +115,7 @@ class Supervisor:
             workers = [threading.Thread(target=self._repeat, args=(job,), daemon=True) for job in self._jobs]
             try:
                 page.start()
+                self._note("service-started", **dict(self._facts.get("versions", {})))
                 for worker in workers:
                     worker.start()
                 self._watch()
@@ -116,6 +125,7 @@ class Supervisor:
                     worker.join(timeout=10.0)
                 page.stop()
                 (self._folder / STATE).unlink(missing_ok=True)
+                self._note("service-ended")
                 for number, handler in earlier.items():
                     signal.signal(number, handler)
 
@@ -143,6 +153,10 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self._teller(text)
 
+    def _note(self, event: str, **fields: Value) -> None:
+        if self._log is not None:
+            self._log.write(event, **fields)
+
     def _write_state(self) -> None:
         try:
             write_json(self._folder / STATE, self.describe())
@@ -151,6 +165,7 @@ class Supervisor:
             if str(error) != self._unwritten:
                 self._unwritten = str(error)
                 self._tell(f"{STATE} cannot be written, the processes go on: {error}")
+                self._note("state-unwritten")
 
     def _watch(self) -> None:
         rotated = refreshed = 0.0
@@ -183,8 +198,13 @@ class Supervisor:
                     f"{name} ended with {watched.last_exit}; again in {watched.pause_s:.0f} s"
                     f" · log {watched.spec.log}"
                 )
+                self._note(
+                    "process-ended", process=name, exit=watched.last_exit, again_s=round(watched.pause_s, 1)
+                )
             elif watched.state != "waiting":
                 self._tell(f"{name}: {watched.state}")
+                event = "process-ready" if watched.is_ready else "process-started"
+                self._note(event, process=name, restarts=watched.restarts)
 
     def _repeat(self, job: Job) -> None:
         while not self._ending.is_set():
@@ -193,6 +213,8 @@ class Supervisor:
                     job.work()
                 except Exception as error:  # whatever it is, the service goes on and says so
                     self._tell(f"{job.name}: {type(error).__name__}: {error}")
+                    code = error.code if isinstance(error, CardioNetsError) else ""
+                    self._note("job-failed", job=job.name, code=code, error=kind_of(error))
             self._ending.wait(job.every_s)
 
     def _end_all(self) -> None:
@@ -200,6 +222,7 @@ class Supervisor:
         for watched in reversed(list(self._watched.values())):
             if watched.alive:
                 self._tell(f"{watched.spec.name} is being ended")
+                self._note("process-stopped", process=watched.spec.name)
             watched.end()
 
     def _take_signals(self) -> dict[signal.Signals, Any]:

@@ -1,4 +1,4 @@
-"""Hospital IT's daily words: start, stop, status."""
+"""Hospital IT's daily words: start and stop."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from client.commands.answer import Format, FormatOption, answer, answering
-
 FolderArgument = Annotated[Path, typer.Argument(help="the site's folder, made by init")]
 
 
 def register(cli: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (start, stop, status):
+    for command in (start, stop):
         cli.command()(command)
 
 
@@ -59,19 +57,6 @@ def stop(folder: FolderArgument = Path()) -> None:
     from cardionets_core.service.background import stop_service
 
     _say("the service has ended" if stop_service(open_site_folder(folder).service) else "none was running")
-
-
-def status(
-    folder: FolderArgument = Path(),
-    format: FormatOption = Format.table,
-) -> None:
-    """Say whether the service runs, whether it reaches the coordinator, and what left last."""
-    from cardionets_core.config.connection import open_site_folder
-    from client.standing import standing, standing_lines
-
-    with answering(format):
-        content = standing(open_site_folder(folder))
-    answer(content, standing_lines, format)
 
 
 def _say(text: str) -> None:

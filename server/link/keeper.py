@@ -16,6 +16,8 @@ from cardionets_core.config.sites import SiteRow
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import write_json
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.logs.events import Value
+from cardionets_core.logs.log import EventLog
 from cardionets_core.service.state import is_held, read_json
 from server.link.control import Control
 from server.link.wanted import (
@@ -44,10 +46,13 @@ class KeySync:
         workspace: whose registry counts.
         control: the SuperLink.
         tell: told what was done.
+        log: gets the same as events.
     """
 
-    def __init__(self, workspace: Workspace, control: Control, tell: Tell) -> None:
-        self._workspace, self._control, self._tell = workspace, control, tell
+    def __init__(
+        self, workspace: Workspace, control: Control, tell: Tell, log: EventLog | None = None
+    ) -> None:
+        self._workspace, self._control, self._tell, self._log = workspace, control, tell, log
         self._path = workspace.state / NODES
 
     def __call__(self) -> None:
@@ -58,11 +63,13 @@ class KeySync:
             if row.status == "admitted" and known is None:
                 nodes[row.fingerprint] = {"site": row.site, "node_id": self._register(row)}
                 self._tell(f"{row.site}: key registered")
+                note(self._log, "key-registered", site=row.site)
             elif row.status == "revoked" and known is not None and not known.get("out"):
                 if known["node_id"]:
                     self._control.unregister(known["node_id"])
                 known["out"] = True
                 self._tell(f"{row.site}: key taken out")
+                note(self._log, "key-removed", site=row.site)
             else:
                 continue
             write_json(self._path, {"schema_version": 1, "nodes": nodes})
@@ -90,10 +97,13 @@ class StudyKeeper:
         workspace: whose study it is.
         control: the SuperLink.
         tell: told what was done.
+        log: gets the same as events.
     """
 
-    def __init__(self, workspace: Workspace, control: Control, tell: Tell) -> None:
-        self._workspace, self._control, self._tell = workspace, control, tell
+    def __init__(
+        self, workspace: Workspace, control: Control, tell: Tell, log: EventLog | None = None
+    ) -> None:
+        self._workspace, self._control, self._tell, self._log = workspace, control, tell, log
 
     def __call__(self) -> None:
         """Look once, and act if the run has ended."""
@@ -111,6 +121,7 @@ class StudyKeeper:
 
     def _note(self, wanted: Wanted, outcome: str, result: dict[str, Any]) -> None:
         self._tell(f"study {wanted.study}: {outcome}")
+        note(self._log, "study-ended", study=wanted.study_digest, outcome=outcome)
         why = "" if outcome == "completed" else str(result.get("paused", {}).get("what", ""))
         write_wanted(self._workspace, wanted.changed(wanted=NOTHING, outcome=outcome, why=why))
 
@@ -120,6 +131,7 @@ class StudyKeeper:
         if tries > MOST_SUBMISSIONS:
             why = f"its run died {MOST_SUBMISSIONS} times without finishing a round; see logs"
             self._tell(f"study {wanted.study}: given up, {why}")
+            note(self._log, "study-given-up", study=wanted.study_digest)
             write_wanted(self._workspace, wanted.changed(wanted=NOTHING, outcome="failed", why=why))
             return
         pause = min(LONGEST_PAUSE_S, 2.0 ** (tries - 1))
@@ -131,6 +143,13 @@ class StudyKeeper:
             wanted.changed(run_id=run_id, submitted_s=time.time(), tries=tries, rounds=rounds),
         )
         self._tell(f"study {wanted.study}: run ended ({status}), goes on as run {run_id}")
+        note(self._log, "study-resumed", study=wanted.study_digest)
+
+
+def note(log: EventLog | None, event: str, **fields: Value) -> None:
+    """A line in the service's log, where there is one."""
+    if log is not None:
+        log.write(event, **fields)
 
 
 def submit(control: Control, wanted: Wanted) -> str:

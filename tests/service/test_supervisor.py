@@ -16,6 +16,8 @@ import pytest
 
 from cardionets_core.durable import write_json
 from cardionets_core.errors import ServiceDownError, UsageError
+from cardionets_core.logs.log import EventLog
+from cardionets_core.logs.reading import read_lines
 from cardionets_core.service import supervisor
 from cardionets_core.service.background import start_in_background
 from cardionets_core.service.health import ask_health, require_free
@@ -276,3 +278,33 @@ def test_a_service_that_ends_tells_its_own_words_and_not_those_of_an_earlier_sta
         start_in_background(command, folder=tmp_path / "state", log=log, cwd=tmp_path)
     assert "mine" in told.value.what and "earlier" not in told.value.what
     assert log.read_text().startswith("words of an earlier start")
+
+
+def test_its_events_stand_in_the_side_s_log(tmp_path):
+    log = EventLog(path=tmp_path / "server.log", side="server")
+    with_marks = "/data/Jane-Doe.xml"
+
+    def fails():
+        raise ValueError(with_marks)
+
+    watching = Supervisor(
+        [spec("one", FOREVER, tmp_path), spec("bad", "raise SystemExit(3)", tmp_path)],
+        folder=tmp_path, health_port=0, facts={"versions": {"cardionets": "0.1.0"}}, log=log,
+        jobs=(Job(name="look", every_s=60.0, work=fails, when_ready=False),),
+    )  # fmt: skip
+    thread = threading.Thread(target=watching.run)
+    thread.start()
+    try:
+        wait_until(lambda: "process-ended" in {line["event"] for line in read_lines(log.path)})
+    finally:
+        watching.end()
+        thread.join(timeout=30)
+    lines = list(read_lines(log.path))
+    assert lines[0]["event"] == "service-started" and lines[0]["cardionets"] == "0.1.0"
+    assert lines[-1]["event"] == "service-ended"
+    (failed,) = [line for line in lines if line["event"] == "job-failed"]
+    assert failed["error"] == "builtins.ValueError" and with_marks not in log.path.read_text()
+    ended = next(line for line in lines if line["event"] == "process-ended")
+    assert (ended["process"], ended["exit"], ended["level"]) == ("bad", 3, "error")
+    assert {line["process"] for line in lines if line["event"] == "process-stopped"} >= {"one"}
+    assert (tmp_path / "one.log").stat().st_mode & 0o077 == 0

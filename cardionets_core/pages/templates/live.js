@@ -40,5 +40,12 @@
     } catch { miss("The connection to this page's server is lost; it is tried again."); }
     setTimeout(look, wait);
   }
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-copy]");
+    const text = button && document.getElementById(button.dataset.copy);
+    if (!text) return;
+    try { await navigator.clipboard.writeText(text.textContent); said.textContent = "Copied."; }
+    catch { getSelection().selectAllChildren(text); said.textContent = "Selected: copy it with the keyboard."; }
+  });
   setTimeout(look, wait);
 })();

@@ -1,0 +1,63 @@
+"""What the site does at this moment, and since when: by the end of its own log.
+
+Comes in: the lines of ``client.log``. Goes out: the order in hand or the last one, since when the link is as
+it is, and the last refusals with what to do. It asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cardionets_core.logs.reading import Line, moment_of
+from client.standing import REFUSED, refusal_of
+
+MOST_REFUSALS = 5
+_ORDER = ("kind", "study", "phase", "round", "attempt")
+_STEPS = {"trained": "trained", "measured": "measured", "summed": "made its sums", "reply-left": "answered",
+          "reply-sent-again": "answered again", "refusal-left": "refused"}  # fmt: skip
+
+
+def now_of(lines: Iterable[Line], *, running: bool) -> dict[str, Any]:
+    """What the log says of this moment.
+
+    Args:
+        lines: of the log, oldest first.
+        running: whether the service runs; without it no order is in hand.
+
+    Returns:
+        JSON-ready: ``order`` (None, or its name with ``state`` ``in hand``, ``done``, ``refused`` or ``cut
+        off``, ``since_s``, ``step`` and ``seconds``), ``link_since_s``, ``refusals`` (the latest first).
+    """
+    order: dict[str, Any] | None = None
+    link_since_s: float | None = None
+    refusals: list[dict[str, Any]] = []
+    for line in lines:
+        event, when_s = line["event"], moment_of(line).timestamp()
+        if event == "order-reached":
+            order = {**_named(line), "state": "in hand", "since_s": when_s, "step": "", "seconds": None}
+        elif event == "link-changed":
+            link_since_s = when_s
+        elif event in ("service-started", "service-ended"):
+            link_since_s = None
+            if order is not None and order["state"] == "in hand":
+                order["state"] = "cut off"
+        elif event in REFUSED:
+            refusals.append(refusal_of(line))
+        if order is not None and _named(line) == {name: order[name] for name in _ORDER if name in order}:
+            _step(order, line)
+    if order is not None and order["state"] == "in hand" and not running:
+        order["state"] = "cut off"
+    return {"order": order, "link_since_s": link_since_s, "refusals": refusals[-MOST_REFUSALS:][::-1]}
+
+
+def _named(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: line[name] for name in _ORDER if name in line}
+
+
+def _step(order: dict[str, Any], line: Line) -> None:
+    event = line["event"]
+    order["step"] = _STEPS.get(event, order["step"])
+    if event == "order-answered":
+        order["state"] = "refused" if order["step"] == "refused" else "done"
+        order["seconds"] = line.get("seconds")
