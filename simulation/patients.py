@@ -137,6 +137,7 @@ def _visit(
     has_cine = with_cmr and lacks < 1.0 - ECG_ONLY_SHARE
     ecg = draw_ecg(heart, settings.cart, of_ecg) if has_ecg else None
     cine = draw_cine(heart, settings.scanner, of_cine) if has_cine else None
-    measured = cine is not None and "phenotypes" not in settings.lacks
-    values = with_gaps(measure(cine, heart_rate_bpm=heart.heart_rate_bpm), of_gaps) if measured else {}
+    values: dict[int, float] = {}
+    if cine is not None and "phenotypes" not in settings.lacks:
+        values = with_gaps(measure(cine, heart_rate_bpm=heart.heart_rate_bpm), of_gaps)
     return Visit(number=number, heart=heart, ecg=ecg, cine=cine, phenotypes=values)

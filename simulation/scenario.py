@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cardionets_core.config.read import Document, read_document, read_mapping
-from cardionets_core.config.study import Study
+from cardionets_core.config.study import Scalar, Study
 from cardionets_core.errors import ConfigError
 from server.study_files import find_study
 from simulation.consortium import Consortium, expand
@@ -29,6 +29,7 @@ __all__ = [
     "HospitalPolicy",
     "Prevalence",
     "Scenario",
+    "StrategySetting",
     "load_scenario",
     "shipped_scenarios",
 ]
@@ -38,6 +39,17 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 
 DRAWING_VERSION = 6
 """Raised whenever the same scenario gives other files; it is part of the digest."""
+
+
+class StrategySetting(Document):
+    """How a strategy is set where it is compared with others."""
+
+    options: dict[str, Scalar] = Field(default_factory=dict, description="see docs/strategies.md")
+    optimiser: dict[str, Scalar | tuple[float, float]] = Field(
+        default_factory=dict,
+        description="keys laid over the optimiser of each phase that has one: scaffold needs "
+        "{name: sgd, state: reset} and a rate of its own",
+    )
 
 
 class Comparison(Document):
@@ -52,7 +64,10 @@ class Comparison(Document):
     enabled: bool = False
     pooled: Literal["steps", "batch"] = "steps"
     leave_one_out: bool = False
-    seeds: tuple[int, ...] = (7,)
+    seeds: tuple[int, ...] = Field(default=(7,), min_length=1)
+    strategies: dict[str, StrategySetting] = Field(
+        default_factory=dict, description="settings of the strategies that `compare` runs, by name"
+    )
 
 
 class Scenario(Document):
@@ -143,9 +158,18 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     Raises:
         ConfigError: no such scenario, or every fault of the document at once.
     """
+    return read_document(Scenario, scenario_path(name_or_path))
+
+
+def scenario_path(name_or_path: str | Path) -> Path:
+    """Where a scenario's document lies.
+
+    Raises:
+        ConfigError: no scenario of this package has that name.
+    """
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        return read_document(Scenario, Path(text))
+        return Path(text)
     names = list(shipped_scenarios())
     if text not in names:
         raise ConfigError(
@@ -153,7 +177,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
             where=str(SCENARIOS),
             remedy=f"use one of: {', '.join(names)}; or give the path of a .yaml file",
         )
-    return read_document(Scenario, SCENARIOS / f"{text}.yaml")
+    return SCENARIOS / f"{text}.yaml"
 
 
 def shipped_scenarios() -> dict[str, str]:

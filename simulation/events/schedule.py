@@ -144,6 +144,6 @@ def _faults(
         elif event.rounds is not None and event.rounds[0] > max(phase.rounds for _, phase in phases):
             yield f"{here}: no such phase has a round {event.rounds[0]}"
         if isinstance(event, Attack) and study.secure_aggregation is not None:
-            yield f"{here}: updates are masked under secure aggregation; only label_flip can be simulated there"
+            yield f"{here}: under secure aggregation updates are masked: only label_flip works"
         elif isinstance(event, Attack) and study.exchange.precision != "fp32":
             yield f"{here}: an update is changed before it is rounded; set exchange.precision to fp32"
