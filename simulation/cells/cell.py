@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -90,7 +91,8 @@ def save_result(folder: Path, result: CellResult, *, digest: str) -> None:
 def load_result(folder: Path, *, digest: str) -> CellResult | None:
     """The result of a cell that was done; None where there is none, or of something else, or a broken one."""
     try:
-        with np.load(folder / RESULT, allow_pickle=False) as found:
+        # Opened here: of a file that is cut off, numpy would leave its own handle open.
+        with (folder / RESULT).open("rb") as handle, np.load(handle, allow_pickle=False) as found:
             head = json.loads(found[CONTENT].tobytes())
             if head["digest"] != digest:
                 return None
@@ -101,5 +103,5 @@ def load_result(folder: Path, *, digest: str) -> CellResult | None:
                 seconds=float(head["seconds"]),
                 peak_bytes=int(head["peak_bytes"]),
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None

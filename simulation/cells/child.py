@@ -6,10 +6,13 @@ All that it prints goes to ``cell.log`` in the cell's folder: many cells speak a
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
+import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -41,15 +44,17 @@ def run_cell(cell: Cell, folder: Path) -> None:
     """Entry point of the process; ends it with 1 where the work failed."""
     # Ctrl-C reaches the whole group of processes; the parent ends its cells itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _clear(cell, folder)
     with (folder / LOG).open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    # A core a cell: for a torch that is loaded later, and for one that came with the work.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     started = time.monotonic()
     try:
-        import torch
-
-        torch.set_num_threads(1)
         result = cell.work.run(folder)
     except CardioNetsError as error:
         write_json(folder / FAILURE, {"code": error.code, "text": str(error)})
@@ -62,6 +67,14 @@ def run_cell(cell: Cell, folder: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = round(time.monotonic() - started, 2)
     save_result(folder, replace(result, seconds=seconds, peak_bytes=peak), digest=cell.digest)
+
+
+def _end_with_parent() -> None:
+    """End with a parent that was killed: two tries of a cell must not meet in a folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def failure_of(folder: Path, exit_code: int | None) -> Failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,8 @@ def _run(work: Callable[[Any], dict[str, Any]], *, quiet: bool) -> dict[str, Any
     from simulation.screen import Screen
 
     screen = Screen(sys.stderr, live=sys.stderr.isatty(), quiet=quiet)
+    # A batch system ends a job with SIGTERM: then, too, the cells are ended and what is done is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return work(screen)
     except KeyboardInterrupt:
