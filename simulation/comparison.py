@@ -17,7 +17,8 @@ from cardionets_core.config.read import parse_document
 from cardionets_core.config.study import Study
 from cardionets_core.durable import write_json, write_whole
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
-from server.plan import plan_of
+from server.aggregation import strategy_of
+from server.phase_order import tasks_of
 from server.report import finite
 from simulation.compare import ARMS, FEDERATED, Setup, compare
 from simulation.make import make_hospitals
@@ -179,7 +180,7 @@ def _with_strategy(study: Study, name: str, setting: StrategySetting, *, typed: 
                 phase["optimiser"] = {k: v for k, v in phase["optimiser"].items() if k not in ("lr", "blr")}
             phase["optimiser"] |= setting.optimiser
     changed = parse_document(Study, content, where=f"study under {name}")
-    plan_of(changed)
+    strategy_of(changed, tasks_of(changed))
     return changed
 
 

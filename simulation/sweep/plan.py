@@ -16,7 +16,8 @@ import numpy as np
 
 from cardionets_core.config.read import parse_document, read_mapping
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
-from server.plan import plan_of
+from server.aggregation import strategy_of
+from server.phase_order import tasks_of
 from server.study_files import find_study
 from simulation.scenario import Scenario, scenario_path
 from simulation.sweep.keys import set_key
@@ -126,5 +127,5 @@ def _scenario(base: Mapping[str, Any], values: Mapping[str, Value]) -> Scenario:
     for key, value in values.items():
         set_key(document, key, value)
     scenario = parse_document(Scenario, document, where="scenario")
-    plan_of(scenario.study)
+    strategy_of(scenario.study, tasks_of(scenario.study))
     return scenario
