@@ -16,14 +16,17 @@ from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort, concatenate
+from cardionets_core.plain_json import read_json
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.shapes import shape_of
+from server.app import RESULT
 from server.checkpoints import CheckpointStore, export_model
 from simulation.cells.cell import CellResult, digest_of
 from simulation.cells.scores import result_of_scores
 from simulation.cells.sites import own_roster, own_sites
 from simulation.central import train_centrally
 from simulation.events.schedule import Attack, Fault, LabelFlip
+from simulation.events.table import event_rows
 from simulation.scoring import MEASURED_TASKS, MEMBERS, Model, Score, measured_phases, score_of, site_sums
 from simulation.screen import Screen
 
@@ -92,7 +95,13 @@ class ArmJob:
 
     def run(self, folder: Path) -> CellResult:
         """Train and measure; checkpoints of an earlier try in the folder are taken up."""
-        return result_of_scores(run_arm(self, folder))
+        result = result_of_scores(run_arm(self, folder))
+        result.content["left_out"] = {
+            name: event_rows(read_json(folder / arm / RESULT), self.events)
+            for arm, name in self.names.items()
+            if (folder / arm / RESULT).is_file()
+        }
+        return result
 
 
 def run_arm(job: ArmJob, folder: Path) -> list[Score]:

@@ -115,11 +115,11 @@ def compare(
         screen: told of each arm.
 
     Returns:
-        ``comparison`` and ``differences`` for ``result.json``, empty where the study measures nothing that
-        arms are compared by; and the cells that failed.
+        ``comparison``, ``differences`` and ``left_out``, empty where the study measures nothing that arms are
+        compared by; and the cells that failed.
     """
     if not any(phase.task in MEASURED_TASKS for phase in setup.study.phases):
-        return {"comparison": [], "differences": []}, {}
+        return {"comparison": [], "differences": [], "left_out": []}, {}
     cells = _cells(setup)
     outcomes = run_cells(cells, folder=setup.folder, jobs=jobs, cores=cores, screen=screen, done=_told)
     # In the order of the cells, whichever ended first: the result repeats to the last bit.
@@ -140,6 +140,13 @@ def compare(
         baseline=setup.baseline,
         failed=_failed_arms(cells, outcomes),
     )
+    found["left_out"] = [
+        {"arm": arm, "seed": cell.work.study.seed, "row": row}
+        for cell in cells
+        if isinstance(outcome := outcomes[cell.name], CellResult) and isinstance(cell.work, ArmJob)
+        for arm, rows in outcome.content.get("left_out", {}).items()
+        for row in rows
+    ]
     return found, {name: each for name, each in outcomes.items() if isinstance(each, Failure)}
 
 

@@ -44,6 +44,10 @@ def comparison_table(content: Mapping[str, Any], folder: Path) -> str:
         "over patients: paired bootstrap over people, of the mean over seeds; over seeds: Student's t, from "
         "two seeds on",
     ]
+    if content["left_out"]:
+        head = ["arm", "seed", "site", "event", "phase", "rounds", "what came of it"]
+        left = [[each["arm"], str(each["seed"]), *each["row"]] for each in content["left_out"]]
+        lines += ["", *table(head, left), ""]
     for name, failure in content["failed_cells"].items():
         lines.append(f"FAILED {name} [{failure['code']}]: {failure['text']}")
     lines.append(

@@ -55,7 +55,7 @@ def run_on_flower(
         seed: of the scenario, for attackers' noise.
 
     Returns:
-        The content of ``result.json``; with ``events`` where there is a schedule: what happened to whom.
+        The content of ``result.json``; with its schedule as ``events``, where there is one.
 
     Raises:
         CardioNetsError: what stopped the study.
@@ -155,4 +155,5 @@ def _run(
 
     eventful = EventfulGrid(grid, events, study=study, seed=seed)
     result = run_study(eventful, study, folder=folder, progress=progress, track=track, initial=initial)
-    return {**result, "events": eventful.happened}
+    schedule = [event.model_dump(mode="json", exclude_none=True) for event in events]
+    return {**result, "events": schedule}

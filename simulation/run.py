@@ -144,7 +144,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
             seed=request.scenario.seed,
         )
         compared, failed = compare(setup, jobs=request.cores, cores=request.cores, screen=screen)
-        result.update(compared)
+        result.update({name: compared[name] for name in ("comparison", "differences")})
         if failed:
             result["failed_cells"] = {name: each.code for name, each in failed.items()}
     seconds["comparison"] = time.monotonic() - started - sum(seconds.values())

@@ -75,8 +75,6 @@ class EventfulGrid(Grid):
         self._models: dict[int, dict[str, tuple[str, np.ndarray]]] = {}
         self._first: dict[tuple[str, int, str], np.ndarray] = {}
         self._count = 0
-        self.happened: list[dict[str, Any]] = []
-        """What was done to whom, in order: site, kind, phase and round."""
 
     def set_run(self, run: Any) -> None:
         """As of the grid behind."""
@@ -144,7 +142,6 @@ class EventfulGrid(Grid):
             elif event.kind == "crash" and order.name.attempt <= 1:
                 answer = Error(CLIENT_APP_ERROR, "crash by schedule")
             if answer is not None:
-                self._note(event, order)
                 break
         if answer is None and site in self._attackers and order.kind == "train":
             answer = self._learn(node, order)
@@ -182,10 +179,8 @@ class EventfulGrid(Grid):
 
     def _let_happen(self, event: Fault | Attack, sent: _Sent, message: Message) -> Message:
         if event.kind == "late":
-            self._note(event, sent.order)
             return Message(Error(REPLY_EXPIRED, "late by schedule"), reply_to=sent.message)
         if event.kind == "slow":
-            self._note(event, sent.order)
             time.sleep(event.seconds or 0.0)
         if not isinstance(event, Attack) or sent.order.kind != "train":
             return message
@@ -202,7 +197,6 @@ class EventfulGrid(Grid):
             for name in reply.samples:
                 self._first.setdefault((*place, name), reply.modules[name].values)
         first = {name: self._first[*place, name] for name in reply.samples if (*place, name) in self._first}
-        self._note(event, sent.order)
         changed = attacked(reply, event, start=start, first=first, seed=self._seed)
         return Message(to_records(reply_to_envelope(changed)), reply_to=sent.message)
 
@@ -226,17 +220,6 @@ class EventfulGrid(Grid):
             for event in self._events
             if event.site == site and event.applies(task=task, phase=phase, round_number=number)
         )
-
-    def _note(self, event: Fault | Attack, order: Order) -> None:
-        fact = {
-            "site": event.site,
-            "kind": event.kind,
-            "phase": order.name.phase,
-            "round": order.name.round,
-            "order": order.kind,
-        }
-        if fact not in self.happened:
-            self.happened.append(fact)
 
 
 def _without_tensors(order: Order) -> Order:

@@ -5,46 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from simulation.events.schedule import Attack, Event, Fault, LabelFlip
+
 Content = Mapping[str, Any]
+_EVENT: TypeAdapter[Fault | Attack | LabelFlip] = TypeAdapter(Event)
 
 
-def event_rows(result: Content) -> list[list[str]]:
+def event_rows(result: Content, events: Sequence[Fault | Attack | LabelFlip] = ()) -> list[list[str]]:
     """Rows of site, what happened, phase, rounds, and what came of it.
 
     Args:
-        result: content of ``result.json``; its ``events`` say what the schedule did.
+        result: content of ``result.json``; its own ``events`` are the schedule where none is given.
+        events: the schedule.
     """
-    happened = {
-        (fact["site"], fact["phase"], fact["round"], fact["kind"]) for fact in result.get("events") or ()
-    }
-    outcomes = {
-        (row["site"], entry["phase"], entry["round"]): _outcome(row)
-        for entry in result["rounds"]
-        for row in entry["sites"]
-    }
-    scheduled = {place[:3] for place in happened}
-    kept: dict[tuple[str, str, int, str], list[int]] = {}
-    for site, phase, number, kind in sorted(
-        happened, key=lambda place: (place[0], place[1], place[3], place[2])
-    ):
-        came = outcomes.get((site, phase, number), "not asked to train")
-        kept.setdefault((site, kind, phase, came), []).append(number)
-    for (site, phase, number), came in sorted(outcomes.items()):
-        # Left out for a reason of its own: nobody scheduled that.
-        if came.startswith("left out") and (site, phase, number) not in scheduled:
-            kept.setdefault((site, "-", phase, came), []).append(number)
+    schedule = events or [_EVENT.validate_python(event) for event in result.get("events") or ()]
     tasks = [phase["task"] for phase in result["study"]["phases"]]
-    return [
+    kept: dict[tuple[str, int, str, str], list[int]] = {}
+    for entry in result["rounds"]:
+        phase, number = entry["phase"], entry["round"]
+        for row in entry["sites"]:
+            kinds = [
+                event.kind
+                for event in schedule
+                if not isinstance(event, LabelFlip)
+                and event.site == row["site"]
+                and event.applies(task=tasks[phase], phase=phase, round_number=number)
+            ]
+            # Left out with no event: for a reason of its own, which nobody scheduled.
+            if kinds or row["status"] == "left-out":
+                place = (row["site"], phase, " and ".join(kinds) or "-", _outcome(row))
+                kept.setdefault(place, []).append(number)
+    rows = [
         [site, kind, tasks[phase], _ranges(rounds), came]
-        for (site, kind, phase, came), rounds in kept.items()
+        for (site, phase, kind, came), rounds in sorted(kept.items())
     ]
+    flipped = [event.site for event in schedule if isinstance(event, LabelFlip)]
+    return rows + [[site, "label_flip", "all", "all", "its diagnoses are flipped"] for site in flipped]
 
 
 def _outcome(row: Content) -> str:
     if row["status"] == "left-out":
         reason = f" ({row['reason']})" if row.get("reason") else ""
         return f"left out: {row['code']}{reason}"
-    return "its reply was taken"
+    return "measured" if row["status"] == "measured" else "its reply was taken"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

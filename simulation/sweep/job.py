@@ -12,6 +12,7 @@ from cardionets_core.config.study import Study
 from simulation.cells.cell import CellResult, digest_of
 from simulation.cells.sites import own_roster, own_sites
 from simulation.events.schedule import Attack, Fault, LabelFlip
+from simulation.events.table import event_rows
 from simulation.screen import Screen
 
 
@@ -71,6 +72,7 @@ class StudyJob:
             "study_digest": result["study_digest"],
             "metrics": metrics_of(result),
             "primary": primary_of(result),
+            "events": event_rows(result),
             "left_out": sum(
                 row["status"] == "left-out" for entry in result["rounds"] for row in entry["sites"]
             ),

@@ -43,7 +43,7 @@ def run(fake_sites, quick, tmp_path):
         done.append(folder)
         checkpoint = CheckpointStore(folder / "checkpoints", study_digest=asked.digest).latest()
         model = np.concatenate([checkpoint.values(name).ravel() for name in sorted(checkpoint.digests)])
-        return {**result, "events": grid.happened}, model, sites
+        return {**result, "events": list(events)}, model, sites
 
     return go
 

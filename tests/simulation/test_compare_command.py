@@ -129,6 +129,9 @@ def content():
         "scenario": "s",
         "seeds": [1, 2],
         "baseline": "federated/fedavg",
+        "left_out": [
+            {"arm": "federated/fedavg", "seed": 1, "row": ["x", "late", "align", "1-2", "left out: late"]}
+        ],
         "failed_cells": {"alone-x-seed2": {"code": "killed", "text": "its process was ended"}},
         **found,
     }
@@ -148,6 +151,7 @@ def test_a_row_tells_what_an_arm_adds_to_the_baseline(tmp_path):
     assert tuple(read[0]) == COLUMNS and float(read[1]["difference"]) == pytest.approx(0.2)
     text = comparison_table(content(), tmp_path)
     assert "baseline federated/fedavg" in text and "FAILED alone-x-seed2 [killed]" in text
+    assert "left out: late" in text
 
 
 def test_the_figure_is_a_png_and_an_svg_that_repeats(tmp_path):
