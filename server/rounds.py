@@ -25,9 +25,12 @@ from server.records import array_record, from_records, with_arrays
 LATE = "late"
 CRASHED = "crashed"
 # Flower's own numbers (flwr.common.constant.ErrorCode, not public; a test holds them to its version).
+CLIENT_APP_ERROR = 2
+REPLY_EXPIRED = 4
 NODE_UNAVAILABLE = 5
 INVALID_FAB = 7
 CODES = {
+    REPLY_EXPIRED: LATE,
     NODE_UNAVAILABLE: UnreachableError.code,
     INVALID_FAB: CodeNotApprovedError.code,
     UNREADABLE: ReplyRefusedError.code,

@@ -5,22 +5,30 @@ Each arm runs in a process of its own. Nothing here prints or knows what other a
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort, concatenate
+from cardionets_core.plain_json import read_json
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.shapes import shape_of
+from server.app import RESULT
 from server.checkpoints import CheckpointStore, export_model
+from simulation.cells.cell import CellResult, digest_of
+from simulation.cells.scores import result_of_scores
+from simulation.cells.sites import own_roster, own_sites
 from simulation.central import train_centrally
+from simulation.events.schedule import Attack, Fault, LabelFlip
+from simulation.events.table import event_rows
 from simulation.scoring import MEASURED_TASKS, MEMBERS, Model, Score, measured_phases, score_of, site_sums
+from simulation.screen import Screen
 
 HEAD_TASKS = frozenset({*MEASURED_TASKS, "standardise", "prevalence", "logistic"})
 # What only draws cines, or measures what was drawn, says nothing of an arm's encoder.
@@ -32,33 +40,76 @@ class ArmJob:
     """One arm with one seed.
 
     Attributes:
-        arm: ``federated`` (gives ``unaligned`` too), ``pooled`` or ``alone:SITE``.
-        study: with the seed of the arm.
-        base: the study that was run; its seed draws the bootstrap, so that arms are paired.
+        arm: ``federated``, ``pooled`` or ``alone:SITE``.
+        names: what is measured, ``federated``, ``unaligned`` or the arm itself, to its name in the table.
+        study: with the seed and the strategy of the arm.
+        base: the study that is compared; its seed draws the bootstrap, so that arms are paired.
         site_paths: documents of all sites.
-        folder: of the run.
         by_site: whether ``federated`` is also measured on each member's patients alone.
         initial: folder of the weights that the study names as ``initial``.
         pooled: how the pooled arm gets what all sites compute together, see ``pooled_study``.
+        trained: folder where the study was run already.
+        events: what happens on the way in a federation.
+        seed: of the scenario, for what happens.
     """
 
     arm: str
+    names: Mapping[str, str]
     study: Study
     base: Study
     site_paths: tuple[Path, ...]
-    folder: Path
     by_site: bool = False
     initial: Path | None = None
     pooled: Literal["steps", "batch"] = "steps"
+    trained: Path | None = None
+    events: tuple[Fault | Attack | LabelFlip, ...] = ()
+    seed: int = 0
+
+    @property
+    def starts_anew(self) -> bool:
+        """Central training has no checkpoints; what a replaying site once sent is in no checkpoint."""
+        return self.arm != "federated" or any(event.kind == "replay" for event in self.events)
+
+    def digest(self, hospitals: str) -> str:
+        """Of all that decides the scores.
+
+        Args:
+            hospitals: digest of the hospitals' files.
+        """
+        return digest_of(
+            work="arm",
+            arm=self.arm,
+            names=dict(self.names),
+            study=self.study.to_json(),
+            base=self.base.to_json(),
+            hospitals=hospitals,
+            sites=[path.parent.name for path in self.site_paths],
+            by_site=self.by_site,
+            pooled=self.pooled,
+            trained=str(self.trained),
+            events=[event.model_dump(mode="json") for event in self.events]
+            if self.arm == "federated"
+            else [],
+            seed=self.seed,
+        )
+
+    def run(self, folder: Path) -> CellResult:
+        """Train and measure; checkpoints of an earlier try in the folder are taken up."""
+        result = result_of_scores(run_arm(self, folder))
+        result.content["left_out"] = {
+            name: event_rows(read_json(folder / arm / RESULT), self.events)
+            for arm, name in self.names.items()
+            if (folder / arm / RESULT).is_file()
+        }
+        return result
 
 
-def run_arm(job: ArmJob) -> list[Score]:
+def run_arm(job: ArmJob, folder: Path) -> list[Score]:
     """Train an arm and measure it; tasks that its data cannot serve give no score."""
-    torch.set_num_threads(1)
     members, external = open_cohorts(job.site_paths)
     if job.arm == "federated":
         found = []
-        for arm, models in _federated(job).items():
+        for arm, models in _federated(job, folder).items():
             found += _scores(arm, models, job, members=members, external=external)
         return found
     if job.arm == "pooled":
@@ -76,7 +127,7 @@ def run_arm(job: ArmJob) -> list[Score]:
         if phase.task in MEASURED_TASKS
         and len(cohort.rows(make_task(phase.task, phase.options).needs, "train", shape))
     }
-    return _scores(job.arm, models, job, members=members, external=external)
+    return _scores(job.names[job.arm], models, job, members=members, external=external)
 
 
 def without(study: Study, tasks: frozenset[str]) -> Study:
@@ -117,35 +168,48 @@ def open_cohorts(paths: Sequence[Path]) -> tuple[list[Cohort], list[Cohort]]:
     return members, external
 
 
-def _federated(job: ArmJob) -> dict[str, dict[str, Model]]:
-    """Arm to task to the model at the end of the task's phase."""
-    federated, folder = job.study, job.folder
-    if federated.seed != job.base.seed:
-        federated = without(federated, LEFT_OUT)
-        folder = job.folder / "compare" / f"seed-{federated.seed}"
-        _run(federated, job, folder, initial=job.initial)
-    store = CheckpointStore(folder / "checkpoints", study_digest=federated.digest)
-    found = {"federated": phase_ends(store, federated)}
+def _federated(job: ArmJob, folder: Path) -> dict[str, dict[str, Model]]:
+    """Name in the table to task to the model at the end of the task's phase."""
+    paths = own_sites(job.site_paths, folder / "sites")
+    if job.trained is not None:
+        federated, trained = job.study, job.trained
+    else:
+        federated, trained = own_roster(without(job.study, LEFT_OUT), paths), folder / "federated"
+        _run(federated, job, trained, paths=paths, initial=job.initial)
+    store = CheckpointStore(trained / "checkpoints", study_digest=federated.digest)
+    found = {}
+    if "federated" in job.names:
+        found[job.names["federated"]] = phase_ends(store, federated)
     tasks = [phase.task for phase in federated.phases]
     before = tasks.index("align") - 1 if "align" in tasks else -1
-    if before >= 0:
+    if before >= 0 and "unaligned" in job.names:
         given = store.phase_end(before, federated.phases[before].rounds)
-        start = job.folder / "compare" / f"unaligned-{federated.seed}"
+        start = folder / "unaligned"
+        if (start / "start").exists():
+            # Of a try that was broken off; written again from the same checkpoint.
+            shutil.rmtree(start / "start")
         export_model(given, start / "start", study=federated)
         heads = [p for p in federated.phases[before + 1 :] if p.task in HEAD_TASKS]
         update = {"phases": tuple(heads), "initial": {"ecg_encoder": given.digests["ecg_encoder"]}}
-        study = federated.model_copy(update=update)
-        _run(study, job, start, initial=start / "start")
+        study = own_roster(federated.model_copy(update=update), paths)
+        _run(study, job, start, paths=paths, initial=start / "start")
         store = CheckpointStore(start / "checkpoints", study_digest=study.digest)
-        found["unaligned"] = phase_ends(store, study)
+        found[job.names["unaligned"]] = phase_ends(store, study)
     return found
 
 
-def _run(study: Study, job: ArmJob, folder: Path, *, initial: Path | None) -> None:
+def _run(study: Study, job: ArmJob, folder: Path, *, paths: Sequence[Path], initial: Path | None) -> None:
     from simulation.flower import run_locally
 
     run_locally(
-        study, job.site_paths, folder=folder, progress=lambda event: None, track=False, initial=initial
+        study,
+        paths,
+        folder=folder,
+        progress=Screen(sys.stderr, live=False).event,
+        track=False,
+        initial=initial,
+        events=job.events,
+        seed=job.seed,
     )
 
 
@@ -169,7 +233,7 @@ def _scores(
 ) -> list[Score]:
     populations = {MEMBERS: [cohort.site for cohort in members]}
     populations |= {cohort.site: [cohort.site] for cohort in external}
-    if job.by_site and arm == "federated":
+    if job.by_site and arm == job.names.get("federated"):
         populations |= {cohort.site: [cohort.site] for cohort in members}
     found = []
     for index, task in measured_phases(job.base):

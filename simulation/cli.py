@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from simulation.commands.grids import compare as compare_command
+from simulation.commands.grids import sweep as sweep_command
 from simulation.privacy_commands import privacy
 
 INTERRUPTED = 130
@@ -25,6 +27,8 @@ cli = typer.Typer(
     epilog="Scenarios and their keys: docs/simulation.md",
 )
 cli.add_typer(privacy, name="privacy")
+cli.command("compare")(compare_command)
+cli.command("sweep")(sweep_command)
 
 
 class Format(enum.StrEnum):
@@ -72,6 +76,19 @@ def scenarios(format: FormatOption = Format.table) -> None:
     else:
         for name, about in found.items():
             print(f"{name:12} {about}")
+
+
+@cli.command()
+def show(scenario: ScenarioArgument, format: FormatOption = Format.table) -> None:
+    """Print a scenario's hospitals as they would be made: sizes, who is ill, machines, skew, and its events.
+
+    A consortium that is given by numbers is written out site by site. Nothing is made.
+    """
+    from simulation.scenario import load_scenario
+    from simulation.scenario_table import scenario_content, scenario_table
+
+    content = scenario_content(load_scenario(scenario))
+    print(json.dumps(content, sort_keys=True) if format is Format.json else scenario_table(content))
 
 
 @cli.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 from cardionets_core.config.study import Study
 from server.progress import Progress
+from simulation.events.schedule import Attack, Fault, LabelFlip
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -37,6 +38,8 @@ def run_on_flower(
     track: bool,
     cores: int,
     initial: Path | None = None,
+    events: Sequence[Fault | Attack | LabelFlip] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Run the study with the real ServerApp code and the real ClientApp on Flower's engine (Ray).
 
@@ -48,9 +51,11 @@ def run_on_flower(
         track: whether the server writes MLflow's store.
         cores: how many sites may compute at a time, one core each.
         initial: folder of the weights that the study names as ``initial``.
+        events: faults and attackers that happen on the way.
+        seed: of the scenario, for attackers' noise.
 
     Returns:
-        The content of ``result.json``.
+        The content of ``result.json``; with its schedule as ``events``, where there is one.
 
     Raises:
         CardioNetsError: what stopped the study.
@@ -60,7 +65,6 @@ def run_on_flower(
     from flwr.simulation import run_simulation
 
     from client.app import make_app
-    from server.app import run_study
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     server_app = ServerApp()
@@ -68,7 +72,18 @@ def run_on_flower(
 
     @server_app.main()
     def main(grid: Grid, context: Any) -> None:
-        results.append(run_study(grid, study, folder=folder, progress=progress, track=track, initial=initial))
+        results.append(
+            _run(
+                grid,
+                study,
+                folder=folder,
+                progress=progress,
+                track=track,
+                initial=initial,
+                events=events,
+                seed=seed,
+            )
+        )
 
     run_simulation(
         server_app=server_app,
@@ -96,6 +111,8 @@ def run_locally(
     progress: Progress,
     track: bool,
     initial: Path | None = None,
+    events: Sequence[Fault | Attack | LabelFlip] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Run the same study on the in-process grid: no Ray, one site after the other.
 
@@ -103,9 +120,40 @@ def run_locally(
     """
     os.environ.update(QUIET)
     from client.app import make_app
-    from server.app import run_study
     from simulation.local_grid import LocalGrid
 
     locate = functools.partial(hospital_of_partition, tuple(site_paths))
     grid = LocalGrid([make_app(locate) for _ in site_paths])
-    return run_study(grid, study, folder=folder, progress=progress, track=track, initial=initial)
+    return _run(
+        grid,
+        study,
+        folder=folder,
+        progress=progress,
+        track=track,
+        initial=initial,
+        events=events,
+        seed=seed,
+    )
+
+
+def _run(
+    grid: Any,
+    study: Study,
+    *,
+    folder: Path,
+    progress: Progress,
+    track: bool,
+    initial: Path | None,
+    events: Sequence[Fault | Attack | LabelFlip],
+    seed: int,
+) -> dict[str, Any]:
+    from server.app import run_study
+
+    if not events:
+        return run_study(grid, study, folder=folder, progress=progress, track=track, initial=initial)
+    from simulation.events.grid import EventfulGrid
+
+    eventful = EventfulGrid(grid, events, study=study, seed=seed)
+    result = run_study(eventful, study, folder=folder, progress=progress, track=track, initial=initial)
+    schedule = [event.model_dump(mode="json", exclude_none=True) for event in events]
+    return {**result, "events": schedule}

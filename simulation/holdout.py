@@ -9,11 +9,12 @@ An AUROC is not pooled: it would rank patients by the scores of different models
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from cardionets_core.config.study import Study
 from cardionets_core.errors import QuorumNotMetError
@@ -21,7 +22,11 @@ from cardionets_core.evaluation.site_holdout import left_out_rows
 from cardionets_core.tasks.base import Sums
 from server.checkpoints import CheckpointStore
 from simulation.arms import LEFT_OUT, open_cohorts, phase_ends, without
+from simulation.cells.cell import CellResult, digest_of
+from simulation.cells.sites import own_roster, own_sites
+from simulation.events.schedule import Attack, Fault, LabelFlip
 from simulation.scoring import MEMBERS, PHENOTYPE_TASKS, Score, measured_phases, score_of, site_sums
+from simulation.screen import Screen
 
 WITHOUT = "without:"
 POOLED = "left-out"
@@ -37,16 +42,47 @@ class HoldoutJob:
         study: with the seed of the run.
         base: the study that was run; its seed draws the bootstrap.
         site_paths: documents of all sites.
-        folder: of the run.
         initial: folder of the weights that the study names as ``initial``.
+        events: what happens on the way.
+        seed: of the scenario, for what happens.
     """
 
     site: str
     study: Study
     base: Study
     site_paths: tuple[Path, ...]
-    folder: Path
     initial: Path | None = None
+    events: tuple[Fault | Attack | LabelFlip, ...] = ()
+    seed: int = 0
+
+    @property
+    def starts_anew(self) -> bool:
+        """What a replaying site once sent is in no checkpoint."""
+        return any(event.kind == "replay" for event in self.events)
+
+    def digest(self, hospitals: str) -> str:
+        """Of all that decides what is measured.
+
+        Args:
+            hospitals: digest of the hospitals' files.
+        """
+        return digest_of(
+            work="without",
+            site=self.site,
+            study=self.study.to_json(),
+            base=self.base.to_json(),
+            hospitals=hospitals,
+            sites=[path.parent.name for path in self.site_paths],
+            events=[event.model_dump(mode="json") for event in self.events],
+            seed=self.seed,
+        )
+
+    def run(self, folder: Path) -> CellResult:
+        """Train without the site and measure there."""
+        found = run_without(self, folder)
+        arrays = {f"{task}/{name}": each for task, sums in found.sums.items() for name, each in sums.items()}
+        content = {"site": found.site, "seed": found.seed, "trained": list(found.trained)}
+        return CellResult(content=content, arrays=arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +102,35 @@ class LeftOut:
     sums: Mapping[str, Sums]
 
 
-def run_without(job: HoldoutJob) -> LeftOut:
+def left_out_of(result: CellResult) -> LeftOut:
+    """What ``HoldoutJob.run`` wrote."""
+    sums: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in result.arrays.items():
+        task, _, name = key.partition("/")
+        sums.setdefault(task, {})[name] = value
+    content = result.content
+    return LeftOut(site=content["site"], seed=content["seed"], trained=tuple(content["trained"]), sums=sums)
+
+
+def run_without(job: HoldoutJob, folder: Path) -> LeftOut:
     """Train without a site and measure there."""
     from simulation.flower import run_locally
 
-    torch.set_num_threads(1)
     members, _ = open_cohorts(job.site_paths)
     trained = tuple(cohort.site for cohort in members if cohort.site != job.site)
     found = LeftOut(site=job.site, seed=job.study.seed, trained=trained, sums={})
-    study = study_without(job.study, job.site)
-    folder = job.folder / "compare" / f"without-{job.site}-{job.study.seed}"
-    paths = [path for path in job.site_paths if path.parent.name in trained]
+    paths = [path for path in own_sites(job.site_paths, folder / "sites") if path.parent.name in trained]
+    study = own_roster(study_without(job.study, job.site), paths)
     try:
         result = run_locally(
-            study, paths, folder=folder, progress=lambda event: None, track=False, initial=job.initial
+            study,
+            paths,
+            folder=folder,
+            progress=Screen(sys.stderr, live=False).event,
+            track=False,
+            initial=job.initial,
+            events=job.events,
+            seed=job.seed,
         )
     except QuorumNotMetError:
         return found

@@ -23,12 +23,14 @@ from cardionets_core.errors import FolderMissingError, UsageError
 from simulation.patients import Patient, Visit, draw_patient
 from simulation.scenario import DrawnHospital, FolderHospital, Scenario
 from simulation.writers import LAYOUTS, Rows
-from simulation.writers.layout import OF_SIGNALS
+from simulation.writers.layout import OF_LABELS, OF_SIGNALS
 from simulation.writers.site_document import site_document, write_site
 
 __all__ = ["Patient", "Visit", "draw_patient", "make_hospitals"]
 
 MARKER = "hospitals.json"
+TABLES_OF_LABELS = ("diagnoses.csv", "records_w_diag_icd10.csv")
+"""Not there in a hospital without diagnoses."""
 _CHUNK = 8
 
 Progress = Callable[[str, int, int], None]
@@ -115,6 +117,11 @@ def _make_one(
     else:
         _make_drawn(scenario, hospital, folder, pool=pool, progress=progress)
         source, phases = LAYOUTS[hospital.layout].source(hospital), LAYOUTS[hospital.layout].phases
+        if "cmr" in hospital.lacks:
+            phases = tuple(phase for phase in phases if phase in OF_LABELS)
+        if "labels" in hospital.lacks:
+            for table in TABLES_OF_LABELS:
+                (folder / table).unlink(missing_ok=True)
     _write_secret(folder / "secret" / "pseudonym.key", scenario, hospital.site)
     write_site(folder / "site.yaml", site_document(hospital, source=source, phases=phases))
 

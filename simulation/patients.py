@@ -6,11 +6,11 @@ behind a file is drawn again from here, and never lies on the hospital's disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardionets_core.data.records import EcgRecord
+from cardionets_core.data.records import DISEASES, EcgRecord
 from cardionets_core.errors import UsageError
 from simulation.cine import DrawnCine, draw_cine
 from simulation.electrocardiogram import draw_ecg
@@ -43,11 +43,29 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patient:
-    """One person of a hospital: number, visits in order, and the seed of what the tables say."""
+    """One person of a hospital.
+
+    Attributes:
+        index: number of the person.
+        visits: in order.
+        table_seed: of what the tables say.
+        flipped: whether the hospital's codes tell the opposite of each disease.
+    """
 
     index: int
     visits: tuple[Visit, ...]
     table_seed: np.random.SeedSequence
+    flipped: bool = False
+
+    @property
+    def coded(self) -> Heart:
+        """The heart whose diseases the hospital's coders write down."""
+        heart = self.visits[0].heart
+        if not self.flipped:
+            return heart
+        diseases = frozenset(DISEASES) - heart.diseases
+        # One of the subtypes; which of them says nothing of a heart that has none.
+        return replace(heart, diseases=diseases, subtype="dcm" if "cm" in diseases else None)
 
     def table_rng(self) -> np.random.Generator:
         """A fresh generator for identifiers, dates, codes and defects; the same at each call."""
@@ -73,7 +91,7 @@ def draw_patient(scenario: Scenario, hospital: str, index: int) -> Patient:
         raise UsageError(f"{hospital} has patients 0 to {settings.patients - 1}, not {index}")
     of_heart, of_visits, of_tables = np.random.SeedSequence([scenario.seed, place, index]).spawn(3)
     rng = np.random.default_rng(of_heart)
-    heart = draw_heart(rng, prevalence=settings.prevalence.as_mapping(), mean_age=settings.mean_age)
+    heart = _first_heart(settings, rng)
     visits = 1
     if rng.random() < settings.repeat_share:
         # A biobank asks people back once; a hospital records whenever they come.
@@ -84,17 +102,42 @@ def draw_patient(scenario: Scenario, hospital: str, index: int) -> Patient:
         if number:
             heart = revisit(heart, rng, years=float(rng.uniform(0.3, 3.0)))
         drawn.append(_visit(heart, settings, number=number, seed=seed, lacks=float(lacks)))
-    return Patient(index=index, visits=tuple(drawn), table_seed=of_tables)
+    flipped = hospital in scenario.flipped_sites
+    return Patient(index=index, visits=tuple(drawn), table_seed=of_tables, flipped=flipped)
+
+
+def ill_patients(scenario: Scenario, hospital: str) -> dict[str, int]:
+    """How many of a drawn hospital's patients have each disease: their hearts alone are drawn.
+
+    Raises:
+        UsageError: the hospital is a folder of real recordings.
+    """
+    place = scenario.place_of(hospital)
+    settings = scenario.hospitals[place]
+    if not isinstance(settings, DrawnHospital):
+        raise UsageError(f"{hospital} is a folder of real recordings: its patients are not drawn")
+    counts = dict.fromkeys(DISEASES, 0)
+    for index in range(settings.patients):
+        of_heart = np.random.SeedSequence([scenario.seed, place, index]).spawn(1)[0]
+        for name in _first_heart(settings, np.random.default_rng(of_heart)).diseases:
+            counts[name] += 1
+    return counts
+
+
+def _first_heart(settings: DrawnHospital, rng: np.random.Generator) -> Heart:
+    return draw_heart(rng, prevalence=settings.prevalence.as_mapping(), mean_age=settings.mean_age)
 
 
 def _visit(
     heart: Heart, settings: DrawnHospital, *, number: int, seed: np.random.SeedSequence, lacks: float
 ) -> Visit:
     of_ecg, of_cine, of_gaps = (np.random.default_rng(child) for child in seed.spawn(3))
-    with_cmr = settings.layout != "mimic_iv_ecg"
+    with_cmr = "cmr" not in settings.lacks
     has_ecg = not (with_cmr and lacks < CINE_ONLY_SHARE)
     has_cine = with_cmr and lacks < 1.0 - ECG_ONLY_SHARE
     ecg = draw_ecg(heart, settings.cart, of_ecg) if has_ecg else None
     cine = draw_cine(heart, settings.scanner, of_cine) if has_cine else None
-    values = with_gaps(measure(cine, heart_rate_bpm=heart.heart_rate_bpm), of_gaps) if cine else {}
+    values: dict[int, float] = {}
+    if cine is not None and "phenotypes" not in settings.lacks:
+        values = with_gaps(measure(cine, heart_rate_bpm=heart.heart_rate_bpm), of_gaps)
     return Visit(number=number, heart=heart, ecg=ecg, cine=cine, phenotypes=values)

@@ -21,7 +21,7 @@ from server.app import RESULT
 from server.report import finite
 from server.tracking.settings import write_settings
 from server.tracking.tracker import send_now
-from simulation.compare import compare
+from simulation.compare import Setup, compare
 from simulation.flower import run_locally, run_on_flower
 from simulation.make import make_hospitals
 from simulation.rosters import with_roster
@@ -119,10 +119,19 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
             track=track,
             cores=request.cores,
             initial=request.initial,
+            events=request.scenario.events,
+            seed=request.scenario.seed,
         )
     else:
         result = run_locally(
-            study, paths, folder=request.out, progress=screen.event, track=track, initial=request.initial
+            study,
+            paths,
+            folder=request.out,
+            progress=screen.event,
+            track=track,
+            initial=request.initial,
+            events=request.scenario.events,
+            seed=request.scenario.seed,
         )
     seconds["study"] = time.monotonic() - started - sum(seconds.values())
     result["scenario"] = request.scenario.name
@@ -130,20 +139,25 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     comparison = request.scenario.comparison
     external = frozenset(hospital.site for hospital in request.scenario.hospitals if hospital.external)
     if request.compare and comparison.enabled:
-        compared = compare(
-            study,
+        setup = Setup(
+            study=study,
             cohorts=cohorts,
             site_paths={path.parent.name: path for path in paths},
             external=external,
-            folder=request.out,
-            seeds=comparison.seeds,
-            cores=request.cores,
-            screen=screen,
+            hospitals=request.scenario.hospitals_digest,
+            folder=request.out / "compare",
+            seeds=tuple(dict.fromkeys((study.seed, *comparison.seeds))),
+            trained=request.out,
             leave_one_out=comparison.leave_one_out,
             initial=request.initial,
             pooled=comparison.pooled,
+            events=request.scenario.events,
+            seed=request.scenario.seed,
         )
-        result.update(compared)
+        compared, failed = compare(setup, jobs=request.cores, cores=request.cores, screen=screen)
+        result.update({name: compared[name] for name in ("comparison", "differences")})
+        if failed:
+            result["failed_cells"] = {name: each.code for name, each in failed.items()}
     seconds["comparison"] = time.monotonic() - started - sum(seconds.values())
     from simulation.generated import study_drawings
 

@@ -9,93 +9,47 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cardionets_core.config.read import Document, read_document, read_mapping
-from cardionets_core.config.site import Split
-from cardionets_core.config.study import Study
-from cardionets_core.data.records import DISEASES
+from cardionets_core.config.study import Scalar, Study
 from cardionets_core.errors import ConfigError
 from server.study_files import find_study
-from simulation.machines import Cart, Scanner
+from simulation.consortium import Consortium, expand
+from simulation.events.schedule import Event, LabelFlip, check_events
+from simulation.hospitals import DrawnHospital, FolderHospital, Hospital, HospitalPolicy, Prevalence
+
+__all__ = [
+    "Comparison",
+    "DrawnHospital",
+    "FolderHospital",
+    "Hospital",
+    "HospitalPolicy",
+    "Prevalence",
+    "Scenario",
+    "StrategySetting",
+    "load_scenario",
+    "shipped_scenarios",
+]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 """Where the scenarios of this package lie."""
 
-DRAWING_VERSION = 5
+DRAWING_VERSION = 6
 """Raised whenever the same scenario gives other files; it is part of the digest."""
 
 
-class HospitalPolicy(Document):
-    """Numbers of the policy that the hospital's ``site.yaml`` gets."""
+class StrategySetting(Document):
+    """How a strategy is set where it is compared with others."""
 
-    minimum_patients: int = Field(default=20, ge=5)
-    minimum_cell: int = Field(default=5, ge=1)
-    maximum_epsilon: float = Field(default=100.0, gt=0, description="of all private studies together")
-
-
-class Prevalence(Document):
-    """Share of the patients with each disease."""
-
-    cad: float = Field(default=0.0, ge=0, le=1)
-    cm: float = Field(default=0.0, ge=0, le=1)
-    hf: float = Field(default=0.0, ge=0, le=1)
-    pc: float = Field(default=0.0, ge=0, le=1)
-    ph: float = Field(default=0.0, ge=0, le=1)
-
-    def as_mapping(self) -> dict[str, float]:
-        """By name of disease."""
-        return {name: float(getattr(self, name)) for name in DISEASES}
-
-
-class _Hospital(Document):
-    site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    split: Split = Split()
-    policy: HospitalPolicy = HospitalPolicy()
-    external: bool = Field(default=False, description="models are measured here and never trained")
-
-    @model_validator(mode="after")
-    def _somebody_to_train_on(self) -> Self:
-        if not self.external and self.split.validation + self.split.test >= 1:
-            raise ValueError("split: validation and test leave nobody to train on")
-        return self
-
-
-class DrawnHospital(_Hospital):
-    """A hospital whose patients are drawn and written in the files of ``layout``."""
-
-    layout: Literal["uk_biobank", "mimic_iv_ecg", "local_wfdb", "local_csv"]
-    patients: int = Field(ge=1, le=200_000)
-    repeat_share: float = Field(default=0.25, ge=0, le=1, description="share of people who came again")
-    mean_age: float = Field(default=62.0, ge=18, le=90)
-    prevalence: Prevalence = Prevalence()
-    cart: Cart = Cart()
-    scanner: Scanner = Scanner()
-
-    @model_validator(mode="after")
-    def _rate_fits_the_layout(self) -> DrawnHospital:
-        if self.layout in ("uk_biobank", "mimic_iv_ecg") and self.cart.rate_hz != 500:
-            raise ValueError(f"the files of {self.layout} are recorded at 500 Hz: set cart.rate_hz to 500")
-        return self
-
-
-class FolderHospital(_Hospital):
-    """A hospital that is a folder of real WFDB recordings, each a patient of its own; ECG only."""
-
-    layout: Literal["wfdb_folder"]
-    folder: Path = Field(description="relative to the folder given as --data")
-
-    @field_validator("folder")
-    @classmethod
-    def _stays_inside(cls, value: Path) -> Path:
-        if value.is_absolute() or ".." in value.parts:
-            raise ValueError("give a path inside the --data folder")
-        return value
-
-
-Hospital = Annotated[DrawnHospital | FolderHospital, Field(discriminator="layout")]
+    options: dict[str, Scalar] = Field(default_factory=dict, description="see docs/strategies.md")
+    optimiser: dict[str, Scalar | tuple[float, float]] = Field(
+        default_factory=dict,
+        description="keys laid over the optimiser of each phase that has one: scaffold needs "
+        "{name: sgd, state: reset} and a rate of its own",
+    )
 
 
 class Comparison(Document):
@@ -110,7 +64,10 @@ class Comparison(Document):
     enabled: bool = False
     pooled: Literal["steps", "batch"] = "steps"
     leave_one_out: bool = False
-    seeds: tuple[int, ...] = (7,)
+    seeds: tuple[int, ...] = Field(default=(7,), min_length=1)
+    strategies: dict[str, StrategySetting] = Field(
+        default_factory=dict, description="settings of the strategies that `compare` runs, by name"
+    )
 
 
 class Scenario(Document):
@@ -119,8 +76,10 @@ class Scenario(Document):
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     seed: int = Field(default=0, ge=0, lt=2**31)
-    hospitals: tuple[Hospital, ...] = Field(min_length=1)
+    consortium: Consortium | None = Field(default=None, description="makes the hospitals from numbers")
+    hospitals: tuple[Hospital, ...] = Field(default=(), description="each written out; or see consortium")
     study: Study
+    events: tuple[Event, ...] = Field(default=(), description="faults and attackers, by schedule")
     comparison: Comparison = Comparison()
 
     @field_validator("study", mode="before")
@@ -129,6 +88,25 @@ class Scenario(Document):
         """A study may be named: then it is one that comes with the server, or a path."""
         return read_mapping(find_study(value)) if isinstance(value, str) else value
 
+    @field_validator("hospitals", mode="before")
+    @classmethod
+    def _expanded(cls, value: Any, info: ValidationInfo) -> Any:
+        """A consortium becomes its hospitals here, so that all that follows knows hospitals alone."""
+        consortium = info.data.get("consortium")
+        if consortium is None or "seed" not in info.data:
+            return value
+        if value:
+            raise ValueError("give hospitals or consortium, not both")
+        return expand(consortium, seed=info.data["seed"])
+
+    @field_validator("hospitals")
+    @classmethod
+    def _somebody(cls, value: tuple[Hospital, ...], info: ValidationInfo) -> tuple[Hospital, ...]:
+        # A consortium with a fault of its own is told as that fault alone.
+        if not value and "consortium" in info.data and "seed" in info.data:
+            raise ValueError("there is none: give hospitals, or a consortium")
+        return value
+
     @field_validator("hospitals")
     @classmethod
     def _names_differ(cls, value: tuple[Hospital, ...]) -> tuple[Hospital, ...]:
@@ -136,14 +114,25 @@ class Scenario(Document):
         twice = sorted({name for name in names if names.count(name) > 1 or name == "pooled"})
         if twice:
             raise ValueError(f"each hospital needs a name of its own, and not 'pooled': {', '.join(twice)}")
-        if all(hospital.external for hospital in value):
+        if value and all(hospital.external for hospital in value):
             raise ValueError("every hospital is external, so nobody would train")
         return value
+
+    @model_validator(mode="after")
+    def _events_can_be(self) -> Self:
+        check_events(self.events, hospitals=self.hospitals, study=self.study)
+        return self
+
+    @property
+    def flipped_sites(self) -> frozenset[str]:
+        """Sites whose diagnoses tell the opposite."""
+        return frozenset(event.site for event in self.events if isinstance(event, LabelFlip))
 
     @property
     def hospitals_digest(self) -> str:
         """SHA-256 of all that decides the hospitals' files: two scenarios with one digest share them."""
         content = self.model_dump(mode="json", include={"seed", "hospitals"}) | {"version": DRAWING_VERSION}
+        content["flipped"] = sorted(self.flipped_sites)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -169,9 +158,18 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     Raises:
         ConfigError: no such scenario, or every fault of the document at once.
     """
+    return read_document(Scenario, scenario_path(name_or_path))
+
+
+def scenario_path(name_or_path: str | Path) -> Path:
+    """Where a scenario's document lies.
+
+    Raises:
+        ConfigError: no scenario of this package has that name.
+    """
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        return read_document(Scenario, Path(text))
+        return Path(text)
     names = list(shipped_scenarios())
     if text not in names:
         raise ConfigError(
@@ -179,7 +177,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
             where=str(SCENARIOS),
             remedy=f"use one of: {', '.join(names)}; or give the path of a .yaml file",
         )
-    return read_document(Scenario, SCENARIOS / f"{text}.yaml")
+    return SCENARIOS / f"{text}.yaml"
 
 
 def shipped_scenarios() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simulation.events.table import event_rows
 from simulation.table_lines import interval, number, table
 from simulation.table_parts import calibration_part, drawing_part, fusion_part, memorisation_part, sites_part
 
@@ -23,6 +24,8 @@ def result_table(result: Content, folder: Path) -> str:
         [_site_row(site) for site in result["sites"]],
     )
     lines += ["", *table(["phase", "rounds", "metric", "first", "last", "seconds"], _phase_rows(result))]
+    if events := event_rows(result):
+        lines += ["", *table(["site", "event", "phase", "rounds", "what came of it"], events)]
     for part in (sites_part, calibration_part, drawing_part, memorisation_part, fusion_part):
         if found := part(result):
             lines += ["", *found]

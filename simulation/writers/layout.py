@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Layout:
     """One on-disk layout.
 
     Attributes:
-        phases: what a hospital with such files can serve, for its policy.
+        phases: what a hospital with such files can serve if it lacks nothing, for its policy.
         source: the ``source`` part of ``site.yaml``.
         write_patient: writes the files of one patient into the hospital's folder; returns its rows.
         write_tables: writes the tables from all rows.
@@ -47,6 +47,20 @@ class Layout:
     source: Callable[[DrawnHospital], dict[str, Any]]
     write_patient: Callable[[Path, Patient, DrawnHospital], Rows]
     write_tables: Callable[[Path, Rows], None]
+
+
+def without(
+    source: dict[str, Any], hospital: DrawnHospital, keys: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The ``source`` part without the keys of what the hospital lacks.
+
+    Args:
+        source: of a hospital that has everything.
+        hospital: says what it lacks.
+        keys: what may be lacking to the keys that go with it.
+    """
+    gone = {key for lack in hospital.lacks for key in keys.get(lack, ())}
+    return {key: value for key, value in source.items() if key not in gone}
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

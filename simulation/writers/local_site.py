@@ -16,7 +16,7 @@ from cardionets_core.data.records import CineStack, EcgRecord
 from simulation.diagnoses import codes_of
 from simulation.patients import Patient
 from simulation.scenario import DrawnHospital
-from simulation.writers.layout import OF_PAIRS, Layout, Rows, write_csv
+from simulation.writers.layout import OF_PAIRS, Layout, Rows, without, write_csv
 from simulation.writers.wfdb_files import write_record
 
 GAIN_PER_MV = 1000
@@ -35,7 +35,7 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
     """Write the ECGs and cines of one patient; returns rows of the tables."""
     rng = patient.table_rng()
     name = name_of(hospital.site, patient.index)
-    codes = codes_of(patient.visits[0].heart, rng)
+    codes = codes_of(patient.coded, rng)
     rows: Rows = {"index": [], "phenotypes": [], "people": []}
     rows["diagnoses"] = [{"patient": name, "icd10": ";".join(codes)}]
     for visit in patient.visits:
@@ -112,7 +112,7 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
     ecg: dict[str, Any] = {"format": "wfdb", "folder": "ecg"}
     if hospital.layout == "local_csv":
         ecg = {"format": "csv", "folder": "ecg", "rate_hz": hospital.cart.rate_hz, "unit": "uV"}
-    return {
+    source = {
         "kind": "local_site",
         "ecg": ecg,
         "cmr": {"format": "nifti", "folder": "cmr", "view": "4ch"},
@@ -126,6 +126,8 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
             "sex": {"column": "sex", "female": ["F"], "male": ["M"]},
         },
     }
+    lacking = {"cmr": ("cmr",), "labels": ("diagnoses",), "phenotypes": ("phenotypes",)}
+    return without(source, hospital, lacking)
 
 
 LAYOUT = Layout(

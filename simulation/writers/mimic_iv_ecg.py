@@ -16,7 +16,7 @@ from simulation.diagnoses import codes_of
 from simulation.patients import Patient
 from simulation.scenario import DrawnHospital
 from simulation.waves import intervals_of
-from simulation.writers.layout import OF_LABELS, Layout, Rows, write_csv
+from simulation.writers.layout import OF_LABELS, Layout, Rows, without, write_csv
 from simulation.writers.wfdb_files import write_record
 
 LEAD_ORDER = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -57,7 +57,7 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
     rng = patient.table_rng()
     subject = subject_of(patient.index)
     when = datetime(2100, 1, 1) + timedelta(minutes=int(rng.integers(0, 90 * 365 * 24 * 60)))
-    codes = [code.replace(".", "") for code in codes_of(patient.visits[0].heart, rng)]
+    codes = [code.replace(".", "") for code in codes_of(patient.coded, rng)]
     if patient.visits[0].heart.diseases == frozenset() and rng.random() < 0.25:
         codes = []
     rows: Rows = {"record_list": [], "machine_measurements": [], "diagnoses": []}
@@ -154,7 +154,8 @@ def _machine(heart: Any, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _source(hospital: DrawnHospital) -> dict[str, Any]:
-    return {"kind": "mimic_iv_ecg", "root": ".", "diagnoses": "records_w_diag_icd10.csv"}
+    source = {"kind": "mimic_iv_ecg", "root": ".", "diagnoses": "records_w_diag_icd10.csv"}
+    return without(source, hospital, {"labels": ("diagnoses",)})
 
 
 LAYOUT = Layout(phases=OF_LABELS, source=_source, write_patient=write_patient, write_tables=write_tables)

@@ -21,7 +21,7 @@ from simulation.scenario import DrawnHospital
 from simulation.waves import intervals_of
 from simulation.writers.cardiosoft import Sitting, cardiosoft_xml
 from simulation.writers.dicom_zip import Series, StudyHead, study_zip
-from simulation.writers.layout import OF_PAIRS, Layout, Rows, write_csv
+from simulation.writers.layout import OF_PAIRS, Layout, Rows, without, write_csv
 
 CUT_OFF, WITHDRAWN = 5, 1
 """Patients whose first XML is cut off in the middle, and who has withdrawn."""
@@ -40,7 +40,7 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
     rng = patient.table_rng()
     eid = eid_of(patient.index)
     first = patient.visits[0].heart
-    codes = ";".join(code.replace(".", "") for code in codes_of(first, rng))
+    codes = ";".join(code.replace(".", "") for code in codes_of(patient.coded, rng))
     row: dict[str, Any] = {"eid": eid, "31-0.0": int(first.sex == "male")}
     when = datetime(2014, 5, 2, 8, 30) + timedelta(minutes=int(rng.integers(0, 5 * 365 * 24 * 60)))
     for visit in patient.visits:
@@ -140,7 +140,7 @@ def _series(cine: DrawnCine, rng: np.random.Generator, *, patient: int) -> tuple
 
 
 def _source(hospital: DrawnHospital) -> dict[str, Any]:
-    return {
+    source = {
         "kind": "uk_biobank",
         "ecg": "20205",
         "cmr": "20208",
@@ -148,6 +148,8 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
         "diagnoses": "diagnoses.csv",
         "withdrawals": "withdrawals",
     }
+    # The table stays without phenotypes: it also holds age and sex.
+    return without(source, hospital, {"cmr": ("cmr",), "labels": ("diagnoses",)})
 
 
 LAYOUT = Layout(

@@ -14,7 +14,15 @@ from cardionets_core.exchange.messages import Order, PackedModule, Reply, RoundN
 from cardionets_core.exchange.tensors import Layout
 from server.question import Question, ask
 from server.records import to_records
-from server.rounds import CODES, INVALID_FAB, NODE_UNAVAILABLE, SiteLink, wire_fault
+from server.rounds import (
+    CLIENT_APP_ERROR,
+    CODES,
+    INVALID_FAB,
+    NODE_UNAVAILABLE,
+    REPLY_EXPIRED,
+    SiteLink,
+    wire_fault,
+)
 from simulation.local_grid import LocalGrid
 
 NAME = RoundName(study_digest="0" * 64, phase=0, round=1, attempt=1)
@@ -36,10 +44,13 @@ def test_the_numbers_of_errors_are_those_of_the_installed_flower():
 
     assert ErrorCode.NODE_UNAVAILABLE == NODE_UNAVAILABLE
     assert ErrorCode.INVALID_FAB == INVALID_FAB
+    assert ErrorCode.REPLY_MESSAGE_UNAVAILABLE == REPLY_EXPIRED
+    assert ErrorCode.CLIENT_APP_RAISED_EXCEPTION == CLIENT_APP_ERROR
 
 
 @pytest.mark.parametrize(
-    "number, code", [(5, "unreachable"), (7, "code-not-approved"), (2, "crashed"), (8, "crashed")]
+    "number, code",
+    [(4, "late"), (5, "unreachable"), (7, "code-not-approved"), (2, "crashed"), (8, "crashed")],
 )
 def test_an_error_of_flower_becomes_a_code(number, code):
     class Failing(LocalGrid):

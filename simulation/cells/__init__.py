@@ -1,0 +1,1 @@
+"""Many studies on the same hospitals: each in a process of its own, resumable."""

@@ -1,0 +1,1 @@
+"""Commands of ``cardionets-sim`` that need a file of their own."""

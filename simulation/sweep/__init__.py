@@ -1,0 +1,1 @@
+"""Sweeps: one study over the values of some of its keys, or of its scenario's."""
