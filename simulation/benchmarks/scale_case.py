@@ -1,0 +1,184 @@
+"""One study over many sites in this process: seconds of the server's parts and of the sites, and memory.
+
+Comes in: the documents of the sites and a number of rounds. Goes out: what the last but one round took, by
+whom. The real server and the real sites work one after the other over an in-process grid, or on Flower's
+engine; the clocks are laid around their functions and change nothing of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from cardionets_core.config.study import Study
+from server.progress import silent
+
+ROUNDS = 3
+TOLD_ROUND = 2
+"""It measures nothing, and everything is loaded by then."""
+PARTS = {
+    "sites": "simulation.local_grid.LocalGrid._answer",
+    "send": "server.question.Question.send",
+    "judge": "server.collect.Collector._judge_training",
+    "store": "server.round_store.RoundStore.accept",
+    "journal": "cardionets_core.audit.journal.append",
+    "list-replies": "server.round_store.RoundStore.sites",
+    "status": "server.status.StatusBoard._write",
+    "combine": "server.round_run.combine_replies",
+    "checkpoint": "server.checkpoints.CheckpointStore.write",
+}
+"""What is timed: name to function. None of them runs within another of them."""
+
+
+def study_content(sites: int) -> dict[str, Any]:
+    """One phase of one step a round on one ECG, with the smallest model, for all sites."""
+    return {
+        "name": "scale",
+        "seed": 1,
+        "preset": "nano",
+        "sites": {"minimum": sites, "deadline_s": 36_000, "attempts": 1},
+        "evaluation": {"every_rounds": ROUNDS},
+        "phases": [
+            {
+                "task": "ecg_mae",
+                "rounds": ROUNDS,
+                "local_steps": 1,
+                "batch_size": 1,
+                "optimiser": {"name": "sgd", "lr": 1e-4},
+            }
+        ],
+    }
+
+
+def run_case(paths: Sequence[Path], run: Path, *, engine: str, cores: int = 1) -> dict[str, Any]:
+    """Run the study on some sites.
+
+    Args:
+        paths: of their documents; what they remember of earlier studies is removed.
+        run: folder of the run; removed.
+        engine: ``local`` or ``flower``.
+        cores: of Flower's engine.
+
+    Returns:
+        ``round_s`` of the told round, and of ``local`` seconds by part, ``sites_s`` and ``server_s``; bytes
+        both ways; peak and resident memory of this process.
+    """
+    for path in paths:
+        shutil.rmtree(path.parent / "state", ignore_errors=True)
+    study = Study.model_validate(study_content(len(paths)))
+    start, before = time.perf_counter(), peak_bytes()
+    clock = Clock()
+    try:
+        if engine == "flower":
+            from simulation.flower import run_on_flower
+
+            result = run_on_flower(study, paths, folder=run, progress=silent, track=False, cores=cores)
+        else:
+            from simulation.flower import run_locally
+
+            with clock.laid_around(PARTS):
+                result = run_locally(study, paths, folder=run, progress=clock.rounds, track=False)
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+    told = result["rounds"][TOLD_ROUND - 1]
+    found = {
+        "engine": engine,
+        "sites": len(paths),
+        "counted": sum(row["status"] == "trained" for row in told["sites"]),
+        "round_s": round(told["seconds"], 3),
+        "study_s": round(time.perf_counter() - start, 2),
+        "bytes_sent": told["bytes_sent"],
+        "bytes_received": told["bytes_received"],
+        "peak_bytes": peak_bytes(),
+        "grown_bytes": peak_bytes() - before,
+    }
+    if engine == "local":
+        parts = clock.of_round(TOLD_ROUND)
+        # The checkpoint and the state of a round are written when its own clock has stopped.
+        whole = clock.seconds_of(TOLD_ROUND)
+        found |= {
+            "round_s": round(whole, 3),
+            "sites_s": round(parts["sites"], 3),
+            "server_s": round(whole - parts["sites"], 3),
+            "server_parts_s": {name: round(parts[name], 3) for name in PARTS if name != "sites"},
+            "server_calls": {name: clock.calls_of(TOLD_ROUND)[name] for name in PARTS if name != "sites"},
+        }
+    return found
+
+
+class Clock:
+    """Seconds and calls of some functions, round by round."""
+
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._running = False
+        self._at: dict[int, tuple[float, Counter[str], Counter[str]]] = {
+            0: (time.perf_counter(), Counter(), Counter())
+        }
+
+    def rounds(self, event: Any) -> None:
+        """Notes the end of a round."""
+        if event.kind == "round":
+            self._at[event.round] = (time.perf_counter(), self._seconds.copy(), self._calls.copy())
+
+    def of_round(self, number: int) -> Counter[str]:
+        """Seconds by part between the end of the round before and of this one."""
+        return Counter({k: v - self._at[number - 1][1][k] for k, v in self._at[number][1].items()})
+
+    def calls_of(self, number: int) -> Counter[str]:
+        """Calls, likewise."""
+        return self._at[number][2] - self._at[number - 1][2]
+
+    def seconds_of(self, number: int) -> float:
+        """All of the time between the two."""
+        return self._at[number][0] - self._at[number - 1][0]
+
+    @contextlib.contextmanager
+    def laid_around(self, parts: dict[str, str]) -> Iterator[None]:
+        """While it lasts, the functions are timed; one within another counts as the outer one's."""
+        with contextlib.ExitStack() as exits:
+            for name, place in parts.items():
+                module, _, function = place.rpartition(".")
+                original = _found(place)
+                exits.enter_context(mock.patch(f"{module}.{function}", self._timed(name, original)))
+            yield
+
+    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            if self._running:
+                return function(*arguments, **keywords)
+            self._running, start = True, time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                self._running = False
+                self._seconds[name] += time.perf_counter() - start
+                self._calls[name] += 1
+
+        return timed
+
+
+def _found(place: str) -> Callable[..., Any]:
+    import importlib
+
+    names = place.split(".")
+    for split in range(len(names) - 1, 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found: Any = importlib.import_module(".".join(names[:split]))
+            for name in names[split:]:
+                found = getattr(found, name)
+            return found  # type: ignore[no-any-return]
+    raise ModuleNotFoundError(place)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
