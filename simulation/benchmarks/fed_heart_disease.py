@@ -148,7 +148,7 @@ def results_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "accuracy_mean": round(mean, 4),
                 "published_pooled": published[0],
                 "published_mean": published[1],
-                "largest_difference": round(max(gaps, key=abs), 4),
+                "largest_difference": round(max(gaps, key=lambda gap: abs(gap)), 4),
                 **ratios,
                 # Both scales on the same rows: what standardising by all centers does to the accuracy.
                 "accuracy_pooled_own_scale": round(

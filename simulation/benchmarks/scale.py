@@ -4,8 +4,8 @@ The real server and the real client code run a study of the smallest model in on
 other, without network and without Ray: what is left of a round is what both programs do themselves. Each
 number of sites runs in a process of its own, and is told by its second round. ``--engine flower`` runs the
 same on Flower's simulation engine, with a process a core.
-``python -m simulation.benchmarks.scale --sites 10 30 100 300 1000 --out runs/scale.png`` prints one JSON line a
-case and a last one with what each site adds; ``--profile`` also tells the functions that the largest case
+``python -m simulation.benchmarks.scale --sites 10 30 100 300 1000 --out runs/scale.png`` prints one JSON line
+a case and a last one with what each site adds; ``--profile`` also tells the functions that the largest case
 spends its time in.
 """
 
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 SITES = (10, 30, 100, 300, 1000)
-QUICK = (10, 30, 100)
 PROFILED = 25
 
 

@@ -11,7 +11,7 @@ import contextlib
 import resource
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,21 +117,22 @@ class Clock:
     """Seconds and calls of some functions, round by round."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._calls: Counter[str] = Counter()
         self._running = False
-        self._at: dict[int, tuple[float, Counter[str], Counter[str]]] = {
-            0: (time.perf_counter(), Counter(), Counter())
+        self._at: dict[int, tuple[float, dict[str, float], Counter[str]]] = {
+            0: (time.perf_counter(), {}, Counter())
         }
 
     def rounds(self, event: Any) -> None:
         """Notes the end of a round."""
         if event.kind == "round":
-            self._at[event.round] = (time.perf_counter(), self._seconds.copy(), self._calls.copy())
+            self._at[event.round] = (time.perf_counter(), dict(self._seconds), self._calls.copy())
 
-    def of_round(self, number: int) -> Counter[str]:
+    def of_round(self, number: int) -> dict[str, float]:
         """Seconds by part between the end of the round before and of this one."""
-        return Counter({k: v - self._at[number - 1][1][k] for k, v in self._at[number][1].items()})
+        before, after = self._at[number - 1][1], self._at[number][1]
+        return {name: after.get(name, 0.0) - before.get(name, 0.0) for name in PARTS}
 
     def calls_of(self, number: int) -> Counter[str]:
         """Calls, likewise."""
