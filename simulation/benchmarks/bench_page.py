@@ -127,8 +127,8 @@ def _machine_key(entry: Mapping[str, Any]) -> str:
     """What the machine and the libraries were, and what ran beside."""
     machine, versions = entry["machine"], entry["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in versions)
-    text = f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, {machine['system']}"
-    text += f"; {libraries}"
+    text = f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB"
+    text += f", {machine['system']}; {libraries}"
     return f"{text}; {entry['note']}" if entry["note"] else text
 
 
