@@ -18,11 +18,15 @@ from typing import Any
 from unittest import mock
 
 from cardionets_core.config.study import Study
-from server.progress import silent
+from cardionets_core.errors import StudyPausedError
+from cardionets_core.plain_json import read_json
+from server.link.wanted import RESULT
+from server.pause import PAUSE_REQUEST
+from server.progress import Event, silent
 
 ROUNDS = 3
 TOLD_ROUND = 2
-"""It measures nothing, and everything is loaded by then."""
+"""It measures nothing, and everything is loaded by then. In this process the study is paused after it."""
 PARTS = {
     "sites": "simulation.local_grid.LocalGrid._answer",
     "send": "server.question.Question.send",
@@ -83,19 +87,27 @@ def run_case(paths: Sequence[Path], run: Path, *, engine: str, cores: int = 1) -
         else:
             from simulation.flower import run_locally
 
-            with clock.laid_around(PARTS):
-                result = run_locally(study, paths, folder=run, progress=clock.rounds, track=False)
+            def told(event: Event) -> None:
+                clock.rounds(event)
+                if event.kind == "round" and event.round == TOLD_ROUND:
+                    # The last round would measure the model: that is another question.
+                    (run / PAUSE_REQUEST).parent.mkdir(exist_ok=True)
+                    (run / PAUSE_REQUEST).touch()
+
+            with clock.laid_around(PARTS), contextlib.suppress(StudyPausedError):
+                run_locally(study, paths, folder=run, progress=told, track=False)
+            result = read_json(run / RESULT)
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    told = result["rounds"][TOLD_ROUND - 1]
+    entry = result["rounds"][TOLD_ROUND - 1]
     found = {
         "engine": engine,
         "sites": len(paths),
-        "counted": sum(row["status"] == "trained" for row in told["sites"]),
-        "round_s": round(told["seconds"], 3),
+        "counted": sum(row["status"] == "trained" for row in entry["sites"]),
+        "round_s": round(entry["seconds"], 3),
         "study_s": round(time.perf_counter() - start, 2),
-        "bytes_sent": told["bytes_sent"],
-        "bytes_received": told["bytes_received"],
+        "bytes_sent": entry["bytes_sent"],
+        "bytes_received": entry["bytes_received"],
         "peak_bytes": peak_bytes(),
         "grown_bytes": peak_bytes() - before,
     }
@@ -124,7 +136,7 @@ class Clock:
             0: (time.perf_counter(), {}, Counter())
         }
 
-    def rounds(self, event: Any) -> None:
+    def rounds(self, event: Event) -> None:
         """Notes the end of a round."""
         if event.kind == "round":
             self._at[event.round] = (time.perf_counter(), dict(self._seconds), self._calls.copy())
