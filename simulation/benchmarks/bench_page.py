@@ -5,7 +5,8 @@ Comes in: entries. Goes out: text between two marks of the page; what people wro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cardionets_core.plain_json import read_json
 from simulation.benchmarks.catalogue import names
 
 SCHEMA_VERSION = 1
+WIDTH = 120
 BEGIN = "<!-- written by make bench: begin -->"
 END = "<!-- written by make bench: end -->"
 
@@ -82,7 +84,7 @@ def table_lines(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     numbered = _machines(entries)
     yield ""
     for letter, text in numbered.values():
-        yield f"Machine {letter}: {text}."
+        yield from textwrap.wrap(f"Machine {letter}: {text}.", width=WIDTH, break_on_hyphens=False)
     yield ""
     yield "| what | ratio | to | machine, day | command |"
     yield "|---|---|---|---|---|"
@@ -134,8 +136,3 @@ def _machine_key(entry: Mapping[str, Any]) -> str:
 
 def _plain(text: str) -> str:
     return text.replace("|", "/")
-
-
-def rendered(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The table's text, as it stands between the marks."""
-    return "\n".join(table_lines({entry["name"]: entry for entry in entries}))

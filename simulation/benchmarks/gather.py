@@ -25,6 +25,8 @@ from simulation.benchmarks.catalogue import DATA, Benchmark, Figure
 
 VERSIONS = ("cardionets", "flwr", "torch", "numpy", "numba")
 LONGEST_FAULT = 200
+BUSY = 0.8
+"""Load a core from which on seconds, and ratios of seconds, are no longer those of the programs alone."""
 SCHEMA_VERSION = 1
 
 
@@ -59,7 +61,9 @@ def gather(
             tell(f"{each.name}: taken up from the run before")
             found[each.name] = known
             continue
-        tell(f"{each.name}: {each.command}")
+        busy = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+        told = f" (the machine is busy, load {busy:.1f} a core: ratios will be off)" if busy > BUSY else ""
+        tell(f"{each.name}: {each.command}{told}")
         found[each.name] = run_one(each, folder, data=data, note=note)
         write_json(folder / f"{each.name}.json", found[each.name])
         tell(f"{each.name}: {outcome_line(found[each.name])}")

@@ -252,7 +252,7 @@ def test_the_table_says_where_there_is_no_ratio_and_what_failed() -> None:
     failed = entry(name="scale", status="failed", rows=rows, note="others ran beside", fault="a | b")
     text = "\n".join(table_lines({"toy": entry(("r", 1.5)), "scale": failed}))
     assert "no ratio: 2 s" in text and "no ratio: 5 MB" in text and "scale: failed: a / b" in text
-    assert text.count("Machine ") == 2 and "; others ran beside." in text
+    assert text.count("Machine ") == 2 and "others ran beside." in text
     assert all(line.count("|") == 6 for line in text.splitlines() if line.startswith("|"))
 
 
