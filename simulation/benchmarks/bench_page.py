@@ -128,7 +128,7 @@ def _machines(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, 
 def _machine_key(entry: Mapping[str, Any]) -> str:
     """What the machine and the libraries were, and what ran beside."""
     machine, versions = entry["machine"], entry["versions"]
-    libraries = ", ".join(f"{name} {versions[name]}" for name in versions)
+    libraries = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
     text = f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB"
     text += f", {machine['system']}; {libraries}"
     return f"{text}; {entry['note']}" if entry["note"] else text
