@@ -28,8 +28,9 @@ def plot_cases(cases: Sequence[Mapping[str, Any]], path: Path) -> None:
     for (name, label), style in zip(names.items(), ("o-", "s--", "^-"), strict=True):
         if all(name in case for case in found):
             seconds.plot(sites, [case[name] for case in found], style, label=label)
-    first = found[0]["round_s"] / sites[0]
-    seconds.plot(sites, [first * count for count in sites], ":", color="0.6", label="in proportion")
+    # Through the largest case, where what a round costs by itself weighs least.
+    each = found[-1]["round_s"] / sites[-1]
+    seconds.plot(sites, [each * count for count in sites], ":", color="0.6", label="in proportion")
     seconds.set_title("seconds of one round")
     seconds.legend(frameon=False)
     memory.plot(sites, [case["peak_bytes"] / 1e6 for case in found], "o-", label="process, peak")
