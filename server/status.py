@@ -28,8 +28,7 @@ SCHEMA_VERSION = 1
 STATUS = "status.json"
 SHORTEST_S = 0.5
 REST = 20.0
-"""After a write, so many times as long passes before the next: each reply asks for one, and all sites stand in
-it."""
+"""After a write, so many times as long passes before the next: each reply asks for one that holds all sites."""
 
 State = Literal["waiting", "running", "paused", "completed"]
 

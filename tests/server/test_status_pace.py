@@ -1,4 +1,4 @@
-"""``status.json`` with many sites: written at each change of state, and no more often than its writing allows."""
+"""``status.json`` of many sites: written at each change of state, and no more often than its cost allows."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_writing_takes_a_twentieth_of_the_time_at_most(tmp_path, study, monkeypa
     spent = clock.now - begun
     assert clock.writes <= spent / SHORTEST_S + 1
     assert clock.writes * cost <= spent / REST + cost
-    assert clock.writes > 0.8 * spent / (max(SHORTEST_S, REST * cost) + 0.05)
+    assert clock.writes >= int(spent / (max(SHORTEST_S, REST * cost) + 0.1))
 
 
 def test_a_change_of_state_is_written_at_once_with_all_that_was_heard(tmp_path, study, monkeypatch) -> None:
