@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 STATUS = "status.json"
 SHORTEST_S = 0.5
 REST = 20.0
-"""After a write, so many times as long passes before the next: each reply asks for one that holds all sites."""
+"""After a write, so many times as long passes before the next: each reply asks for one, of all sites."""
 
 State = Literal["waiting", "running", "paused", "completed"]
 
