@@ -133,10 +133,10 @@ def results_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for name in dict.fromkeys(run["strategy"] for run in runs):
         mine = [run for run in runs if run["strategy"] == name]
-        pooled = float(np.mean([run["accuracy_pooled"] for run in mine]))
+        pooled: float = float(np.mean([run["accuracy_pooled"] for run in mine]))
         mean = float(np.mean([run["accuracy_mean"] for run in mine]))
         published = PUBLISHED[name]
-        gaps = [a - b for a, b in zip((pooled, mean), published, strict=True) if b is not None]
+        gaps: list[float] = [a - b for a, b in zip((pooled, mean), published, strict=True) if b is not None]
         ratios = {"ratio_to_published_pooled": round(pooled / published[0], 4)}
         if published[1] is not None:
             ratios["ratio_to_published_mean"] = round(mean / published[1], 4)
@@ -148,7 +148,7 @@ def results_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "accuracy_mean": round(mean, 4),
                 "published_pooled": published[0],
                 "published_mean": published[1],
-                "largest_difference": round(max(gaps, key=lambda gap: abs(gap)), 4),
+                "largest_difference": round(max(gaps, key=abs), 4),
                 **ratios,
                 # Both scales on the same rows: what standardising by all centers does to the accuracy.
                 "accuracy_pooled_own_scale": round(

@@ -74,8 +74,9 @@ def run_case(paths: Sequence[Path], run: Path, *, engine: str, cores: int = 1) -
         ``round_s`` of the told round, and of ``local`` seconds by part, ``sites_s`` and ``server_s``; bytes
         both ways; peak and resident memory of this process.
     """
-    for path in paths:
-        shutil.rmtree(path.parent / "state", ignore_errors=True)
+    # A run that was broken off would be taken up, with sites that no longer know of it.
+    for folder in (run, *(path.parent / "state" for path in paths)):
+        shutil.rmtree(folder, ignore_errors=True)
     study = Study.model_validate(study_content(len(paths)))
     start, before = time.perf_counter(), peak_bytes()
     clock = Clock()
