@@ -238,8 +238,8 @@ CATALOGUE: tuple[Benchmark, ...] = (
             Figure(key="round_s", what="a round of {sites} sites in one process", unit="s"),
             Figure(key="peak_bytes", what="peak memory of {sites} sites in one process", unit="bytes"),
             Figure(
-                key="server_s_exponent",
-                what="growth of the server's seconds, {from_sites} to {to_sites} sites, as an exponent",
+                key="server_processor_s_exponent",
+                what="growth of the server's work, {from_sites} to {to_sites} sites, as an exponent",
                 baseline="1, in proportion",
             ),
             Figure(

@@ -92,14 +92,15 @@ def growth_of(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     small, large = sorted(cases, key=lambda case: case["sites"])[-2:]
     more = large["sites"] - small["sites"]
     found: dict[str, Any] = {"measure": "growth", "from_sites": small["sites"], "to_sites": large["sites"]}
-    for name in ("round_s", "sites_s", "server_s"):
+    kinds = ("s", "processor_s")
+    for name in (f"{whose}_{kind}" for whose in ("round", "sites", "server") for kind in kinds):
         if name in small and small[name] > 0 and large[name] > 0:
             found[f"{name}_a_site"] = round((large[name] - small[name]) / more, 5)
             steps = math.log(large["sites"] / small["sites"])
             found[f"{name}_exponent"] = round(math.log(large[name] / small[name]) / steps, 2)
     found["peak_bytes_a_site"] = round((large["peak_bytes"] - small["peak_bytes"]) / more)
-    if "server_s" in large:
-        found["server_share"] = round(large["server_s"] / large["round_s"], 3)
+    if "server_processor_s" in large:
+        found["server_share"] = round(large["server_processor_s"] / large["round_processor_s"], 3)
     return found
 
 

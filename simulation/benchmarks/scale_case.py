@@ -11,8 +11,8 @@ import contextlib
 import resource
 import shutil
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -113,47 +113,64 @@ def run_case(paths: Sequence[Path], run: Path, *, engine: str, cores: int = 1) -
         "grown_bytes": peak_bytes() - before,
     }
     if engine == "local":
+        # The checkpoint and the status of a round are written when the study's own clock has stopped.
         parts = clock.of_round(TOLD_ROUND)
-        # The checkpoint and the state of a round are written when its own clock has stopped.
-        whole = clock.seconds_of(TOLD_ROUND)
-        found |= {
-            "round_s": round(whole, 3),
-            "sites_s": round(parts["sites"], 3),
-            "server_s": round(whole - parts["sites"], 3),
-            "server_parts_s": {name: round(parts[name], 3) for name in PARTS if name != "sites"},
-            "server_calls": {name: clock.calls_of(TOLD_ROUND)[name] for name in PARTS if name != "sites"},
-        }
+        for kind in ("s", "processor_s"):
+            whole, sites = parts[kind]["round"], parts[kind]["sites"]
+            found |= {
+                f"round_{kind}": round(whole, 3),
+                f"sites_{kind}": round(sites, 3),
+                f"server_{kind}": round(whole - sites, 3),
+                f"server_parts_{kind}": _of_server(parts[kind]),
+            }
+        found["server_calls"] = {name: int(count) for name, count in _of_server(parts["calls"]).items()}
     return found
 
 
+def _of_server(parts: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in parts.items() if name not in ("round", "sites")}
+
+
 class Clock:
-    """Seconds and calls of some functions, round by round."""
+    """Seconds, seconds of the processor, and calls of some functions, round by round.
+
+    The processor's seconds are this process's own, whatever else the machine does; waits for the disk are
+    in the others alone.
+    """
 
     def __init__(self) -> None:
-        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._spent: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._running = False
-        self._at: dict[int, tuple[float, dict[str, float], Counter[str]]] = {
-            0: (time.perf_counter(), {}, Counter())
-        }
+        self._ends = {0: self._now()}
 
     def rounds(self, event: Event) -> None:
         """Notes the end of a round."""
         if event.kind == "round":
-            self._at[event.round] = (time.perf_counter(), dict(self._seconds), self._calls.copy())
+            self._ends[event.round] = self._now()
 
-    def of_round(self, number: int) -> dict[str, float]:
-        """Seconds by part between the end of the round before and of this one."""
-        before, after = self._at[number - 1][1], self._at[number][1]
-        return {name: after.get(name, 0.0) - before.get(name, 0.0) for name in PARTS}
+    def of_round(self, number: int) -> dict[str, dict[str, float]]:
+        """``s``, ``processor_s`` and ``calls`` by part between the end of the round before and of this one.
 
-    def calls_of(self, number: int) -> Counter[str]:
-        """Calls, likewise."""
-        return self._at[number][2] - self._at[number - 1][2]
+        The part ``round`` is all of it.
+        """
+        before, after = self._ends[number - 1], self._ends[number]
+        return {
+            kind: {name: after[kind].get(name, 0) - before[kind].get(name, 0) for name in ("round", *PARTS)}
+            for kind in after
+        }
 
-    def seconds_of(self, number: int) -> float:
-        """All of the time between the two."""
-        return self._at[number][0] - self._at[number - 1][0]
+    def _now(self) -> dict[str, dict[str, float]]:
+        spent = {name: value / 1e9 for name, value in self._spent.items()}
+        return {
+            "s": {name.removeprefix("s/"): value for name, value in spent.items() if name.startswith("s/")}
+            | {"round": time.perf_counter_ns() / 1e9},
+            "processor_s": {
+                name.removeprefix("p/"): value for name, value in spent.items() if name.startswith("p/")
+            }
+            | {"round": time.process_time_ns() / 1e9},
+            "calls": {name: float(count) for name, count in self._calls.items()},
+        }
 
     @contextlib.contextmanager
     def laid_around(self, parts: dict[str, str]) -> Iterator[None]:
@@ -169,12 +186,14 @@ class Clock:
         def timed(*arguments: Any, **keywords: Any) -> Any:
             if self._running:
                 return function(*arguments, **keywords)
-            self._running, start = True, time.perf_counter()
+            self._running = True
+            start, processor = time.perf_counter_ns(), time.process_time_ns()
             try:
                 return function(*arguments, **keywords)
             finally:
                 self._running = False
-                self._seconds[name] += time.perf_counter() - start
+                self._spent[f"s/{name}"] += time.perf_counter_ns() - start
+                self._spent[f"p/{name}"] += time.process_time_ns() - processor
                 self._calls[name] += 1
 
         return timed

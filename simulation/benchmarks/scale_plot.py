@@ -24,7 +24,11 @@ def plot_cases(cases: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     seconds, memory = figure.subplots(1, 2)
-    names = {"round_s": "whole round", "sites_s": "all sites, in turn", "server_s": "server"}
+    names = {
+        "round_s": "whole round, by the clock",
+        "sites_processor_s": "all sites, in turn, processor",
+        "server_processor_s": "server, processor",
+    }
     for (name, label), style in zip(names.items(), ("o-", "s--", "^-"), strict=True):
         if all(name in case for case in found):
             seconds.plot(sites, [case[name] for case in found], style, label=label)

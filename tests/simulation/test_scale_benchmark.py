@@ -12,6 +12,7 @@ import pytest
 
 from cardionets_core.config.site import read_site
 from cardionets_core.data.cache import open_cache
+from server.progress import Event
 from simulation.benchmarks import scale
 from simulation.benchmarks.many_sites import make_sites
 from simulation.benchmarks.scale import growth_of
@@ -50,9 +51,12 @@ def test_seconds_of_sites_and_server_are_those_of_the_round(
 ) -> None:
     found = cases[1]
     assert found["sites"] == found["counted"] == 3 and not (folder / "run").exists()
-    assert found["sites_s"] + found["server_s"] == pytest.approx(found["round_s"], abs=0.002)
-    parts = found["server_parts_s"]
-    assert 0 < sum(parts.values()) <= found["server_s"] + 0.01 and parts.keys() == PARTS.keys() - {"sites"}
+    for kind in ("s", "processor_s"):
+        whole = found[f"sites_{kind}"] + found[f"server_{kind}"]
+        assert whole == pytest.approx(found[f"round_{kind}"], abs=0.002)
+        parts = found[f"server_parts_{kind}"]
+        assert parts.keys() == PARTS.keys() - {"sites"}
+        assert 0 < sum(parts.values()) <= found[f"server_{kind}"] + 0.01
     calls = found["server_calls"]
     assert calls["store"] == calls["judge"] == 3 and calls["combine"] == calls["checkpoint"] == 1
     # One line for the head of each site's journal and one for each reply.
@@ -67,7 +71,9 @@ def test_the_server_lists_its_replies_as_often_for_few_sites_as_for_many(cases: 
 
 def test_clocks_tell_a_round_apart_from_the_ones_before(monkeypatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("simulation.benchmarks.scale_case.time.perf_counter", lambda: now[0])
+    base = "simulation.benchmarks.scale_case.time."
+    monkeypatch.setattr(f"{base}perf_counter_ns", lambda: int(now[0] * 1e9))
+    monkeypatch.setattr(f"{base}process_time_ns", lambda: int(now[0] * 1e9) // 2)
     clock = Clock()
 
     def pass_time(seconds: float) -> None:
@@ -82,23 +88,25 @@ def test_clocks_tell_a_round_apart_from_the_ones_before(monkeypatch) -> None:
         send(seconds)
         store(seconds)
         now[0] += 0.5
-        clock.rounds(SimpleNamespace(kind="round", round=number))
-    clock.rounds(SimpleNamespace(kind="trained", round=3))
+        clock.rounds(Event(kind="round", phase=1, phases=1, round=number, rounds=3, task="t"))
+    clock.rounds(Event(kind="trained", phase=1, phases=1, round=3, rounds=3, task="t"))
+    found = clock.of_round(2)
     # What runs within another counts as the outer one's.
-    assert clock.of_round(2)["send"] == 3.0 and clock.of_round(2)["store"] == 4.0
-    assert clock.seconds_of(2) == 7.5 and clock.calls_of(2) == {"send": 1, "store": 1}
+    assert found["s"]["send"] == 3.0 and found["s"]["store"] == 4.0 and found["s"]["round"] == 7.5
+    assert {name: value / 2 for name, value in found["s"].items()} == found["processor_s"]
+    assert found["calls"]["send"] == found["calls"]["store"] == 1 and found["calls"]["judge"] == 0
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_growth_is_that_of_a_power(power: float) -> None:
     cases = [
-        {"sites": n, "round_s": 3.0 * n**power, "sites_s": 2.0 * n**power, "server_s": n**power,
-         "peak_bytes": 1000 + 50 * n}
+        {"sites": n, "round_s": 3.0 * n**power, "server_processor_s": n**power,
+         "round_processor_s": 3.0 * n**power, "peak_bytes": 1000 + 50 * n}
         for n in (300, 10, 1000)
     ]  # fmt: skip
     found = growth_of(cases)
     assert found["from_sites"] == 300 and found["to_sites"] == 1000 and found["peak_bytes_a_site"] == 50
-    assert found["round_s_exponent"] == found["server_s_exponent"] == power
+    assert found["round_s_exponent"] == found["server_processor_s_exponent"] == power
     assert found["server_share"] == round(1 / 3, 3)
     if power == 1.0:
         assert math.isclose(found["round_s_a_site"], 3.0)
