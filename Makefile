@@ -48,20 +48,9 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Every benchmark in its short form, compared with docs/benchmarks.json and written there; most of an hour.
 bench: $(STAMP)
-	$(BIN)/python -m simulation.benchmarks.server_memory
-	$(BIN)/python -m simulation.benchmarks.data_path
-	$(BIN)/python -m simulation.benchmarks.sampling
-	$(BIN)/python -m simulation.benchmarks.phase_steps
-	$(BIN)/python -m simulation.benchmarks.aggregation
-	$(BIN)/python -m simulation.benchmarks.wire_bytes
-	$(BIN)/python -m simulation.benchmarks.wire_bytes --study cardionets
-	$(BIN)/python -m simulation.benchmarks.wire_precision
-	$(BIN)/python -m simulation.benchmarks.private_steps --noise
-	$(BIN)/python -m simulation.benchmarks.secure_sum
-	$(BIN)/python -m simulation.benchmarks.secure_rounds --sites 3 10
-	$(BIN)/python -m simulation.benchmarks.deployment
-	$(BIN)/python -m simulation.benchmarks.deployment --side cardionets --sites 8
+	$(BIN)/python -m simulation.benchmarks --data $(or $(DATA),../shared/data) $(ARGS)
 
 # The whole table beside bare Flower; 25 minutes to an hour.
 bench-deployment: $(STAMP)

@@ -151,7 +151,7 @@ class Gather:
             if node in allowed:
                 self._send([node], attempt)
                 return
-        if site in self._store.sites():
+        if self._store.has(site):
             if not code:
                 self._members.holds(node).update({*order.frozen.values(), *order.trained.values()})
                 self.found.failed.pop(site, None)
@@ -180,7 +180,7 @@ class Gather:
                 if not code:
                     check_values(reply, site=site)
                     reply, weight = self._judge(reply, order, answer.node, site)
-                    if site in self._store.sites():
+                    if self._store.has(site):
                         raise ReplyRefusedError(
                             f"site {site} has answered this round before; its first reply stands",
                             where="reply",

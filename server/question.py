@@ -60,12 +60,13 @@ class Question:
             orders[node] = replace(order, head=head, known_head=known)
         bare = {node: without_tensors(order) for node, order in orders.items()}
         pushed = self._link.push(orders, ttl_s=self._ttl_s + TTL_SPARE_S)
+        reached = set(pushed.values())
         for message_id, node in pushed.items():
             self._waiting[message_id] = _Sent(node=node, order=bare[node], start=start, since=since)
         return [
             (_without_reply(node, UnreachableError.code, 0.0), bare[node])
             for node in bare
-            if node not in set(pushed.values())
+            if node not in reached
         ]
 
     def answers(self, *, until: float) -> Iterator[tuple[Answer, Order]]:

@@ -111,6 +111,10 @@ class RoundStore:
         """Sites whose reply is stored, sorted by name."""
         return sorted(path.parent.name for path in self.folder.glob(f"[!.]*/{REPLY}"))
 
+    def has(self, site: str) -> bool:
+        """Whether a site's reply is stored; asked at each reply, so it does not look at all the others'."""
+        return (self.folder / site / REPLY).exists()
+
     def module(self, name: str) -> list[StoredModule]:
         """What each site sent of a module, sorted by site; sites that did not train it are absent."""
         found = []

@@ -1,7 +1,8 @@
 """``status.json``: where a study stands, for whoever looks from outside while it runs.
 
 Comes in: events, what is waited for, checkpoints. Goes out: one file, replaced whole, at every change of
-state and otherwise twice a second at most. The study never reads it back.
+state and otherwise twice a second at most, and for a twentieth of the time at most. The study never reads it
+back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from server.rounds import Waiting
 SCHEMA_VERSION = 1
 STATUS = "status.json"
 SHORTEST_S = 0.5
+REST = 20.0
+"""After a write, so many times as long passes before the next: each reply asks for one, of all sites."""
 
 State = Literal["waiting", "running", "paused", "completed"]
 
@@ -45,7 +48,7 @@ class StatusBoard:
         self._study = study
         self._members = members
         self._journal = journal
-        self._written = -math.inf
+        self._rests_until = -math.inf
         now = time.time()
         self._sites: dict[str, dict[str, Any]] = {}
         self._content: dict[str, Any] = {
@@ -155,14 +158,15 @@ class StatusBoard:
                     site |= {"last_phase": entry["phase"] + 1, "last_round": entry["round"]}
 
     def _write(self, *, at_once: bool) -> None:
-        if not at_once and time.monotonic() - self._written < SHORTEST_S:
+        begun = time.monotonic()
+        if not at_once and begun < self._rests_until:
             return
-        self._written = time.monotonic()
         self._content["updated_s"] = time.time()
         content = self.content()
         # A disk that cannot take the status cannot take a checkpoint either: that error pauses the study.
         with contextlib.suppress(OSError):
             write_json(self._path, content, wait=False)
+        self._rests_until = begun + max(SHORTEST_S, REST * (time.monotonic() - begun))
 
     def content(self) -> dict[str, Any]:
         """What the file holds once it is written."""
