@@ -3,9 +3,5 @@
 What counts lies in the run folder: the checkpoints' history and ``result.json``. From them ``outbox`` brings
 a store up to date, and ``tracked.json`` notes what it holds. ``beside`` does that in a process of its own
 while a study runs, ``tracker`` is the study's side of it, ``sending`` does it for a folder at any time, and
-``finished`` for a result that has no folder.
+``cells`` writes what came of a sweep.
 """
-
-from server.tracking.finished import track_result
-
-__all__ = ["track_result"]

@@ -85,7 +85,7 @@ def run_sweep(request: SweepRequest, screen: Screen) -> dict[str, Any]:
     cells, by_name = _cells(request, planned, screen)
     tracker = None
     if request.track:
-        from server.tracking_cells import CellTracker
+        from server.tracking.cells import CellTracker
 
         tracker = CellTracker(
             store=request.out / "mlflow.db",

@@ -1,16 +1,13 @@
 """``cardionets-server track``: what was missed is sent, and what it says is what is there."""
 
 import json
-import warnings
 
 import pytest
 
 from cardionets_core.errors import ConfigError, UsageError
 from cardionets_core.service.state import only_one
-from server.tracking.finished import track_result
 from server.tracking.later import LaterRequest, run_folder_of, send_later, state_of
 from server.tracking.note import LOCK, TRACKED
-from server.tracking.points import measured_points, round_points
 from server.tracking.reasons import reason_of
 
 STUDY = {
@@ -88,32 +85,3 @@ def test_a_dead_server_is_told_with_its_exit_code(run, folder):
     content = json.loads(ended.stdout)
     assert ended.returncode == content["exit_code"] == 6
     assert content["status"] == "behind" and "connection refused" in content["reason"]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_one_result_without_a_folder_goes_into_a_file(tmp_path):
-    found = track_result(
-        result(), store=tmp_path / "m.db", artefacts=tmp_path / "a", experiment="sweep", tags={"arm": "x"}
-    )
-    assert found["status"] == "written" and found["store"] == "m.db"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'm.db'}")
-        runs = client.search_runs([client.get_experiment_by_name("sweep").experiment_id])
-    child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
-    parent = client.get_run(found["run_id"])
-    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id and len(runs) == 2
-    assert parent.data.params["model_digest"] == "cd" * 32 and parent.data.tags["arm"] == "x"
-    entry = result()["rounds"][0]
-    assert child.data.metrics == {**round_points(entry), **measured_points(entry)}
-    assert child.data.metrics["pooled/recall_at_5"] == 0.5 and child.data.metrics["a/train/loss"] == 0.75
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_store_that_cannot_be_written_stops_nothing(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    found = track_result(result(), store=blocked / "m.db", artefacts=tmp_path / "a")
-    assert found["status"] == "failed" and found["reason"]

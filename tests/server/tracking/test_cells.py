@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from server.tracking_cells import CELL, GRID, CellTracker
+from server.tracking.cells import CellTracker
 
 pytest.importorskip("mlflow")
 
@@ -36,8 +36,8 @@ def test_a_cell_is_one_run_however_often_it_is_written(tmp_path):
         client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("sweep-x").experiment_id
         runs = client.search_runs([experiment])
-    parents = [run for run in runs if GRID in run.data.tags]
-    cells = {run.data.tags[CELL]: run for run in runs if CELL in run.data.tags}
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    cells = {run.data.params["study.seed"]: run for run in runs if run not in parents}
     assert len(parents) == 1 and set(cells) == {"a", "b"} and len(runs) == 3
     assert {run.data.tags["mlflow.parentRunId"] for run in cells.values()} == {parents[0].info.run_id}
     assert cells["b"].data.metrics == {"align.recall_at_5": 0.7}
