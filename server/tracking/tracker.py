@@ -96,7 +96,8 @@ class Tracker:
         unsent = _unsent(note, state)
         if not in_time or note is None or (state == "completed" and not note.finished):
             why = f"it took longer than {limit:.0f} s" if not in_time else "the sending process ended early"
-            found |= {"status": "behind", "missing": unsent}
+            told = found.get("missing") if in_time else None
+            found |= {"status": "behind", "missing": told or unsent}
             found["reason"] = found.get("reason") or why
         if found["status"] == "behind":
             found["remedy"] = REMEDY
