@@ -30,7 +30,8 @@ def result_table(result: Content, folder: Path) -> str:
         if found := part(result):
             lines += ["", *found]
     lines += _comparison(result)
-    lines += ["", f"everything is in {folder}: result.json, model/, plots/, mlflow.db"]
+    store = result.get("tracking", {}).get("store", "")
+    lines += ["", f"everything is in {folder}: result.json, model/, plots/{', ' if store else ''}{store}"]
     return "\n".join(lines)
 
 

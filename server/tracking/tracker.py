@@ -16,7 +16,7 @@ from typing import Any
 
 from cardionets_core.config.tracking import Tracking
 from cardionets_core.errors import CardioNetsError
-from server.tracking.note import open_note
+from server.tracking.note import StoreNote, open_note
 from server.tracking.sending import summary_of
 from server.tracking.settings import label_of, read_settings
 
@@ -27,7 +27,7 @@ END_LOST_S = 10.0
 END_LOCAL_S = 300.0
 """The same for a store that is a file: nothing but a large model takes time there."""
 GONE_S = 2.0
-REMEDY = "send it later: cardionets-server track"
+REMEDY = "send it later: cardionets-server track FOLDER, which is the run folder or its workspace"
 
 
 class Tracker:
@@ -90,14 +90,17 @@ class Tracker:
         in_time = self._process.poll() is not None
         self.close()
         note = self._note()
-        found = summary_of(note, self._settings) if note else {"status": "behind", "store": self._label()}
-        unsent = ["rounds", "result", "artefacts", "model"] if state == "completed" else ["rounds"]
+        found: dict[str, Any] = {"status": "behind", "store": self._label()}
+        if note is not None:
+            found = summary_of(note, self._settings)
+        unsent = _unsent(note, state)
         if not in_time or note is None or (state == "completed" and not note.finished):
             why = f"it took longer than {limit:.0f} s" if not in_time else "the sending process ended early"
-            found |= {"status": "behind", "missing": found.get("missing", unsent)}
+            told = found.get("missing") if in_time else None
+            found |= {"status": "behind", "missing": told or unsent}
             found["reason"] = found.get("reason") or why
         if found["status"] == "behind":
-            found["remedy"] = f"{REMEDY} {self._folder.name}"
+            found["remedy"] = REMEDY
         return found
 
     def close(self) -> None:
@@ -117,7 +120,7 @@ class Tracker:
             with contextlib.suppress(OSError):
                 os.write(self._process.stdin.fileno(), f"{word}\n".encode())
 
-    def _note(self) -> Any:
+    def _note(self) -> StoreNote | None:
         try:
             return open_note(self._folder, label=self._label())
         except CardioNetsError:
@@ -128,6 +131,14 @@ class Tracker:
 
     def _is_remote(self) -> bool:
         return not self._settings.uri.startswith(("sqlite:", "file:")) and bool(self._settings.uri)
+
+
+def _unsent(note: StoreNote | None, state: str) -> list[str]:
+    """What a store surely lacks when its time is over, or may lack: what was not noted as sent."""
+    if state != "completed":
+        return ["rounds"]
+    counted = [] if note and note.final else ["rounds", "result"]
+    return [*counted, "artefacts", *([] if note and note.model else ["model"])]
 
 
 def unsent_text(found: Mapping[str, Any]) -> str:
