@@ -190,6 +190,28 @@ def test_a_dry_run_says_what_would_be_in_it_and_writes_nothing(finished, tmp_pat
     assert re.search(r"ecg_encoder +106,838 parameters", done.stdout)
 
 
+def test_an_installation_without_the_export_says_what_to_install(finished, tmp_path, run, monkeypatch):
+    from server.release import onnx_export
+
+    monkeypatch.setattr(onnx_export, "LIBRARIES", ("onnx", "no_such_library"))
+    done = run("cardionets-server", "release", finished, "--out", tmp_path / "r")
+    assert (
+        done.returncode == 3
+        and "needs no_such_library" in done.stderr
+        and "cardionets[server]" in done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_differs_is_refused_and_leaves_nothing(finished, tmp_path, run, monkeypatch):
+    from server.release import onnx_export
+
+    monkeypatch.setattr(onnx_export, "TOLERANCE", 1e-12)
+    done = run("cardionets-server", "release", finished, "--out", tmp_path / "r")
+    assert done.returncode == 7 and "differs from torch by" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_verify_release_tells_what_it_is(released, run):
     done = run("cardionets-server", "verify-release", released, "--format", "json")
     content = json.loads(done.stdout)
