@@ -98,8 +98,10 @@ def _run_alone(
             checkpoint_or_none = run.checkpoints.latest()
             write_json(folder / RESULT, result_of(study, run.members.facts, checkpoint_or_none, error=error))
             run.status.ended(checkpoint_or_none, error)
+            run.page.ended(checkpoint_or_none, run.status.content())
         raise
     run.status.ended(checkpoint)
+    run.page.ended(checkpoint, run.status.content())
     if track:
         from server.tracking import track_result
 

@@ -159,11 +159,15 @@ class StatusBoard:
             return
         self._written = time.monotonic()
         self._content["updated_s"] = time.time()
-        names = sorted({*self._sites, *self._members.facts})
-        content = {**self._content, "sites": [self._site(name) for name in names]}
+        content = self.content()
         # A disk that cannot take the status cannot take a checkpoint either: that error pauses the study.
         with contextlib.suppress(OSError):
             write_json(self._path, content, wait=False)
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds once it is written."""
+        names = sorted({*self._sites, *self._members.facts})
+        return {**self._content, "sites": [self._site(name) for name in names]}
 
     def _site(self, name: str) -> dict[str, Any]:
         facts: Mapping[str, Any] = self._members.facts.get(name, {})

@@ -28,6 +28,7 @@ from server.head_trust import head_trust
 from server.measure import Measurer
 from server.members import Members
 from server.next_model import first_model, layouts_of
+from server.page.writer import PageWriter
 from server.pause import PauseRequest
 from server.phase_order import tasks_of
 from server.progress import Event, Progress, silent
@@ -74,6 +75,7 @@ class StudyRun:
         self._initial = initial
         self._minimum_free_bytes = minimum_free_bytes
         self._seconds: list[float] = []
+        self._place = (0, 0)
         trust = head_trust(folder)
         self._journal = ReplyJournal(folder, study_digest=study.digest, trust=trust)
         self._unsigned = trust.fault
@@ -82,6 +84,7 @@ class StudyRun:
         link.on_wait = self._waits
         link.heads = lambda node: self._journal.heads.of_order(self.members.site(node))
         self._journal.heads.warn = self._warn_of_journal
+        self.page = PageWriter(study, folder, warn=self._warn_of_page)
         self._enrolment = Enrolment(
             study,
             link=link,
@@ -175,6 +178,7 @@ class StudyRun:
         """Write the checkpoint of a finished round and tell of it."""
         entry = finished.history[-1]
         self._seconds.append(entry["seconds"])
+        self._place = (index, number)
         written = self.checkpoints.write(
             phase=index,
             round_number=number,
@@ -201,6 +205,7 @@ class StudyRun:
             left_s=self._left_s(index, number),
             attempt=entry["attempt"],
         )
+        self.page.round(written, self.status.content(), round_s=entry["seconds"])
         return written
 
     def _check_space(self) -> None:
@@ -224,6 +229,9 @@ class StudyRun:
 
     def _warn_of_journal(self, order: Order, text: str) -> None:
         self._tell(order.name.phase, order.name.round, "warning", text=text)
+
+    def _warn_of_page(self, text: str) -> None:
+        self._tell(*self._place, "warning", text=text)
 
     def _tell(self, index: int, number: int, kind: str, **facts: Any) -> None:
         phase = self.study.phases[index]

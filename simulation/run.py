@@ -33,6 +33,8 @@ RUN_PARTS = (
     "requests",
     "status.json",
     "journal.jsonl",
+    "report.html",
+    "drawn.json",
     "model",
     "plots",
     "compare",

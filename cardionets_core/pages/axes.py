@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 440.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 34.0
+WIDTH, HEIGHT = 360.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 34.0
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -39,16 +40,16 @@ class Axis:
 
     def words(self, tick: float) -> str:
         """What stands at a tick: as many digits as its neighbours need."""
-        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
-        if abs(tick) >= 1e5:
-            return f"{tick:.0e}".replace("e+0", "e").replace("e+", "e")
+        most = max(abs(self.low), abs(self.high))
+        size, unit = next((each for each in _UNITS if most >= 10 * each[0]), (1.0, ""))
+        step = (self.ticks[1] - self.ticks[0]) / size if len(self.ticks) > 1 else 1.0
         if 0 < step < 1e-4:
             return f"{tick:.0e}" if tick else "0"
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        if digits and round(step * 10**digits, 6) % 1:
+        if round(step * 10**digits, 6) % 1:
             digits += 1
-        text = f"{tick:,.{digits}f}"
-        return "0" if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+        text = f"{tick / size:,.{digits}f}"
+        return "0" if float(text.replace(",", "")) == 0 else text.replace("-", "−") + unit
 
 
 def value_axis(
@@ -79,7 +80,7 @@ def value_axis(
 
 
 def count_axis(
-    first: int, last: int, *, begin: float, end: float, ticks: int = 8, room: float | None = None
+    first: int, last: int, *, begin: float, end: float, ticks: int = 7, room: float | None = None
 ) -> Axis:
     """An axis of whole numbers, such as rounds; ticks at round ones, and at the first.
 

@@ -57,7 +57,12 @@ def bar_chart(
                     look.colour, x, y1, wide, y0 - y1
                 )
             )
-    drawn += [division(across, place, name) for place, name in divisions]
+    free = 0.0
+    for place, name in divisions:
+        # A name that would lie on the one before it is left out; its line stays.
+        fits = across.at(place - 0.5) >= free
+        free = across.at(place - 0.5) + 7.0 * (len(name) + 1) if fits else free
+        drawn.append(division(across, place, name if fits else ""))
     rows = [(name, *(values[place] for _, values in parts)) for place, name in enumerate(names)]
     most = max(totals, default=0.0)
     return figure(

@@ -25,7 +25,7 @@ class Series:
 
     Attributes:
         name: of the legend.
-        x: whole numbers, rising.
+        x: whole numbers from 1 on, rising.
         y: a value for each; None or NaN leaves a gap.
         low: of an interval around each value; empty where there is none.
         high: of it.
@@ -67,9 +67,7 @@ def line_chart(
     shown = sorted((each for each in series if any(map(known, each.y))), key=lambda each: each.whole)
     looks = looks_of([(each.whole, each.number) for each in shown])
     most = max((each.x[-1] for each in shown), default=1)
-    across = count_axis(
-        min((each.x[0] for each in shown), default=1), max(most, last or 0), begin=LEFT, end=WIDTH - RIGHT
-    )
+    across = count_axis(1, max(most, last or 0), begin=LEFT, end=WIDTH - RIGHT)
     every = [value for each in shown for value in (*each.y, *each.low, *each.high) if known(value)]
     up = value_axis(map(float, filter(known, every)), begin=HEIGHT - BOTTOM, end=TOP, from_zero=from_zero)
     parts = [frame(across, up, x_name)]

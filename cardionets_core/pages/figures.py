@@ -48,7 +48,7 @@ def legend(entries: Iterable[tuple[str, Look]]) -> Markup:
             mark_svg(look.mark, 15, 6, look.colour) if look.mark else "",
             name,
         )
-        for name, look in reversed(shown)
+        for name, look in sorted(shown, key=lambda entry: entry[1].colour != "ink")
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(rows))
 

@@ -12,7 +12,7 @@ from cardionets_core.pages.figures import figure
 from cardionets_core.pages.frame import Number, known
 from cardionets_core.pages.marks import mark_svg
 
-LONGEST = 20
+LONGEST = 17
 """Letters of a name beside a row; the table has it whole."""
 
 
@@ -56,7 +56,7 @@ def interval_chart(
         reference: a value that means something, such as chance, drawn as a dotted line.
         reference_name: what it means.
     """
-    row_height, left = 22.0, 130.0
+    row_height, left = 20.0, 112.0
     bottom = TOP + row_height * max(1, len(rows))
     values = [value for row in rows for value in (row.value, row.low, row.high, reference) if known(value)]
     across = value_axis(map(float, filter(known, values)), begin=left, end=WIDTH - RIGHT - 4)
@@ -90,7 +90,7 @@ def interval_chart(
         drawn.append(
             mark_svg("diamond" if row.whole else "circle", across.at(row.value), y, colour, size=4.6)
         )
-    dotted = f" Dotted: {reference_name}." if reference is not None and reference_name else ""
+    dotted = f". Dotted: {reference_name}" if reference is not None and reference_name else ""
     return figure(
         key,
         Markup("").join(drawn),

@@ -83,7 +83,9 @@ def short_number(value: float | None, digits: int = 4) -> str:
     """A measured number in few digits; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
-    if value and abs(value) < 10.0 ** -(digits - 1):
+    if value == round(value) and abs(value) < 1e9:
+        return f"{value:,.0f}"
+    if abs(value) < 10.0 ** -(digits - 1):
         return f"{value:.2g}"
     whole = len(str(int(abs(value))))
     return f"{value:.{max(0, digits - whole)}f}" if abs(value) < 1 or whole < digits else f"{value:,.0f}"
@@ -123,4 +125,4 @@ def clock(moment_s: float | None) -> str:
 
 def moment(moment_s: float | None) -> str:
     """A Unix time as date and time here, with the zone."""
-    return "–" if moment_s is None else time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(moment_s))
+    return "–" if moment_s is None else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment_s))

@@ -8,19 +8,18 @@ Legend: R rows (one here), D width of the feature, F frames, Y rows, X columns.
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
 
 from cardionets_core.data.cine import PIXELS, SPACING_MM
+from cardionets_core.data.synthetic_mark import mark_cine
 from cardionets_core.data.synthetic_nifti import DESCRIPTION, synthetic_nifti
+from cardionets_core.data.synthetic_pictures import moving_gif, still_png
 from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS, NOTICE, draw_cines, drawing_of
-from client.predict.mark import mark_cine
 
 ENDINGS = ("nii.gz", "gif", "png")
 FRAME_MS = 40
@@ -88,19 +87,7 @@ def _nifti(cine: SyntheticCine) -> bytes:
 
 def cine_gif(cine: SyntheticCine) -> bytes:
     """All frames, again and again, ``FRAME_MS`` each; the comment says what it is."""
-    frames = [Image.fromarray(frame) for frame in cine.pixels]
-    content = io.BytesIO()
-    frames[0].save(
-        content,
-        "GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=FRAME_MS,
-        loop=0,
-        comment=DESCRIPTION.encode(),
-        optimize=False,
-    )
-    return content.getvalue()
+    return moving_gif(cine.pixels, frame_ms=FRAME_MS)
 
 
 def sheet_png(cine: SyntheticCine) -> bytes:
@@ -113,8 +100,4 @@ def sheet_png(cine: SyntheticCine) -> bytes:
     for place, frame in enumerate(chosen):
         top, left = place // wide * rows, place % wide * columns
         sheet[top : top + rows, left : left + columns] = frame
-    told = PngImagePlugin.PngInfo()
-    told.add_text("Description", DESCRIPTION)
-    content = io.BytesIO()
-    Image.fromarray(sheet).save(content, "PNG", optimize=True, pnginfo=told)
-    return content.getvalue()
+    return still_png(sheet)

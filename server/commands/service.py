@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cardionets_core.errors import UsageError
 from server.commands.answer import Format, FormatOption, answer, answering
 
 WorkspaceArgument = Annotated[Path, typer.Argument(help="the coordinator's folder, made by init")]
@@ -129,8 +130,36 @@ def status(folder: WorkspaceArgument = Path(), format: FormatOption = Format.tab
     answer(content, overview_lines, format)
 
 
-def watch(folder: WorkspaceArgument = Path()) -> None:
-    """The live view of ``status``; ends with the study, or with Ctrl-C (which leaves the study alone)."""
+def watch(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="the coordinator's folder; with --web also that of one run"),
+    ] = Path(),
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="serve the study page for a browser on this machine, until Ctrl-C"),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="with --web: on loopback; 0 takes a free one")
+    ] = 0,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="with --web: also open it in this machine's browser")
+    ] = False,
+) -> None:
+    """The live view of `status`; ends with the study, or with Ctrl-C (which leaves the study alone).
+
+    `--web` serves the study page instead: sites over time, curves, what is spent and moved, sample cines. It
+    tells an address with a token on stderr; only who has it sees the page, on this machine alone (from your
+    desk: `ssh -L PORT:127.0.0.1:PORT`). The page can change nothing. The same page lies in the run folder as
+    report.html, as it was after the last round.
+    """
+    if web:
+        from server.page.web import serve_study
+
+        serve_study(folder, port=port, open_browser=open_browser, tell=_say)
+        return
+    if port or open_browser:
+        raise UsageError("--port and --open go with --web", where="--web")
     from cardionets_core.config.workspace import open_workspace
     from server.live import live
 

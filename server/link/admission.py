@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import write_json
@@ -21,6 +22,10 @@ from server.provision.registry import Registry, read_registry
 
 HEARTBEATS = "heartbeats.json"
 WRITE_EVERY_S = 1.0
+GAP_S = 65.0
+"""A site that is not heard for so long was away: it is heard every 30 s."""
+MOST_STRETCHES = 200
+"""Of one site; the oldest go."""
 
 
 class AdmittedSites:
@@ -51,7 +56,7 @@ class AdmittedSites:
 
 
 class Heartbeats:
-    """When each site was last heard; kept in ``state/heartbeats.json``.
+    """When each site was last heard, and in which stretches of time; kept in ``state/heartbeats.json``.
 
     Args:
         workspace: where.
@@ -59,7 +64,9 @@ class Heartbeats:
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.state / HEARTBEATS
-        self._sites: dict[str, dict[str, float]] = dict((read_json(self._path) or {}).get("sites", {}))
+        found = read_json(self._path) or {}
+        self._sites: dict[str, dict[str, float]] = dict(found.get("sites", {}))
+        self._online: dict[str, list[list[float]]] = dict(found.get("online", {}))
         self._written = 0.0
         self._lock = threading.Lock()
 
@@ -70,13 +77,25 @@ class Heartbeats:
             entry["call_s"] = round(when_s, 3)
             if path == HEARTBEAT or "heartbeat_s" not in entry:
                 entry["heartbeat_s"] = round(when_s, 3)
+            stretches = self._online.setdefault(site, [])
+            if not stretches or when_s - stretches[-1][1] > GAP_S:
+                stretches.append([round(when_s, 1), round(when_s, 1)])
+                del stretches[:-MOST_STRETCHES]
+            stretches[-1][1] = round(when_s, 1)
             if time.monotonic() - self._written > WRITE_EVERY_S:
                 self._written = time.monotonic()
                 # A disk that takes nothing must not cost the site its answer.
                 with contextlib.suppress(OSError):
-                    write_json(self._path, {"schema_version": 1, "sites": self._sites}, wait=False)
+                    content = {"schema_version": 1, "sites": self._sites, "online": self._online}
+                    write_json(self._path, content, wait=False)
 
 
 def last_heard(workspace: Workspace) -> dict[str, dict[str, float]]:
     """Site to the unix times of its last accepted heartbeat and call."""
     return dict((read_json(workspace.state / HEARTBEATS) or {}).get("sites", {}))
+
+
+def heard_online(state: Path) -> dict[str, list[list[float]]]:
+    """Site to the stretches of unix times in which it was heard, from a workspace's state; empty without."""
+    found = (read_json(state / HEARTBEATS) or {}).get("online", {})
+    return dict(found) if isinstance(found, dict) else {}

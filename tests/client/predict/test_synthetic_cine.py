@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from cardionets_core.config.study import Study
+from cardionets_core.data.synthetic_mark import LEAST_PX, ORIGIN, mark_cine
 from cardionets_core.prediction.predictor import open_predictor
 from cardionets_core.tasks.drawing import draw_cines, drawing_settings
 from cardionets_core.training.model_folder import read_model_folder
 from client.predict.cine import SyntheticCine, cine_files, draw_cine
-from client.predict.mark import LEAST_PX, ORIGIN, mark_cine
 
 CPU = torch.device("cpu")
 

@@ -36,15 +36,16 @@ class MarkedCine:
     enlarged: int
 
 
-def mark_cine(cine_FYX: np.ndarray) -> MarkedCine:
+def mark_cine(cine_FYX: np.ndarray, *, least_px: int = LEAST_PX) -> MarkedCine:
     """Scale to grey values, enlarge and mark every frame.
 
     Args:
         cine_FYX: in [-1, 1].
+        least_px: shortest side of what is given back.
     """
     grey_FYX = np.rint((np.clip(cine_FYX, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
     rows, columns = grey_FYX.shape[1:]
-    enlarged = max(1, math.ceil(LEAST_PX / min(rows, columns)))
+    enlarged = max(1, math.ceil(least_px / min(rows, columns)))
     size = (columns * enlarged, rows * enlarged)
     top, bottom = (_band(words, width=size[0], height=size[1]) for words in (MARK, ORIGIN))
     marked = np.stack(

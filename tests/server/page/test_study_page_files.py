@@ -1,0 +1,249 @@
+"""The study page from files alone: facts, timeline, rows, codes, privacy, words; torn and hostile files."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cardionets_core.audit import journal
+from cardionets_core.config.study import Study
+from cardionets_core.errors import UsageError, error_codes
+from cardionets_core.tasks import TASKS
+from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
+from server.page.codes import MEANINGS
+from server.page.content import page_content
+from server.page.facts import JournalTail, RunReader
+from server.page.render import report_html
+from server.page.timeline import phase_spans, sitting_out, timeline_svg
+from server.page.words import TASK_WORDS
+from server.phase_order import tasks_of
+from server.rounds import CRASHED, LATE
+
+BAD = "<script>alert('x')</script>"
+
+
+def study_of(**changes) -> Study:
+    phase = {"task": "ecg_mae", "rounds": 3, "local_steps": 2, "batch_size": 4, "optimiser": {"lr": 1e-3}}
+    return Study.model_validate({"name": "quick", "seed": 1, "phases": [phase]} | changes)
+
+
+def entry(number, *, sites=("alpha", "beta"), phase=0):
+    return {
+        "phase": phase, "round": number, "attempt": 1, "task": "ecg_mae", "primary": "correlation",
+        "higher_is_better": True, "model_digest": f"{number:064x}", "seconds": 2.5,
+        "bytes_sent": 1000 * number, "bytes_received": 2000,
+        "pooled": {"correlation": 0.1 * number, "n_patients": 20.0},
+        "sites": [
+            {"site": site, "status": "trained", "code": "", "bytes": 1000, "loss": 1.25 / number,
+             "metrics": {"correlation": 0.1 * number + 0.01 * place}}
+            for place, site in enumerate(sites)
+        ],
+    }  # fmt: skip
+
+
+def site_of(name, **changes):
+    return {"site": name, "node": "1", "role": "member", "code": "", "at_s": 1000.0, "last_phase": 1,
+            "last_round": 1, "phases": {"ecg_mae": "serves"}, "patients": {"train": 50}, "recordings": None,
+            "versions": {"cardionets": "0.1.0"}, "refused_replies": 0} | changes  # fmt: skip
+
+
+def write_run(folder: Path, study: Study, *, rounds=2, state="running", sites=("alpha", "beta"), **status):
+    (folder / "checkpoints" / "00-00001").mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(study.to_json())
+    history = [entry(number, sites=sites) for number in range(1, rounds + 1)]
+    (folder / "checkpoints" / "00-00001" / "state.json").write_text(
+        json.dumps({"study_digest": study.digest, "history": history})
+    )
+    content = {
+        "schema_version": 1, "state": state, "study": study.name, "study_digest": study.digest, "phase": 1,
+        "started_s": 1000.0, "updated_s": 1100.0, "left_s": 30.0, "warnings": [], "failure": None,
+        "waiting_for": None, "sites": [site_of(name) for name in sites],
+    }  # fmt: skip
+    (folder / "status.json").write_text(json.dumps(content | status))
+    return history
+
+
+def replied(folder, site, *, code="", kind="train", number=1, phase=0, reason=""):
+    facts = {
+        "kind": kind,
+        "split": "",
+        "study": "0" * 64,
+        "phase": phase,
+        "round": number,
+        "attempt": 1,
+        "site": site,
+    }
+    more = {"node": "1", "code": code, "reason": reason} if code else {"digest": "0" * 64, "bytes": 10}
+    journal.append(folder / "journal.jsonl", "reply-refused" if code else "reply-accepted", facts | more)
+
+
+class Text(HTMLParser):
+    """All text of a page, and its tags."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.ids = "", [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_every_code_that_can_stand_at_a_site_has_words_and_no_other():
+    assert set(MEANINGS) == {*error_codes(), LATE, CRASHED}
+    assert all(meaning and remedy for meaning, remedy in MEANINGS.values())
+
+
+def test_every_task_has_words():
+    assert set(TASK_WORDS) == set(TASKS)
+
+
+def test_a_run_is_told_from_its_files(tmp_path):
+    study = study_of()
+    history = write_run(tmp_path, study)
+    for site in ("alpha", "beta"):
+        replied(tmp_path, site)
+    replied(tmp_path, "beta", code="late", number=2)
+    facts = RunReader(tmp_path).read(status=json.loads((tmp_path / "status.json").read_text()))
+    content = page_content(facts)
+    assert (content["done"], content["planned"], content["left_s"]) == (2, 3, 30.0)
+    assert content["bytes_sent"] == 3000 and content["bytes_received"] == 4000
+    assert content["model_digest"] == history[-1]["model_digest"]
+    alpha, beta = content["sites"]
+    assert (alpha["trained"], alpha["late"], alpha["code"]) == (2, 0, "")
+    assert (beta["late"], beta["refused"], beta["code"]) == (1, 0, "late")
+    assert beta["meaning"] == MEANINGS["late"][0] and beta["remedy"]
+    page = Text(report_html(facts))
+    for words in ("quick", "2 of 3", study.digest, "0.625", "no reply within the study's deadline"):
+        assert words in page.text
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_run_whose_process_is_gone_is_stopped_and_not_running(tmp_path):
+    write_run(tmp_path, study_of())
+    assert RunReader(tmp_path).read().state == "stopped"
+
+
+def test_an_ended_study_is_told_from_its_result(tmp_path):
+    study = study_of()
+    write_run(tmp_path, study, rounds=1, state="completed")
+    rounds = [entry(number) for number in (1, 2, 3)]
+    result = {
+        "study_digest": study.digest,
+        "rounds": rounds,
+        "modules": {"ecg_encoder": "f" * 64},
+        "versions": {},
+    }
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    facts = RunReader(tmp_path).read()
+    assert facts.history == rounds and "f" * 64 in Text(report_html(facts)).text
+
+
+def test_the_files_of_another_study_count_for_nothing(tmp_path):
+    write_run(tmp_path, study_of())
+    (tmp_path / "study.json").write_text(study_of(seed=2).to_json())
+    facts = RunReader(tmp_path).read()
+    assert (facts.history, facts.status, facts.state) == ([], {}, "stopped")
+
+
+@pytest.mark.parametrize("name", ["status.json", "result.json", "journal.jsonl", "drawn.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"study_digest": 3}', b"[" * 100_000]
+)
+def test_torn_files_leave_their_part_empty(tmp_path, name, content):
+    write_run(tmp_path, study_of())
+    (tmp_path / name).write_bytes(content)
+    assert "quick" in report_html(RunReader(tmp_path).read())
+
+
+def test_no_study_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="holds no study"):
+        RunReader(tmp_path).read()
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds no study"):
+        RunReader(tmp_path).read()
+
+
+def test_what_others_wrote_stays_text(tmp_path):
+    write_run(
+        tmp_path, study_of(), state="paused", sites=("alpha",), warnings=[BAD],
+        failure={"code": BAD, "what": BAD, "where": BAD, "remedy": BAD},
+    )  # fmt: skip
+    content = json.loads((tmp_path / "status.json").read_text())
+    content["sites"][0] |= {"code": BAD, "versions": {"cardionets": BAD}, "role": BAD}
+    (tmp_path / "status.json").write_text(json.dumps(content))
+    replied(tmp_path, "alpha")
+    replied(tmp_path, BAD, code="late", reason=BAD)
+    html = report_html(RunReader(tmp_path).read())
+    assert "<script" not in html and "script" not in Text(html).tags
+    assert BAD in Text(html).text
+
+
+def test_the_page_loads_nothing_from_elsewhere(tmp_path):
+    write_run(tmp_path, study_of())
+    html = report_html(RunReader(tmp_path).read())
+    assert not re.findall(r"""(?:src|href|action)=["'](?!#|data:)""", html) and "url(h" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert "default-src 'none'" in unescape(html) and "<script" not in html
+
+
+def test_the_journal_is_read_on_from_where_it_was(tmp_path):
+    tail = JournalTail(tmp_path / "journal.jsonl")
+    assert tail.look() == []
+    replied(tmp_path, "alpha")
+    assert [told.site for told in tail.look()] == ["alpha"]
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(b"half a li")
+    assert len(tail.look()) == 1
+    journal.mend(tmp_path / "journal.jsonl")
+    replied(tmp_path, "beta", code="crashed")
+    assert [(told.site, told.code) for told in tail.look()] == [("alpha", ""), ("beta", "crashed")]
+
+
+def test_a_site_that_sits_a_phase_out_is_not_at_fault(tmp_path):
+    write_run(tmp_path, study_of())
+    content = json.loads((tmp_path / "status.json").read_text())
+    content["sites"][1] |= {"code": "modality-missing", "phases": {"ecg_mae": "modality-missing"}}
+    (tmp_path / "status.json").write_text(json.dumps(content))
+    replied(tmp_path, "alpha")
+    replied(tmp_path, "beta", code="modality-missing", kind="census")
+    facts = RunReader(tmp_path).read()
+    assert sitting_out(facts) == {"beta": {0: "modality-missing"}}
+    beta = page_content(facts)["sites"][1]
+    assert beta["sits_out"] and not beta["refused"]
+    svg = str(timeline_svg(facts, ["alpha", "beta"]))
+    assert 'class="sits"' in svg and 'class="mark refused"' not in svg
+
+
+def test_phases_follow_each_other_on_the_timeline(tmp_path):
+    write_run(tmp_path, study_of())
+    for phase in (0, 0, 1, 1):
+        replied(tmp_path, "alpha", phase=phase)
+    spans = phase_spans(RunReader(tmp_path).read())
+    assert list(spans) == [0, 1] and spans[0][1] == spans[1][0]
+
+
+def test_planned_epsilon_is_what_the_ledgers_reckon(tmp_path):
+    privacy = {"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
+    study = study_of(privacy=privacy)
+    write_run(tmp_path, study, rounds=2, sites=("alpha", "beta"))
+    content = json.loads((tmp_path / "status.json").read_text())
+    content["sites"][1]["patients"] = None
+    (tmp_path / "status.json").write_text(json.dumps(content))
+    alpha, beta = page_content(RunReader(tmp_path).read())["privacy"]["sites"]
+    costs = phase_costs(study, tasks_of(study), patients=[50])
+    noise = noise_of(study, costs)
+    assert alpha["whole"] == pytest.approx(epsilon_after(study, costs, noise_multiplier=noise))
+    assert 0 < alpha["so_far"] < alpha["whole"] and alpha["noise"] == 1.1
+    assert beta["whole"] is None and "does not let it tell" in beta["why"]
+    text = Text(report_html(RunReader(tmp_path).read())).text
+    assert "planned so far" in text and "never leaves it" in text
