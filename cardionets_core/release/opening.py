@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardionets_core.errors import UsageError
+from cardionets_core.errors import CardioNetsError, UsageError
 from cardionets_core.release.archive import unpack_release
 from cardionets_core.release.layout import CHECKSUMS, MODEL, check_files
 from cardionets_core.release.signature import Signer, Trusted, check_signature, trusted_file
@@ -83,5 +83,10 @@ def opened_release(path: Path, trusted: Trusted) -> Iterator[Release]:
         if path.is_file():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cardionets-release-")))
             unpack_release(path, folder)
-        checksums = check_files(folder)
-        yield Release(folder=folder, signer=check_signature(folder, checksums, trusted))
+        try:
+            signer = check_signature(folder, check_files(folder), trusted)
+        except CardioNetsError as error:
+            # A reader of the error knows the zip, and not where it was unpacked for a moment.
+            error.where = error.where.replace(str(folder), str(path))
+            raise
+        yield Release(folder=folder, signer=signer)

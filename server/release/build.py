@@ -21,6 +21,7 @@ from cardionets_core.release.layout import CHECKSUMS, SIGNATURE, checksums_of, s
 from cardionets_core.release.signature import signature_document
 from server.release.conditions import GENERATOR, NEEDS_GENERATOR, objections
 from server.release.contents import Chosen, write_contents
+from server.release.onnx_export import check_installed
 from server.release.run_folder import FinishedRun, find_run, read_run
 from server.release.signing import SigningKey, signing_key
 from server.release.spent import Spent, read_spent
@@ -57,6 +58,7 @@ def plan_release(request: ReleaseRequest) -> dict[str, Any]:
     Raises:
         UsageError: something would be written over, or a file that is named cannot be read.
     """
+    check_installed()
     _check_out(request)
     content: dict[str, Any] = {"dry_run": True, "out": request.out.name, "modules": {}, "left_out": []}
     try:
@@ -83,10 +85,12 @@ def build_release(request: ReleaseRequest) -> dict[str, Any]:
 
     Raises:
         UsageError: something lies there already.
+        MachineUnfitError: the libraries of the ONNX export are not installed.
         PrivacyError: the memorisation test or the study's privacy stands against it.
         CheckpointError: the study has not completed, something is torn, or the ONNX export differs.
         StorageFailedError: the disk did not take it; nothing lies there.
     """
+    check_installed()
     _check_out(request)
     run = read_run(find_run(request.folder))
     against, chosen, signer = _judged(run, request)

@@ -140,7 +140,7 @@ def _origin(content: Content) -> list[str]:
 
 def _metrics(content: Content) -> list[str]:
     lines = [
-        "On test patients of each site who trained nothing. `external` sites trained nothing at all.",
+        "On test patients, of whom the model saw nothing in training. External sites trained nothing at all.",
         "",
         *metric_lines(content),
     ]

@@ -11,6 +11,7 @@ would be another number: whoever has several windows averages features and asks 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import warnings
@@ -24,11 +25,13 @@ import torch
 from torch import nn
 
 from cardionets_core.data.records import LEADS
+from cardionets_core.errors import MachineUnfitError
 from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.release.refusals import OnnxDiffersError
 from server.release.onnx_examples import synthetic_windows
 from server.release.onnx_model import FEATURE, Heads, Outputs, Windows
 
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 WINDOW_FILE, HEADS_FILE = "window.onnx", "heads.onnx"
 WINDOW_INPUT = "ecg"
 TOLERANCE = 1e-4
@@ -50,6 +53,21 @@ class Exported:
 
     files: dict[str, float]
     outputs: Outputs
+
+
+def check_installed() -> None:
+    """The libraries of the export come with the server's extra; a hospital's installation has none of them.
+
+    Raises:
+        MachineUnfitError: names those that are not installed.
+    """
+    absent = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if absent:
+        raise MachineUnfitError(
+            f"a release needs {', '.join(absent)}, and this installation lacks it",
+            where="ONNX export",
+            remedy="pip install 'cardionets[server]' on the coordinator's machine",
+        )
 
 
 def export_onnx(model: Predictor, folder: Path) -> Exported:

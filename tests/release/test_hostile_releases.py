@@ -77,6 +77,14 @@ def test_equal_folders_make_equal_zips(release, tmp_path):
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
+def test_a_fault_in_a_zip_is_told_of_the_zip(release, tmp_path):
+    (release / "CARD.md").write_text("# Another\n")
+    pack_release(release, tmp_path / "r.zip")
+    with pytest.raises(ReleaseTornError) as found, opened_release(tmp_path / "r.zip", MINE):
+        pytest.fail("it was opened")
+    assert found.value.where == str(tmp_path / "r.zip")
+
+
 @pytest.mark.parametrize("name", ["CARD.md", "model/model.json", "model/ecg_encoder.safetensors"])
 def test_every_changed_byte_and_every_absent_file_is_found(release, name):
     path = release / name

@@ -58,11 +58,8 @@ def numbers() -> dict[str, dict[str, torch.Tensor]]:
     """What closed-form tasks would have solved: two phenotypes, four diseases, one not calibrated."""
     mean, deviation = torch.zeros(82), torch.ones(82)
     mean[[0, 3]], deviation[[0, 3]] = torch.tensor([150.0, 60.0]), torch.tensor([35.0, 7.0])
-    weight = torch.zeros(82, 64)
-    weight[[0, 3]] = 0.5
     return {
         "phenotype_standardiser": {"mean": mean, "deviation": deviation},
-        "phenotype_probe": {"weight": weight, "bias": mean.clone()},
         "screening_prior": {
             "logit": torch.tensor([-1.0, -2.0, -1.5, 0.0, -3.0]),
             "log_share": torch.log(torch.tensor([0.2, 0.5, 0.3])),
@@ -93,6 +90,11 @@ def _write_run(
         with torch.no_grad():
             for key, value in numbers().get(name, {}).items():
                 module.get_parameter(key).copy_(value)
+            if name == "phenotype_probe":  # two columns were trained; the others keep zeros
+                trained = torch.zeros(82, 1)
+                trained[[0, 3]] = 1.0
+                module.weight.mul_(trained)
+                module.bias.copy_(50.0 * trained[:, 0])
         tensors = export_tensors(module)
         layouts[name], files[name] = layout_of(tensors), folder / f"{name}.f32"
         pack(tensors).tofile(files[name])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cardionets_core.release.opening import UNSIGNED
+from cardionets_core.release.refusals import OnnxDiffersError
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data" / "ecg"
@@ -188,6 +189,65 @@ def test_a_dry_run_says_what_would_be_in_it_and_writes_nothing(finished, tmp_pat
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
     assert "nothing stands against it" in done.stdout and "UNSIGNED" in done.stdout
     assert re.search(r"ecg_encoder +106,838 parameters", done.stdout)
+
+
+def test_an_installation_without_the_export_says_what_to_install(finished, tmp_path, run, monkeypatch):
+    from server.release import onnx_export
+
+    monkeypatch.setattr(onnx_export, "LIBRARIES", ("onnx", "no_such_library"))
+    done = run("cardionets-server", "release", finished, "--out", tmp_path / "r")
+    assert (
+        done.returncode == 3
+        and "needs no_such_library" in done.stderr
+        and "cardionets[server]" in done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_computes_something_else_is_found(released, finished):
+    import torch
+
+    from cardionets_core.prediction.predictor import open_predictor
+    from cardionets_core.training.model_folder import read_model_folder
+    from server.release.onnx_export import HEADS_FILE, _largest_difference
+    from server.release.onnx_model import Heads
+
+    content = (released / "onnx" / HEADS_FILE).read_bytes()
+    heads = Heads(open_predictor(read_model_folder(finished / "model"), device=torch.device("cpu"))).eval()
+    asked = {"given": "feature", "outputs": heads.outputs.names, "file": HEADS_FILE}
+    features = [torch.randn(batch, 64, generator=torch.Generator().manual_seed(batch)) for batch in (1, 5)]
+    assert _largest_difference(content, heads, features, **asked) < 1e-5
+    with torch.no_grad():
+        heads.phenotype_head[-1].weight.mul_(1.01)
+    with pytest.raises(OnnxDiffersError, match="phenotypes differs from torch"):
+        _largest_difference(content, heads, features, **asked)
+    with torch.no_grad():
+        heads.phenotype_head[-1].bias.fill_(torch.nan)
+    with pytest.raises(OnnxDiffersError, match="phenotypes differs from torch"):
+        _largest_difference(content, heads, features, **asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "head"), [("nano", "phenotype_probe"), ("small", "phenotype_probe")])
+def test_a_probe_and_another_preset_are_exported_too(write_run, make_study, tmp_path, ecg, run, preset, head):
+    study = make_study(("ecg_mae", "probe", "prevalence", "screening"), preset=preset)
+    names = ("ecg_encoder", head, "screening_head", "screening_prior")
+    folder = write_run(tmp_path / "run", names=names, study=study, measured={})
+    done = run("cardionets-server", "release", folder, "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    told = run("cardionets-client", "predict", "--model", tmp_path / "r", ecg, "--format", "json")
+    (recording,) = json.loads(told.stdout)["recordings"]
+    close(told_by_script(tmp_path / "r", ecg.with_suffix("")), numbers_of(recording))
+
+
+@pytest.mark.slow
+def test_an_export_that_differs_is_refused_and_leaves_nothing(finished, tmp_path, run, monkeypatch):
+    from server.release import onnx_export
+
+    monkeypatch.setattr(onnx_export, "TOLERANCE", 1e-12)
+    done = run("cardionets-server", "release", finished, "--out", tmp_path / "r")
+    assert done.returncode == 7 and "differs from torch by" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_verify_release_tells_what_it_is(released, run):
