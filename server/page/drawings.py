@@ -46,8 +46,8 @@ LEAST_S = 5.0
 """Drawing that takes no longer than this is always done."""
 END_S = 30.0
 """The same at the end of the phase."""
-LONGEST_S = 120.0
-"""Where one heart takes longer than this, none is drawn again before the phase ends."""
+GUESS_S = {"nano": 1.0, "small": 7.0, "paper": 300.0}
+"""Seconds of one heart on a busy core, by preset, until one has been timed here."""
 SIDE_PX = 160
 MOVING_FRAMES = 12
 STILL_FRAMES = 4
@@ -67,7 +67,7 @@ class Drawer:
         self._study = study
         self._path = folder / DRAWN
         self._samples: Samples | None = None
-        self._one_heart_s = 0.0
+        self._one_heart_s = GUESS_S.get(study.preset, 0.0)
 
     def after_round(self, checkpoint: Checkpoint, *, round_s: float) -> bool:
         """Draw, where this round's phase learns to and the round is one that is measured.
@@ -84,21 +84,23 @@ class Drawer:
         every = self._study.evaluation.every_rounds
         if phase.task != Generate.name or not (ends or checkpoint.round % every == 0):
             return False
-        if self._one_heart_s > LONGEST_S and not ends:
-            return False
         self._samples = self._samples or read_samples()
         allowed = max(END_S if ends else LEAST_S, SHARE * round_s)
+        if not ends and self._one_heart_s > allowed:
+            return False
         hearts: list[dict[str, Any]] = []
         begin = time.monotonic()
         task = cast(Generate, make_task(Generate.name, phase.options))
         modules = _modules(checkpoint, (*task.trains, *task.reads), self._study.preset)
         for place in range(len(self._samples.names)):
-            # The first is always drawn: nobody knows before how long it takes.
-            if place and time.monotonic() - begin + self._one_heart_s > allowed:
+            # At the end of the phase one is drawn, however long it takes.
+            if (place or not ends) and time.monotonic() - begin + self._one_heart_s > allowed:
                 break
             before = time.monotonic()
             hearts.append(self._draw(task, modules, place))
             self._one_heart_s = time.monotonic() - before
+        if not hearts:
+            return False
         write_json(
             self._path,
             {
