@@ -103,19 +103,21 @@ def plan_cells(
             planned.append(Planned(values=values, scenario=_scenario(base, values)))
         except CardioNetsError as error:
             # One wrong value spoils many cells: each fault is told once, with the cells that have it.
-            told = f"{error.what}{f' ({error.where})' if error.where else ''}"
+            # A document's faults come as lines under a head, which says nothing here.
+            lines = [line.strip(" -") for line in error.what.splitlines()]
+            told = f"{'; '.join(lines[1:] or lines)}{f' ({error.where})' if error.where else ''}"
             named = " ".join(f"{key}={value}" for key, value in values.items())
             faults.setdefault(told, []).append(named)
     if faults:
-        lines = [
+        shown = [
             f"  - {cells[0]}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {told}"
             for told, cells in list(faults.items())[:MOST_TOLD]
         ]
         if len(faults) > MOST_TOLD:
-            lines.append(f"  - and {len(faults) - MOST_TOLD} more faults")
+            shown.append(f"  - and {len(faults) - MOST_TOLD} more faults")
         raise ConfigError(
             f"{sum(map(len, faults.values()))} cell(s) are no valid scenario, and nothing was run:\n"
-            + "\n".join(lines),
+            + "\n".join(shown),
             where="--set",
             remedy="mend those values",
         )
