@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DOTS_PER_INCH = 90
+ROOM = 30.0
 
 
 def plot_cases(cases: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -36,12 +37,10 @@ def plot_cases(cases: Sequence[Mapping[str, Any]], path: Path) -> None:
     each = found[-1]["round_s"] / sites[-1]
     seconds.plot(sites, [each * count for count in sites], ":", color="0.6", label="in proportion")
     seconds.set_title("seconds of one round")
-    seconds.legend(frameon=False)
     memory.plot(sites, [case["peak_bytes"] / 1e6 for case in found], "o-", label="process, peak")
     traffic = [(case["bytes_sent"] + case["bytes_received"]) / 1e6 for case in found]
     memory.plot(sites, traffic, "s--", label="orders and replies of the round")
     memory.set_title("MB")
-    memory.legend(frameon=False)
     for axes in (seconds, memory):
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -49,4 +48,7 @@ def plot_cases(cases: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.minorticks_off()
         axes.set_xlabel("sites")
         axes.grid(alpha=0.3)
+        # Room above the lines for their names.
+        axes.set_ylim(top=ROOM * axes.get_ylim()[1])
+        axes.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
