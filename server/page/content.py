@@ -13,7 +13,7 @@ from typing import Any
 from server.best_rounds import best_rounds
 from server.page.codes import meaning
 from server.page.curves import cost_figures, phase_figures
-from server.page.drawings import drawings_content
+from server.page.drawn import drawings_content
 from server.page.facts import RunFacts
 from server.page.privacy import privacy_content
 from server.page.sites import site_names, site_rows

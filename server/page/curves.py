@@ -91,7 +91,7 @@ def cost_figures(facts: RunFacts) -> list[Markup]:
                 (f"sent to the sites, {unit}", [sent / size for sent, _ in moved]),
                 (f"received from them, {unit}", [came / size for _, came in moved]),
             ],
-            title=f"{unit[0].upper()}{unit[1:]} of a round",
+            title="Bytes of a round",
             caption=about,
             unit=unit,
             divisions=divisions,

@@ -36,7 +36,7 @@ from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import load_tensors
 from server.checkpoint import Checkpoint
 from server.next_model import AVERAGE
-from server.page.facts import DRAWN, RunFacts
+from server.page.facts import DRAWN
 from server.page.samples import Samples, read_samples
 
 SCHEMA_VERSION = 1
@@ -142,21 +142,6 @@ class Drawer:
             "real": _pictures(own_FYX),
             "drawn": _pictures(drawn_1FYX[0].cpu().numpy()),
         }
-
-
-def drawings_content(facts: RunFacts) -> dict[str, Any]:
-    """``hearts``, and a ``note`` on when and how they were drawn; no hearts where nothing was drawn yet."""
-    drawn = facts.drawn
-    plans = [index for index, phase in enumerate(facts.study.phases) if phase.task == Generate.name]
-    if drawn.get("study_digest") != facts.study.digest or not drawn.get("hearts"):
-        note = f"Nothing is drawn before phase {plans[0] + 1} has been measured." if plans else ""
-        return {"hearts": [], "note": note}
-    hearts: Sequence[Any] = drawn["hearts"]
-    where = f"phase {drawn['phase'] + 1}, round {drawn['round']}"
-    note = f"Drawn by the model after {where}, in {drawn['seconds']:.1f} s."
-    if len(hearts) < int(drawn.get("of") or 0):
-        note += f" Only {len(hearts)} of {drawn['of']} were drawn: more would have held the study up."
-    return {"hearts": hearts, "note": note}
 
 
 def _modules(checkpoint: Checkpoint, names: Sequence[str], preset: str) -> Mapping[str, nn.Module]:

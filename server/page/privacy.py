@@ -14,9 +14,7 @@ from typing import Any
 
 from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
 from server.page.facts import RunFacts
-from server.phase_order import tasks_of
 
 BUDGET_S = 4.0
 """For the reckoning of one page; what is not done in it is done for the next one."""
@@ -80,6 +78,10 @@ def _rounds(facts: RunFacts, site: str) -> tuple[int, ...]:
 @lru_cache(maxsize=512)
 def _whole(study_json: str, counts: tuple[int, ...]) -> tuple[float, float]:
     """Noise multiplier and epsilon of a site that takes part in all of the study."""
+    # Loads torch, which the page of any other study does without.
+    from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
+    from server.phase_order import tasks_of
+
     study = Study.model_validate_json(study_json)
     costs = phase_costs(study, tasks_of(study), patients=counts)
     if not costs:
@@ -90,6 +92,9 @@ def _whole(study_json: str, counts: tuple[int, ...]) -> tuple[float, float]:
 
 @lru_cache(maxsize=512)
 def _so_far(study_json: str, counts: tuple[int, ...], rounds: tuple[int, ...], noise: float) -> float:
+    from cardionets_core.training.private_plan import epsilon_after, phase_costs
+    from server.phase_order import tasks_of
+
     study = Study.model_validate_json(study_json)
     costs = [
         replace(cost, rounds=rounds[cost.phase])

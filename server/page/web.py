@@ -13,13 +13,11 @@ from typing import Any
 
 from cardionets_core.config.workspace import Workspace, open_workspace
 from cardionets_core.errors import UsageError
-from cardionets_core.pages.page import render
 from cardionets_core.pages.serve import PageServer, Shown
 from server.link.admission import heard_online
 from server.link.wanted import read_wanted
 from server.overview import overview
 from server.page.facts import STUDY, RunReader
-from server.page.render import shown, templates
 
 NOTHING = "nothing.html"
 NOTHING_PART = "nothing_main.html"
@@ -58,6 +56,10 @@ class StudyPages:
         Raises:
             CardioNetsError: a file that it needs is torn or wrong.
         """
+        # Loaded when somebody looks, so that the address is told at once.
+        from cardionets_core.pages.page import render
+        from server.page.render import shown, templates
+
         if self._workspace is None:
             assert self._reader is not None
             return shown(self._reader.read())
