@@ -7,6 +7,7 @@ code and the program's words of it, and no text that could hold something of a p
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -32,6 +33,7 @@ from client.permission import require_guard, require_study
 
 if TYPE_CHECKING:
     from cardionets_core.config.site import SiteConfig
+    from cardionets_core.logs.log import EventLog
 
 NUMPY = "numpy.ndarray"
 """Flower's word for the form in which an array's bytes are."""
@@ -201,10 +203,8 @@ def _round_of(order: Order | None) -> dict[str, Any]:
 def _note(path: Path | None, event: str, **fields: Any) -> None:
     """A line in the site's log; whatever is wrong with the log, the order goes on."""
     try:
-        from client.log import site_log
-
         if path is not None and path.parent.is_dir():
-            site_log(path.parent, site=_site_name(path)).write(event, **fields)
+            _log_of(path, _stamp(path)).write(event, **fields)
     except Exception as error:  # a broken installation
         _last_resort("the site's log cannot be written", error)
 
@@ -215,16 +215,27 @@ def _log(path: Path | None, error: Exception, *, code: str, order: Order | None)
         _last_resort("the order was refused before a site was found", error)
         return
     try:
-        from client.log import log_error, site_log
+        from client.log import log_error
 
-        log = site_log(path.parent, site=_site_name(path))
-        found = _round_of(order)
+        log, found = _log_of(path, _stamp(path)), _round_of(order)
         if log_error(log, error, root=path.parent, config=_config(path), code=code, **found):
             return
     except Exception as fault:  # a broken installation
         _last_resort("the site's log cannot be written", fault)
     # A full or read-only disk: the code still goes out, and this process's own words have it.
     _last_resort(f"an order ended with {code}", error)
+
+
+@functools.lru_cache(maxsize=64)
+def _log_of(path: Path, stamp: int) -> EventLog:
+    """The log of a site; its documents are read anew only where site.yaml was changed."""
+    from client.log import site_log
+
+    return site_log(path.parent, site=_site_name(path))
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _last_resort(told: str, error: Exception) -> None:

@@ -77,23 +77,28 @@ def last_lines(path: Path, *, most_bytes: int = LAST_BYTES) -> list[Line]:
     return found
 
 
-def follow(path: Path, *, wait: Callable[[float], None], level: str = "info") -> Iterator[Line]:
-    """Lines as they come, from now on; ends when ``wait`` raises.
+def follow(
+    path: Path, *, wait: Callable[[float], None], level: str = "info", since: datetime | None = None
+) -> Iterator[Line]:
+    """The lines that are there, then those that come, none between the two lost; ends when ``wait`` raises.
 
     Args:
         path: of the log; may come to be later.
         wait: pauses for so many seconds.
         level: this and worse.
+        since: earlier lines are left out.
     """
     handle, rest = _open(path), b""
-    if handle is not None:
-        handle.seek(0, os.SEEK_END)
     try:
+        for file in files_of(path):
+            if handle is None or _is_other(file, handle):
+                with file.open("rb") as older:
+                    yield from (line for line in _parsed(older) if is_wanted(line, level=level, since=since))
         while True:
-            moved = handle is None or _has_moved(handle, path)
+            moved = handle is None or _is_other(path, handle)
             if handle is not None:
                 *whole, rest = (rest + handle.read()).split(b"\n")
-                yield from (line for line in _parsed(whole) if is_wanted(line, level=level))
+                yield from (line for line in _parsed(whole) if is_wanted(line, level=level, since=since))
             if moved:
                 following = _open(path)
                 if following is not None:
@@ -178,7 +183,8 @@ def _open(path: Path) -> Any:
         return None
 
 
-def _has_moved(handle: Any, path: Path) -> bool:
+def _is_other(path: Path, handle: Any) -> bool:
+    """Whether the file under this name is another one than the open one."""
     try:
         named, opened = path.stat(), os.fstat(handle.fileno())
     except FileNotFoundError:

@@ -67,8 +67,9 @@ def logs(
     with answering(Answer.json if format is Format.json else Answer.table):
         path = open_site_folder(folder).root / LOG
         earliest = parse_since(since, now=datetime.now().astimezone()) if since else None
-        for line in read_lines(path, level=level.value, since=earliest):
-            say(line)
     if follow:
-        for line in lines_to_come(path, wait=time.sleep, level=level.value):
-            say(line)
+        found = lines_to_come(path, wait=time.sleep, level=level.value, since=earliest)
+    else:
+        found = read_lines(path, level=level.value, since=earliest)
+    for line in found:
+        say(line)

@@ -197,5 +197,6 @@ def _commands(folder: SiteFolder) -> dict[str, str]:
         "prepare": f"cardionets-client prepare --site {site}",
         "journal": f"cardionets-client journal verify --site {site}",
         "budget": f"cardionets-client budget --site {site}",
+        "page": f"cardionets-client status {root} --web",
         "logs": f"cardionets-client logs {root} --level warning",
     }

@@ -10,6 +10,7 @@ from flwr.supercore.fab import Fab
 
 import client.supernode as supernode
 from cardionets_core.errors import CodeNotApprovedError, ConfigError, UsageError
+from cardionets_core.logs.reading import read_lines
 from client.pace import Pace
 from client.supernode import FOLDER_VARIABLE, Guard, clean_environment, guard_flower, main, read_arguments
 
@@ -63,6 +64,8 @@ def test_only_approved_bytes_get_a_signature_and_the_others_wait(guard):
     bad = guard.judged(Fab(sha(b"bad"), b"bad", dict(good.verifications)), sha(b"bad"))
     assert set(bad.verifications) == {"valid_license"}
     assert guard.store.pending.codes() == {sha(b"bad"): b"bad"}
+    (line,) = read_lines(guard.store.folder.parent / "client.log")
+    assert (line["event"], line["code"], line["bundle"]) == ("code-refused", "code-not-approved", sha(b"bad"))
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,11 @@ from cardionets_core.exchange.messages import (
 from cardionets_core.exchange.names import is_plain_name
 from cardionets_core.exchange.npy import to_npy
 from cardionets_core.exchange.tensors import Layout, module_digest
+from cardionets_core.logs.reading import read_lines
 from cardionets_core.models import build_module
 from cardionets_core.tasks import make_task
-from client.app import LARGEST_LOG_BYTES, LOG, _log, read_order
+from client.app import _log, read_order
+from client.log import LOG
 from client.modules import build_modules, pack_module
 from simulation.local_grid import LocalGrid
 
@@ -197,10 +199,13 @@ def test_arrays_whose_bytes_are_wrong_end_as_a_refusal(content, place):
 
 
 def test_a_strangers_words_neither_break_nor_fill_nor_steer_the_log(tmp_path):
-    _log(tmp_path / "site.yaml", "no module \ud800 \x1b[2J\r here" + "x" * 10**6)
+    words = "no module \ud800 \x1b[2J\r here" + "x" * 10**6
+    strange = RoundName(study_digest=words, phase=2**80, round=-1, attempt=1)
+    order = dataclasses.replace(ORDER, name=strange, kind=words)
+    for _ in range(3):
+        _log(tmp_path / "site.yaml", OrderRefusedError(words, where=words), code="order-refused", order=order)
     content = (tmp_path / LOG).read_bytes()
-    assert b"\\ud800" in content and b"\x1b" not in content and b"\r" not in content and len(content) < 30_000
-    with (tmp_path / LOG).open("wb") as log:
-        log.truncate(LARGEST_LOG_BYTES + 1)
-    _log(tmp_path / "site.yaml", "again")
-    assert (tmp_path / LOG).stat().st_size < 100 and (tmp_path / f"{LOG}.1").exists()
+    assert b"ud800" not in content and b"\x1b" not in content and b"xxx" not in content
+    lines = list(read_lines(tmp_path / LOG))
+    assert len(lines) == 3 and len(content) < 3_000
+    assert (lines[0]["code"], lines[0]["withheld"]) == ("order-refused", 3)  # kind, study and phase
