@@ -11,8 +11,10 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
-from collections.abc import Iterable
+import urllib.request
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +27,11 @@ DOCUMENTS = (
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 )
 PROGRAMS = ("cardionets-server", "cardionets-client", "cardionets-sim")
-FENCE = re.compile(r"^```(?:sh)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-STARTS = re.compile(r"(\.venv/bin/)?(cardionets-(server|client|sim) |make |python3?(\.11)? -m )")
+STARTS = re.compile(
+    r"(\.venv/bin/)?(cardionets-(server|client|sim) |make |mlflow |python3?(\.11)? -m [\w.]*\w(?!\S))"
+)
 LOOP = re.compile(r"^(for \w+ in [^;]*; )?do |; done$|^do |^done$|^for \w+ in .*$")
 
 
@@ -71,8 +75,8 @@ def blocks() -> list[Block]:
     return [
         block
         for document in DOCUMENTS
-        for text in FENCE.findall((ROOT / document).read_text(encoding="utf-8"))
-        if (block := Block(document=document, text=text)).is_typed
+        for language, text in FENCE.findall((ROOT / document).read_text(encoding="utf-8"))
+        if language in ("", "sh") and (block := Block(document=document, text=text)).is_typed
     ]
 
 
@@ -129,7 +133,7 @@ class Reader:
         self.left = [(block.document, line) for block in documents for line in block.lines]
         self.names: dict[str, str] = {}
         self.folder = folder
-        self._environment = environment
+        self.environment = environment
 
     def take(self, beginning: str) -> str:
         """The next line that begins so, with the reader's own names in it.
@@ -165,7 +169,7 @@ class Reader:
             ended, said = self._on_a_terminal(line, answer)
         else:
             done = subprocess.run(
-                ["bash", "-c", line], cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL,
+                ["bash", "-c", line], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST_S, check=False,
             )  # fmt: skip
             ended, said = done.returncode, done.stdout
@@ -175,7 +179,7 @@ class Reader:
     def _on_a_terminal(self, line: str, answer: str) -> tuple[int, str]:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
-            ["bash", "-c", line], cwd=self.folder, env=self._environment,
+            ["bash", "-c", line], cwd=self.folder, env=self.environment,
             stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
@@ -186,3 +190,33 @@ class Reader:
                 said += more
         os.close(ours)
         return process.wait(LONGEST_S), said.decode(errors="replace")
+
+    @contextlib.contextmanager
+    def running(self, beginning: str, *, more: str = "") -> Iterator[subprocess.Popen[str]]:
+        """Type a line that does not end by itself; inside the block it runs, after it its processes are gone.
+
+        Args:
+            beginning: of a line.
+            more: options after it, such as a free port.
+        """
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {self.take(beginning)} {more}"], cwd=self.folder, env=self.environment,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                os.killpg(process.pid, signal.SIGINT)
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def page(self, beginning: str, *, more: str = "--port 0") -> str:
+        """Type a line that serves a page, and look at it: its HTML."""
+        with self.running(beginning, more=more) as process:
+            address = next(word for line in process.stdout for word in line.split() if "http://" in word)
+            browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with browser.open(address[address.index("http") :].rstrip(".,"), timeout=120) as answer:
+                return str(answer.read().decode())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
+
+from simulation.deployment import free_ports
 
 sys.path.append(str(Path(__file__).parent))
 from commands import ROOT, Reader, blocks_of
@@ -59,20 +59,27 @@ def test_two_minutes_for_each_of_the_three(reader):
     assert "no problems" in reader.type(".venv/bin/cardionets-client check")
     assert (reader.folder / "runs/sample.png").is_file()
     assert "ecg_mae" in reader.type(".venv/bin/cardionets-server plan demo")
-    line = reader.take(".venv/bin/cardionets-server watch runs/first --web")
-    with subprocess.Popen(
-        ["bash", "-c", f"exec {line} --port 0"], cwd=reader.folder, stderr=subprocess.PIPE, text=True
-    ) as page:
-        try:
-            address = next(word for said in page.stderr for word in said.split() if word.startswith("http"))
-            with urllib.request.urlopen(address, timeout=60) as answer:
-                assert result_of(reader, "first")["model_digest"][:12] in answer.read().decode()
-        finally:
-            page.send_signal(signal.SIGINT)
-    for _ in range(3):
-        reader.type(".venv/bin/cardionets-client prepare" if _ < 2 else ".venv/bin/cardionets-client journal")
-    for _ in range(2):
-        reader.type(".venv/bin/cardionets-client inspect ../shared")
+    page = reader.page(".venv/bin/cardionets-server watch runs/first --web")
+    assert result_of(reader, "first")["model_digest"][:12] in page
+    reader.type(".venv/bin/cardionets-client prepare")
+    reader.type(".venv/bin/cardionets-client prepare")
+    reader.type(".venv/bin/cardionets-client journal")
+    reader.type(".venv/bin/cardionets-client inspect ../shared")
+    reader.type(".venv/bin/cardionets-client inspect ../shared")
+    assert reader.left == []
+
+
+@pytest.mark.walk("simulation")
+def test_compare_and_sweep(reader):
+    reader.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    assert "attacked" in reader.type("cardionets-sim scenarios")
+    assert "s01" in reader.type("cardionets-sim show")
+    assert "left out" in reader.type("cardionets-sim run attacked")
+    assert "fedprox" in reader.type("cardionets-sim compare")
+    assert "temperature" in reader.type("cardionets-sim sweep")
+    (port,) = free_ports(1)
+    with reader.running("mlflow ui", more=f"--port {port}") as process:
+        assert any("Uvicorn running" in line or "startup complete" in line for line in process.stdout)
     assert reader.left == []
 
 

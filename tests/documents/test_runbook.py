@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -186,9 +187,44 @@ def test_the_runbook_line_by_line(tmp_path, shell, hospital):
     told = reader.type("cardionets-server watch DIR")
     assert finish(reader)["status"] == "completed", told
 
-    # the journals against each other
+    # what both see of it
     (run,) = (tmp_path / "hub" / "runs").iterdir()
     reader.names["NAME-DIGEST"] = run.name
+    assert json.loads((run / "result.json").read_text())["model_digest"][:12] in reader.page(
+        "cardionets-server watch DIR --web"
+    )
+    assert "riverside" in reader.page("cardionets-client status FOLDER --web")
+    reader.type("cardionets-client status FOLDER --page")
+    assert json.loads(reader.type("cardionets-client status FOLDER --format json"))["site"] == "riverside"
+    reader.type("cardionets-client logs FOLDER --level warning")
+    with reader.running("cardionets-client logs FOLDER --follow"):
+        assert "reply-left" in reader.type("cardionets-client logs FOLDER")
+    reader.type("cardionets-client logs FOLDER --since")
+    reader.type("cardionets-client logs FOLDER --format json")
+    reader.names["URI"] = f"sqlite:///{tmp_path}/elsewhere.db"
+    reader.type("cardionets-server track DIR --dry-run")
+    reader.type("cardionets-server track DIR --uri")
+    reader.type("cardionets-server track DIR")
+    with reader.running("mlflow ui", more=f"--port {free_ports(1)[0]}") as process:
+        assert any("Uvicorn running" in line or "startup complete" in line for line in process.stdout)
+
+    # the model is handed over
+    reader.names["ca.crt"] = "hub/trust/ca.crt"
+    for _ in range(2):
+        reader.type("cardionets-server release DIR")
+    for _ in range(2):
+        reader.type("cardionets-server release DIR --out heads-1.zip")
+    with zipfile.ZipFile(tmp_path / "heads-1.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    reader.folder = tmp_path / "unpacked"
+    assert "FAILED" not in reader.type("sha256sum -c")
+    reader.folder = tmp_path
+    reader.type("cardionets-server verify-release")
+    reader.names["ECG"] = str(next((tmp_path / "hospital").rglob("*.hea")).relative_to(tmp_path))
+    assert "phenotype" in reader.type("cardionets-client predict").lower()
+    del reader.names["ECG"]
+
+    # the journals against each other
     reader.type("cardionets-server journal DIR/runs/NAME-DIGEST export-heads")
     reader.type("cardionets-client journal verify")
 
