@@ -72,6 +72,10 @@ def test_two_minutes_for_each_of_the_three(reader):
 @pytest.mark.walk("simulation")
 def test_compare_and_sweep(reader):
     reader.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for word in ("show", "compare", "sweep"):
+        reader.type(f".venv/bin/cardionets-sim {word}")
+    for name in ("compared", "swept"):
+        shutil.rmtree(reader.folder / "runs" / name)
     assert "attacked" in reader.type("cardionets-sim scenarios")
     assert "s01" in reader.type("cardionets-sim show")
     assert "left out" in reader.type("cardionets-sim run attacked")
@@ -104,6 +108,8 @@ def test_all_phases_and_what_follows(reader):
     assert result_of(reader, "all")["status"] == "completed"
     reader.type(".venv/bin/cardionets-client predict")
     assert list((reader.folder / "runs/cines").rglob("*.png"))
+    reader.type(".venv/bin/cardionets-server release")
+    assert "unsigned" in reader.type(".venv/bin/cardionets-client predict")
     assert reader.left == []
 
 

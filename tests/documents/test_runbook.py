@@ -122,6 +122,7 @@ def test_the_readme_from_init_to_the_model(tmp_path, shell, hospital):
             reader.type("cardionets-client status")
             reader.type("cardionets-server run")
             assert "completed" in reader.type("cardionets-server watch")
+            assert "riverside" in reader.page("cardionets-server watch hub --web")
             assert "riverside" in reader.type("cardionets-server sites")
         finally:
             service.terminate()

@@ -20,10 +20,12 @@ WALKS: dict[str, tuple[tuple[str, str], ...]] = {
     "all phases": (
         (README, ".venv/bin/cardionets-sim run cardionets"),
         (README, ".venv/bin/cardionets-client predict"),
+        (README, ".venv/bin/cardionets-server release"),
     ),
     "real recordings": ((README, ".venv/bin/cardionets-sim run real_ecg"),),
     "flower's own command": ((README, "flwr run ."),),
     "simulation": (
+        (README, ".venv/bin/cardionets-sim compare"),
         ("docs/simulation.md", "cardionets-sim scenarios"),
         ("docs/simulation.md", "mlflow ui"),
     ),
