@@ -19,7 +19,11 @@ from server.page.privacy import privacy_content
 from server.page.sites import site_names, site_rows
 from server.page.timeline import timeline_svg
 from server.page.words import task_words
+from server.release.card_privacy import verdict_of
 
+MEMORISATION = "memorisation"
+COUNTED = frozenset({"standardise", "prevalence"})
+"""Their metric counts what was found; the best of it says nothing."""
 STATES = {
     "waiting": ("waiting for sites", "warn"),
     "running": ("running", "good"),
@@ -130,11 +134,18 @@ def _phases(facts: RunFacts, names: list[str]) -> list[dict[str, Any]]:
                 "done": done,
                 "share": done / phase.rounds,
                 "state": state,
-                "best": best.get(index),
+                "best": best.get(index) if phase.task not in COUNTED else None,
+                "verdict": _verdict(facts, index) if phase.task == MEMORISATION else "",
                 "figures": phase_figures(facts, index, names),
             }
         )
     return found
+
+
+def _verdict(facts: RunFacts, index: int) -> str:
+    """What the memorisation test says, in words: its number alone says nothing to a board."""
+    tests = [entry.get("test", {}).get("pooled") for entry in facts.history if entry.get("phase") == index]
+    return verdict_of(tests[-1]) if tests and tests[-1] else ""
 
 
 def _model_digest(facts: RunFacts) -> str:

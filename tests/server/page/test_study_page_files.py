@@ -247,3 +247,23 @@ def test_planned_epsilon_is_what_the_ledgers_reckon(tmp_path):
     assert beta["whole"] is None and "does not let it tell" in beta["why"]
     text = Text(report_html(RunReader(tmp_path).read())).text
     assert "planned so far" in text and "never leaves it" in text
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ({"passes": 0.0, "conclusive": 0.0}, "Not conclusive"),
+        ({"passes": 0.0, "conclusive": 1.0}, "Does not pass"),
+        ({"passes": 1.0, "conclusive": 1.0}, "Passes"),
+    ],
+)
+def test_the_memorisation_test_is_told_in_words(tmp_path, measured, said):
+    study = study_of(phases=[{"task": "memorisation", "rounds": 1}])
+    write_run(tmp_path, study, rounds=1)
+    state = tmp_path / "checkpoints" / "00-00001" / "state.json"
+    content = json.loads(state.read_text())
+    content["history"][0] |= {"task": "memorisation", "primary": "passes", "test": {"pooled": measured}}
+    del content["history"][0]["pooled"]
+    state.write_text(json.dumps(content))
+    page = report_html(RunReader(tmp_path).read())
+    assert said in page and "best passes" not in page
