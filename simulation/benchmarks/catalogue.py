@@ -68,34 +68,25 @@ class Benchmark:
 
 
 _FASTER = "reading with wfdb, then scipy's resample and filters"
+_BYTES = Figure(
+    key="ratio",
+    what="bytes of the study {study}",
+    baseline="the whole model to every site, back, and out to be measured",
+    margin=EXACT,
+    where={"task": ("all",)},
+)
 
 CATALOGUE: tuple[Benchmark, ...] = (
     Benchmark(
         name="wire-bytes",
         module="wire_bytes",
-        figures=(
-            Figure(
-                key="ratio",
-                what="bytes of the study {study}",
-                baseline="the whole model to every site, back, and out to be measured",
-                margin=EXACT,
-                where={"task": ("all",)},
-            ),
-        ),
+        figures=(_BYTES,),
     ),
     Benchmark(
         name="wire-bytes-cardionets",
         module="wire_bytes",
         arguments=("--study", "cardionets"),
-        figures=(
-            Figure(
-                key="ratio",
-                what="bytes of the study {study}",
-                baseline="the whole model to every site, back, and out to be measured",
-                margin=EXACT,
-                where={"task": ("all",)},
-            ),
-        ),
+        figures=(_BYTES,),
     ),
     Benchmark(
         name="server-memory",
