@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGE = {"cardionets-sim": "simulation", "cardionets-client": "client", "cardionets-server": "server"}
 
 
@@ -61,3 +63,17 @@ def shared_data() -> Path:
             pytest.fail("CI must have the shared data beside the checkout")
         pytest.skip("the shared data does not lie beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: that of the machine, or playwright's own; tests skip where neither is there."""
+    api = pytest.importorskip("playwright.sync_api")
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    with api.sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"no browser can be started here: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import threading
 
 import pytest
@@ -14,8 +13,6 @@ from cardionets_core.pages.serve import PageServer
 from server.app import run_study
 from server.page.web import StudyPages
 from simulation.local_grid import LocalGrid
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 CONTRAST = """(selectors) => selectors.map((selector) => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -32,19 +29,6 @@ CONTRAST = """(selectors) => selectors.map((selector) => {
   return (pair[0] + 0.05) / (pair[1] + 0.05);
 })"""
 """Contrast of the text of some elements with what lies behind it, as WCAG reckons it."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    with api.sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no browser can be started here: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

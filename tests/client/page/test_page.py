@@ -5,26 +5,12 @@ import re
 import socket
 import stat
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from cardionets_core.pages.serve import PageServer
 from client.page.content import Looking
 from client.page.page import page_file, said, show
-
-CHROMIUM = Path("/usr/bin/chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="there is no playwright here")
-    if not CHROMIUM.exists():
-        pytest.skip("there is no chromium here")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @contextmanager
