@@ -24,8 +24,12 @@ def site_names(context: typer.Context, incomplete: str) -> list[str]:
     from cardionets_core.errors import CardioNetsError
     from server.provision.registry import read_registry
 
+    # An option that still waits for its value keeps the parser from giving the words before it their names.
+    words = [word for word in context.args if not word.startswith("-")]
     try:
-        rows = read_registry(open_workspace(Path(context.params.get("folder") or "."))).newest()
+        rows = read_registry(
+            open_workspace(Path(context.params.get("folder") or (words or ["."])[0]))
+        ).newest()
     except CardioNetsError:
         return []
     return sorted(row.site for row in rows if row.site.startswith(incomplete))

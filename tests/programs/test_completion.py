@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cardionets_core.config.study import read_study
-from server.commands.completion import site_names
 from server.study_files import SHIPPED
 from simulation.scenario import shipped_scenarios
 
@@ -51,8 +50,14 @@ def test_every_shipped_scenario_and_study_is_proposed():
     assert set(studies) == {path.stem for path in SHIPPED.glob("*.yaml")}
 
 
-def test_sites_of_a_folder_that_is_no_workspace_are_none(tmp_path):
-    class Context:
-        params = {"folder": tmp_path}  # noqa: RUF012
-
-    assert site_names(Context(), "") == []
+def test_sites_of_the_workspace_on_the_line_are_proposed(tmp_path, run):
+    hub = tmp_path / "hub"
+    for words in (
+        ("init", hub, "--address", "127.0.0.1:9092", "--consortium", "heart"),
+        ("provision", hub, "--site", "lakeside", "--site", "riverside"),
+    ):
+        done = run("cardionets-server", *words)
+        assert done.returncode == 0, done.stderr
+    assert proposed(f"cardionets-server renew {hub} --site ") == ["lakeside", "riverside"]
+    assert proposed(f"cardionets-server revoke {hub} --site ri") == ["riverside"]
+    assert proposed(f"cardionets-server renew {tmp_path} --site ") == []
