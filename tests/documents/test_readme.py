@@ -55,7 +55,7 @@ def test_two_minutes_for_each_of_the_three(reader):
     assert "completed" in reader.type(".venv/bin/cardionets-sim run rehearsal")
     assert (reader.folder / "runs/first/report.html").is_file()
     assert list((reader.folder / "runs/first/plots").glob("*.png"))
-    assert "accepted" in reader.type(".venv/bin/cardionets-client inspect --site")
+    assert "accepted" in reader.type(".venv/bin/cardionets-client inspect runs/first")
     assert "no problems" in reader.type(".venv/bin/cardionets-client check")
     assert (reader.folder / "runs/sample.png").is_file()
     assert "ecg_mae" in reader.type(".venv/bin/cardionets-server plan demo")

@@ -10,7 +10,7 @@ WALKS: dict[str, tuple[tuple[str, str], ...]] = {
     "first": (
         (README, "make setup"),
         (README, ".venv/bin/cardionets-sim run rehearsal"),
-        (README, ".venv/bin/cardionets-client inspect --site"),
+        (README, ".venv/bin/cardionets-client inspect runs/first"),
         (README, ".venv/bin/cardionets-server plan demo"),
         (README, ".venv/bin/cardionets-client prepare"),
         (README, ".venv/bin/cardionets-client inspect ../shared"),
