@@ -17,6 +17,16 @@ def value_of(entry: Mapping[str, Any]) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def chance_of(metrics: Mapping[str, Any], metric: str) -> float | None:
+    """What the metric would be by chance on these patients, or None where nobody reckoned that.
+
+    Retrieval of five among six succeeds often: ``recall@5`` says nothing without ``chance@5``.
+    """
+    name, at, rank = metric.partition("@")
+    value = metrics.get(f"chance@{rank}") if at and name == "recall" else None
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
 def best_rounds(history: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
     """The best round of each phase that has any; of equal ones the earliest.
 

@@ -28,7 +28,7 @@ from server.open_round import OpenRound, round_entry, trained_row
 from server.orders import order_bytes, round_orders
 from server.reply_checks import check_measured, check_reply, check_sums, measured_of, role_of
 from server.reply_journal import ReplyJournal
-from server.round_folder import Part
+from server.round_folder import MEASURED, Part
 from server.rounds import SiteLink
 from server.secure_gather import SecureGather
 from server.selection import chosen, draw_order
@@ -307,7 +307,8 @@ class Collector:
         name, facts = asked.name, {"site": row["site"], "code": row["code"]}
         facts["attempt"] = asked.folder.get(f"attempt_{part}", 0)
         if row["status"] != "stored":
-            text = f"left out: {row['code']} {row.get('reason', '')}".rstrip()
+            what = f"not measured on {part} patients" if part in MEASURED else "left out"
+            text = f"{what}: {row['code']} {row.get('reason', '')}".rstrip()
             self._tell(name.phase, name.round, "left-out", text=text, **facts)
         elif part == "train":
             loss = asked.folder.store("train").facts(row["site"])["values"].get("loss")

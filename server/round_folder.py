@@ -20,6 +20,8 @@ from server.round_store import RoundStore
 FACTS = "round.json"
 Part = Literal["statistics", "train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("statistics", "train", "validation", "test")
+MEASURED: frozenset[Part] = frozenset({"validation", "test"})
+"""Parts in which nothing is trained."""
 
 
 class RoundFolder:

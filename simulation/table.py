@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from server.best_rounds import chance_of
 from simulation.events.table import event_rows
 from simulation.table_lines import interval, number, table
 from simulation.table_parts import calibration_part, drawing_part, fusion_part, memorisation_part, sites_part
@@ -23,7 +24,10 @@ def result_table(result: Content, folder: Path) -> str:
         ["site", "train", "valid.", "test", "ECGs", "cines", "left out", "phases served"],
         [_site_row(site) for site in result["sites"]],
     )
-    lines += ["", *table(["phase", "rounds", "metric", "first", "last", "seconds"], _phase_rows(result))]
+    lines += [
+        "",
+        *table(["phase", "rounds", "metric", "first", "last", "by chance", "seconds"], _phase_rows(result)),
+    ]
     if events := event_rows(result):
         lines += ["", *table(["site", "event", "phase", "rounds", "what came of it"], events)]
     for part in (sites_part, calibration_part, drawing_part, memorisation_part, fusion_part):
@@ -59,10 +63,15 @@ def _phase_rows(result: Content) -> list[list[str]]:
         if not entries:
             continue
         metric = entries[-1].get("primary", "")
-        values = [entry["pooled"].get(metric) for entry in entries if entry.get("pooled")]
+        pooled = [entry["pooled"] for entry in entries if entry.get("pooled")]
+        values = [metrics.get(metric) for metrics in pooled]
+        chance = chance_of(pooled[-1], metric) if pooled else None
         seconds = sum(entry["seconds"] for entry in entries)
         ends = (values[0], values[-1]) if values else (None, None)
-        rows.append([phase["task"], str(len(entries)), metric, *map(number, ends), f"{seconds:.1f}"])
+        by_chance = "" if chance is None else number(chance)
+        rows.append(
+            [phase["task"], str(len(entries)), metric, *map(number, ends), by_chance, f"{seconds:.1f}"]
+        )
     return rows
 
 

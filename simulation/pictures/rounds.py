@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from server.best_rounds import chance_of
 from simulation.pictures.canvas import finish
 
 COLOURS = tuple(f"C{index}" for index in range(10))
@@ -31,17 +32,27 @@ def picture_rounds(result: Mapping[str, Any], path: Path) -> str:
     figure, axes = plt.subplots(lines, 2, figsize=(10, 2.3 * lines), squeeze=False, layout="constrained")
     for (left, right), entries in zip(axes, shown, strict=False):
         primary = entries[0]["primary"]
+        aside: Axes | None = None
         for site in sites:
             rows = [(e["round"], row) for e in entries for row in e["sites"] if row["site"] == site]
             losses = [(number, row["loss"]) for number, row in rows if row.get("loss") is not None]
             values = [
                 (number, row["metrics"][primary]) for number, row in rows if primary in row.get("metrics", {})
             ]
-            _curve(left, losses, colour=colour[site], label=site)
+            other = {row["role"] for _, row in rows if row.get("role")}
+            if other:
+                # Another loss, such as an ECG-only site's distillation, has a scale of its own.
+                aside = aside or left.twinx()
+                _curve(aside, losses, colour=colour[site], label=f"{site} (other loss, right)")
+            else:
+                _curve(left, losses, colour=colour[site], label=site)
             _curve(right, values, colour=colour[site], label=site)
         pooled = [(e["round"], e["pooled"][primary]) for e in entries if primary in e.get("pooled", {})]
         _curve(right, pooled, colour="black", label="pooled")
-        _finish_axis(left, f"{entries[0]['task']}: mean local loss", rounds=entries[-1]["round"])
+        chance = [chance_of(entry["pooled"], primary) for entry in entries if entry.get("pooled")]
+        if chance and chance[-1] is not None:
+            right.axhline(chance[-1], color="black", linestyle=":", linewidth=1.2, label="by chance")
+        _finish_axis(left, f"{entries[0]['task']}: mean local loss", rounds=entries[-1]["round"], aside=aside)
         _finish_axis(right, f"{entries[0]['task']}: held-out {primary}", rounds=entries[-1]["round"])
     return finish(figure, path, {})
 
@@ -58,13 +69,18 @@ def _curve(axis: Axes, points: list[tuple[int, float]], *, colour: str, label: s
         )
 
 
-def _finish_axis(axis: Axes, title: str, *, rounds: int) -> None:
+def _finish_axis(axis: Axes, title: str, *, rounds: int, aside: Axes | None = None) -> None:
     axis.set(xlabel="round", xlim=(0.5, rounds + 0.5))
     axis.set_title(title, fontsize=10)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    if axis.has_data():
-        axis.legend(fontsize=7)
+    if axis.has_data() or aside is not None:
+        handles, labels = axis.get_legend_handles_labels()
+        if aside is not None:
+            aside.spines[["top"]].set_visible(False)
+            more = aside.get_legend_handles_labels()
+            handles, labels = handles + more[0], labels + more[1]
+        axis.legend(handles, labels, fontsize=7)
     else:
         axis.text(0.5, 0.5, "solved in one step", ha="center", va="center", transform=axis.transAxes)

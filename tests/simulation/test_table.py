@@ -113,3 +113,11 @@ def test_phenotypes_are_counted_after_holm():
     text = table_of(entry(0, "probe", {"r2_mean": 0.2}), differences=[difference])
     assert "of 3 phenotypes" in text and "better than unaligned in 1 and worse in 1" in text
     assert "LV mass, R2 0.100 to 0.500" in text
+
+
+def test_a_recall_stands_beside_what_chance_would_give():
+    round_ = entry(0, "align", {}) | {"primary": "recall@5"}
+    round_["pooled"] = {"recall@5": 0.625, "chance@5": 0.5}
+    assert row_of(table_of(round_), "align")[-4:] == ["0.625", "0.625", "0.500", "1.0"]
+    text = table_of(entry(0, "probe", {}) | {"primary": "r2_mean", "pooled": {"r2_mean": 0.25}})
+    assert row_of(text, "probe")[-3:] == ["0.250", "0.250", "1.0"]
