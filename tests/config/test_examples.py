@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from annotated_types import Ge, Le
 
 from cardionets_core.config.read import Document
 from cardionets_core.config.site import Device, Policy, Prepare, SiteConfig, read_site
+from cardionets_core.config.tracking import Tracking
 from simulation.writers.layout import OF_PAIRS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,10 +24,17 @@ def test_every_example_of_the_documents_is_a_valid_site(tmp_path: Path) -> None:
     examples = [
         text for path in DOCUMENTS for text in re.findall(r"```ya?ml\n(.*?)```", path.read_text(), re.S)
     ]
-    assert examples
-    for text in examples:
+    sites = [text for text in examples if "source" in yaml.safe_load(text)]
+    assert sites
+    for text in sites:
         (tmp_path / "site.yaml").write_text(text)
         assert read_site(tmp_path / "site.yaml").policy.phases
+    # Parts of a scenario are read by tests/house/test_simulation_document.py.
+    others = [yaml.safe_load(text) for text in examples if text not in sites]
+    assert {key for content in others for key in content} <= {"tracking", "events", "comparison"}
+    for content in others:
+        if "tracking" in content:
+            Tracking.model_validate(content["tracking"])
 
 
 def required(document: type[Document], prefix: str = "") -> set[str]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import get_args
 
-import click
-import pytest
 import typer
 import yaml
 from pydantic import TypeAdapter
@@ -90,20 +87,6 @@ def test_the_keys_of_a_comparison():
     assert set(found) == set(Comparison.model_fields)
     for name, text in found.items():
         check_default(text, Comparison.model_fields[name].default)
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", TEXT, re.S)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("cardionets-sim")]
-
-
-@pytest.mark.parametrize("line", commands())
-def test_a_command_of_the_page_is_one_that_the_program_reads(line):
-    program = typer.main.get_command(cli)
-    context = click.Context(program)
-    name, *arguments = shlex.split(line)[1:]
-    # Parsed, not run: an option that does not exist or a value that cannot be would end in an error.
-    program.commands[name].make_context(name, arguments, parent=context)
 
 
 def test_the_options_of_compare_are_on_the_page_and_there():
