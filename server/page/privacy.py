@@ -45,7 +45,10 @@ def privacy_content(facts: RunFacts) -> dict[str, Any]:
         site: dict[str, Any] = {"site": row["site"], "patients": people, "why": ""}
         site |= {"so_far": None, "whole": None, "noise": None}
         if not people:
-            site["why"] = "its policy does not let it tell its number of patients"
+            hidden = bool(row.get("versions"))
+            site["why"] = (
+                "its policy does not let it tell its number of patients" if hidden else "not asked yet"
+            )
         elif time.monotonic() > end:
             site["why"] = "not reckoned yet"
         else:
