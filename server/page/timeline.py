@@ -43,9 +43,9 @@ def timeline_svg(facts: RunFacts, sites: Sequence[str]) -> Markup:
         by_site.setdefault(told.site, []).append(told)
     phases = phase_spans(facts)
     parts = [_times(scale, bottom)]
-    parts += [_phase(facts, index, spans, scale, bottom) for index, spans in phases.items()]
     if (halt := last_halt(facts)) is not None:
         parts.append(_halt(halt, scale, bottom))
+    parts += [_phase(facts, index, spans, scale, bottom) for index, spans in phases.items()]
     sitting = sitting_out(facts)
     for place, site in enumerate(sites):
         y = TOP + ROW * place
