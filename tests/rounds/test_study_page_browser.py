@@ -110,12 +110,8 @@ def test_on_a_phone_what_a_site_says_stands_under_its_name_and_nothing_is_cut(vi
     page = visit(
         (finished[0] / "report.html").as_uri(), viewport={"width": 390, "height": 844}, is_mobile=True
     )
-    assert (
-        page.evaluate(
-            "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.getElementById('site-table'))"
-        )
-        == 0
-    )
+    table = "document.getElementById('site-table')"
+    assert page.evaluate(f"{table}.scrollWidth - {table}.clientWidth") == 0
     for row in page.locator(".sites tbody tr").all():
         name, says, sent = (row.locator(part).bounding_box() for part in ("th", ".says", ".n >> nth=-1"))
         assert name["y"] + name["height"] <= says["y"] + 1 and says["y"] + says["height"] <= sent["y"] + 1

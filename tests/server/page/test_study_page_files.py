@@ -17,6 +17,7 @@ from cardionets_core.tasks import TASKS
 from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
 from server.page.codes import MEANINGS
 from server.page.content import page_content
+from server.page.curves import phase_figures
 from server.page.facts import JournalTail, RunReader
 from server.page.render import report_html
 from server.page.timeline import last_halt, phase_spans, sitting_out, span_of, timeline_svg
@@ -393,3 +394,20 @@ def test_an_interruption_is_shown(tmp_path):
     facts = RunReader(tmp_path).read()
     assert last_halt(facts) == (facts.replies[0].time_s, 1.9e9)
     assert report_html(facts).count('class="halt"') == 2  # in the picture and its legend
+
+
+def test_losses_of_different_kinds_have_charts_of_their_own(tmp_path):
+    write_run(tmp_path, study_of())
+    assert ">Training loss<" in report_html(RunReader(tmp_path).read())
+    state = tmp_path / "checkpoints" / "00-00001" / "state.json"
+    content = json.loads(state.read_text())
+    for each in content["history"]:
+        for row, part, loss in zip(each["sites"], ("infonce", "distil"), (3.25, 0.0006), strict=True):
+            row |= {"loss": loss, f"part/{part}": loss}
+    state.write_text(json.dumps(content))
+    distil, infonce = phase_figures(RunReader(tmp_path).read(), 0, ["alpha", "beta"])[:2]
+    assert "Training loss: distil" in distil and "beta" in distil and "alpha" not in distil
+    assert "Training loss: infonce" in infonce and "alpha" in infonce and "beta" not in infonce
+    html = report_html(RunReader(tmp_path).read())
+    page = Text(html)
+    assert len(page.ids) == len(set(page.ids)) and ">Training loss<" not in html
