@@ -10,25 +10,26 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from cardionets_core.config.study import read_study
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import little_room
-from cardionets_core.errors import CodeNotApprovedError, StudyNotApprovedError
+from cardionets_core.errors import CardioNetsError, CodeNotApprovedError, StudyNotApprovedError
 from cardionets_core.service.logs import tail
-from cardionets_core.service.state import read_json, running_service
+from cardionets_core.service.state import is_held, read_json, running_service
+from server.approved_plans import last_approved
 from server.link.admission import last_heard
-from server.link.wanted import RUN, Wanted, newer_result, read_wanted
+from server.link.wanted import RUN, RUN_LOCK, Wanted, newer_result, read_wanted
 from server.pause import PAUSE_REQUEST
 from server.provision.registry import read_registry
+from server.study_notes import AGAIN, ENDED, UNDER_WAY, not_begun, study_notes
 
 SCHEMA_VERSION = 1
-ENDED = ("completed", "paused", "failed")
-UNDER_WAY = ("waiting", "running")
 STATUS = "status.json"
 HEALTHY_S = 65.0
 """Flower's nodes are heard every 30 s; two missed ones and a bit."""
 DAY_S = 86_400.0
-NOT_BEGUN = "study: not begun; cardionets-server run"
 NO_SITES = "sites: none admitted yet"
+NO_SERVICE = "not running"
 UNAPPROVED = {
     CodeNotApprovedError.code: "the site has not approved this code",
     StudyNotApprovedError.code: "the site has not approved this study",
@@ -45,6 +46,8 @@ def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, A
     service = running_service(workspace.state)
     wanted = read_wanted(workspace)
     study = _study(wanted, served=service is not None)
+    if wanted is None:
+        study["next"] = _next_step(workspace, served=service is not None)
     return {
         "schema_version": SCHEMA_VERSION,
         "address": workspace.config().address,
@@ -75,7 +78,7 @@ def overview_lines(content: dict[str, Any]) -> list[str]:
 
 def _service(service: dict[str, Any] | None) -> dict[str, Any]:
     if service is None:
-        return {"status": "not running", "processes": {}}
+        return {"status": NO_SERVICE, "processes": {}}
     return {"status": service["status"], "processes": service["processes"]}
 
 
@@ -105,7 +108,36 @@ def _state(wanted: Wanted, told: str, *, served: bool) -> str:
         return "stopped"
     if newer_result(wanted) is not None:
         return "ending"  # the run has written its result, and the service has not taken it up yet
+    if told in UNDER_WAY and _has_died(wanted):
+        return AGAIN
     return "starting" if told in ("", *ENDED) else told
+
+
+def _has_died(wanted: Wanted) -> bool:
+    """Whether the process that said so holds its folder no longer."""
+    lock = wanted.out / RUN_LOCK
+    try:
+        return lock.exists() and not is_held(lock)
+    except OSError:
+        return False  # of another user: what it said last counts
+
+
+def _next_step(workspace: Workspace, *, served: bool) -> str:
+    """What is missing before a first study can run, and the command for it; one thing at a time."""
+    try:
+        study = read_study(workspace.study_yaml)
+        approved = last_approved(workspace)
+    except CardioNetsError as error:
+        return f"{error.what}: cardionets-server plan DIR says more"
+    admitted, minimum = len(read_registry(workspace).admitted()), study.sites.minimum
+    if admitted < minimum:
+        count = f"{admitted or 'none'} of the {minimum} sites that the study needs"
+        return f"{count} {'is' if admitted < 2 else 'are'} admitted: cardionets-server admit DIR REQUEST"
+    if approved is None or approved.digest != study.digest:
+        return "study.yaml is not approved as it is: cardionets-server plan DIR --approve"
+    if not served:
+        return "the service does not run: cardionets-server start DIR"
+    return "cardionets-server run DIR"
 
 
 def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list[dict[str, Any]]:
@@ -189,6 +221,8 @@ def site_words(site: dict[str, Any], content: dict[str, Any]) -> dict[str, str]:
         link = "never heard"
     else:
         health = "connected" if site["connected"] else "NOT connected"
+        if content["service"]["status"] == NO_SERVICE:
+            health = "nobody listens"
         link = f"{health}, heard {site['heartbeat_s_ago']:.0f} s ago"
     if site["configured"]:
         phase = "configured"
@@ -215,13 +249,9 @@ def _site_line(site: dict[str, Any], content: dict[str, Any]) -> str:
     return f"{site['site']}: " + " · ".join(word for word in words if word)
 
 
-def _clock(moment_s: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(moment_s))
-
-
 def _study_lines(study: dict[str, Any]) -> list[str]:
     if study["state"] == "not begun":
-        return [NOT_BEGUN]
+        return [not_begun(study)]
     lines = [f"study {study['name']} · {study['state']}"]
     if study.get("phase"):
         text = f"  phase {study['phase']}/{study.get('phases', '?')} {study.get('task', '')}"
@@ -229,37 +259,3 @@ def _study_lines(study: dict[str, Any]) -> list[str]:
     lines += [f"  {line}" for line in study_notes(study)]
     lines.append(f"  {study['folder']}")
     return lines
-
-
-def study_notes(study: dict[str, Any]) -> list[str]:
-    """What else is said of a study: what it waits for, how good it is, how long it takes."""
-    lines = []
-    if study["state"] == "stopped":
-        lines.append("nothing of it runs; it goes on when the service does: cardionets-server start")
-    if study["pause_requested"]:
-        lines.append("pauses after the round that runs")
-    waiting = study.get("waiting_for") if study["state"] in UNDER_WAY else None
-    if waiting and waiting["sites"]:
-        names = ", ".join(site["site"] for site in waiting["sites"])
-        lines.append(f"waits for {names} until {_clock(waiting['until_s'])}")
-    elif waiting:
-        lines.append(f"waits for {waiting['reason']} until {_clock(waiting['until_s'])}")
-    lines += primary_note(study)
-    if study.get("left_s") is not None and study["state"] in UNDER_WAY:
-        lines.append(f"about {study['left_s']:.0f} s left")
-    return lines
-
-
-def primary_values(study: dict[str, Any]) -> list[float]:
-    """The primary metric of the phase, round by round, where it is known."""
-    primary = study.get("primary") or {}
-    return [entry["value"] for entry in primary.get("values", ()) if entry["value"] is not None]
-
-
-def primary_note(study: dict[str, Any]) -> list[str]:
-    """The newest of them in words; nothing where none is known."""
-    return [
-        f"held-out {study['primary'].get('name')}: {value:.4f} "
-        f"({'higher' if study['primary'].get('higher_is_better') else 'lower'} is better)"
-        for value in primary_values(study)[-1:]
-    ]

@@ -49,6 +49,7 @@ class StatusBoard:
         self._members = members
         self._journal = journal
         self._rests_until = -math.inf
+        self._stood: tuple[int, int] | None = None
         now = time.time()
         self._sites: dict[str, dict[str, Any]] = {}
         self._content: dict[str, Any] = {
@@ -76,7 +77,8 @@ class StatusBoard:
 
     def event(self, event: Event) -> None:
         """Something happened."""
-        moved = self._move(phase=event.phase, round=event.round or self._content["round"])
+        known = self._content["round"] if event.phase == self._content["phase"] else 0
+        moved = self._move(phase=event.phase, round=event.round or known)
         self._content |= {"phases": event.phases, "task": event.task, "rounds": event.rounds}
         if event.attempt:
             self._content["attempt"] = event.attempt
@@ -110,9 +112,13 @@ class StatusBoard:
         self._write(at_once=first or moved)
 
     def running(self, checkpoint: Checkpoint) -> None:
-        """The study stands at a checkpoint and goes on."""
+        """The study stands at a checkpoint; told of the same one again, it begins the next round."""
         self._move(state="running")
         self._stand_at(checkpoint)
+        place = (checkpoint.phase, checkpoint.round)
+        if self._stood in (None, place):
+            self._begin_after(*place)
+        self._stood = place
         self._write(at_once=True)
 
     def ended(self, checkpoint: Checkpoint | None, error: CardioNetsError | None = None) -> None:
@@ -141,6 +147,14 @@ class StatusBoard:
         if moved:
             self._content["since_s"] = time.time()
         return moved
+
+    def _begin_after(self, index: int, number: int) -> None:
+        """Before any site of a phase has answered, what is said and waited for is that phase's already."""
+        if number >= self._study.phases[index].rounds:
+            index, number = index + 1, 0
+        if index < len(self._study.phases) and self._content["phase"] != index + 1:
+            phase = self._study.phases[index]
+            self._move(phase=index + 1, task=phase.task, round=number, rounds=phase.rounds)
 
     def _stand_at(self, checkpoint: Checkpoint) -> None:
         history = checkpoint.history

@@ -12,13 +12,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from server.overview import NO_SITES, NOT_BEGUN, primary_note, primary_values, site_words, study_notes
+from server.overview import NO_SITES, site_words
+from server.study_notes import not_begun, primary_note, primary_values, study_notes
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE = 40
 """Rounds that the curve of the primary metric shows."""
 GOOD, BAD, CALM = "green", "bold red", "dim"
-STATES = {"completed": GOOD, "running": GOOD, "failed": BAD, "stopped": BAD, "paused": "yellow"}
+STATES = {"completed": GOOD, "running": GOOD, "failed": BAD, "stopped": BAD, "paused": "yellow",
+          "starting again": "yellow"}  # fmt: skip
 
 
 def watch_view(content: dict[str, Any]) -> RenderableType:
@@ -62,7 +64,7 @@ def _service(content: dict[str, Any]) -> Text:
 
 def _study(study: dict[str, Any]) -> list[RenderableType]:
     if study["state"] == "not begun":
-        return [Text(NOT_BEGUN)]
+        return [Text(not_begun(study))]
     parts: list[RenderableType] = [
         Text.assemble(
             (f"study {study['name']}", "bold"), " · ", (study["state"], STATES.get(study["state"], ""))

@@ -14,12 +14,13 @@ from server.best_rounds import best_rounds
 from server.page.codes import meaning
 from server.page.curves import cost_figures, phase_figures
 from server.page.drawn import drawings_content
-from server.page.facts import RunFacts
+from server.page.facts import ENDED, RunFacts
 from server.page.privacy import privacy_content
 from server.page.sites import site_names, site_rows
-from server.page.timeline import timeline_svg
+from server.page.timeline import last_halt, timeline_svg
 from server.page.words import task_words
 from server.release.card_privacy import verdict_of
+from server.study_notes import AGAIN, UNDER_WAY, waited_for
 
 MEMORISATION = "memorisation"
 COUNTED = frozenset({"standardise", "prevalence"})
@@ -32,6 +33,8 @@ STATES = {
     "failed": ("failed", "bad"),
     "stopped": ("stopped", "warn"),
     "starting": ("starting", "good"),
+    AGAIN: (AGAIN, "warn"),
+    "ending": ("ending", "good"),
 }
 
 
@@ -43,8 +46,8 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
     done = len(facts.history)
     planned = sum(phase.rounds for phase in study.phases)
     words, kind = STATES.get(state, (state, ""))
-    live = state in ("waiting", "running", "starting")
-    left_s = status.get("left_s") if live else None
+    live = state in (*UNDER_WAY, "starting", AGAIN, "ending")
+    left_s = status.get("left_s") if state in UNDER_WAY else None
     return {
         "name": study.name,
         "state": state,
@@ -62,7 +65,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
         "bytes_sent": sum(int(entry.get("bytes_sent") or 0) for entry in facts.history),
         "bytes_received": sum(int(entry.get("bytes_received") or 0) for entry in facts.history),
         "last_round": _last_round(facts),
-        "waits": _waits(status) if live else "",
+        "waits": _waits(status) if state in UNDER_WAY else "",
         "failure": _failure(facts),
         "warnings": list(status.get("warnings") or []),
         "phases": _phases(facts, names),
@@ -70,6 +73,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
         "listens": bool(facts.admitted or facts.online),
         "service": facts.service,
         "timeline": timeline_svg(facts, names),
+        "halted": last_halt(facts) is not None,
         "costs": cost_figures(facts),
         "privacy": privacy_content(facts),
         "drawings": drawings_content(facts),
@@ -86,7 +90,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
 def _said(facts: RunFacts, words: str, done: int, planned: int) -> str:
     """One sentence for those who hear the page."""
     status = facts.status
-    if facts.state in ("running", "waiting") and status.get("phase"):
+    if facts.state in UNDER_WAY and status.get("phase"):
         where = f"phase {status['phase']} of {len(facts.study.phases)}, "
         return f"Study {facts.study.name} {words}: {where}{done} of {planned} rounds are done."
     return f"Study {facts.study.name} {words}: {done} of {planned} rounds are done."
@@ -102,15 +106,17 @@ def _last_round(facts: RunFacts) -> dict[str, Any] | None:
 
 def _waits(status: Mapping[str, Any]) -> str:
     waiting = status.get("waiting_for")
-    if not waiting:
-        return ""
-    names = [str(site["site"]) for site in waiting.get("sites", ())]
-    return ", ".join(names) or str(waiting.get("reason", ""))
+    return waited_for(waiting) if waiting else ""
 
 
 def _failure(facts: RunFacts) -> dict[str, str] | None:
-    told = facts.status.get("failure") or facts.result.get("paused")
-    if facts.state not in ("paused", "failed") or not told:
+    if facts.state not in ("paused", "failed"):
+        return None
+    told = facts.status.get("failure") if facts.status.get("state") in ENDED else None
+    if not told and facts.why:  # its process was ended, and could not say so itself
+        told = {"what": facts.why, "remedy": "cardionets-server resume"}
+    told = told or facts.result.get("paused")
+    if not told:
         return None
     return {key: str(told.get(key) or "") for key in ("code", "what", "where", "remedy")} | {
         "meaning": meaning(str(told.get("code") or ""))
@@ -123,7 +129,7 @@ def _phases(facts: RunFacts, names: list[str]) -> list[dict[str, Any]]:
     found = []
     for index, phase in enumerate(facts.study.phases):
         done = sum(entry.get("phase") == index for entry in facts.history)
-        stands = index == current and facts.state in ("running", "waiting", "paused", "stopped")
+        stands = index == current and facts.state not in ("completed", "ending")
         state = "done" if done >= phase.rounds else "now" if stands else "begun" if done else "to come"
         found.append(
             {

@@ -22,6 +22,7 @@ MOST_ROWS = 30
 """Sites of one chart of intervals; the pool is always there."""
 CHANCE = {"auroc": 0.5, "auroc_mean": 0.5}
 POOLED = "pooled"
+PART = "part/"
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 Rows = Sequence[Mapping[str, Any]]
@@ -41,15 +42,21 @@ def phase_figures(facts: RunFacts, index: int, names: Sequence[str]) -> list[Mar
     phase, key = facts.study.phases[index], f"p{index + 1}"
     figures = []
     losses = _by_site(rounds, names, lambda row: row.get("loss"))
-    if losses:
-        caption = "mean of its local steps, as each site told it"
-        if facts.study.secure_aggregation is not None:
-            caption = "mean over the sites of a secure sum: no site's own is known"
-            # All rows of a sum say the same.
-            losses = [_whole("all sites together", losses[0])]
+    if losses and facts.study.secure_aggregation is not None:
+        # All rows of a sum say the same.
+        together = [_whole("all sites together", losses[0])]
+        caption = "mean over the sites of a secure sum: no site's own is known"
         figures.append(
-            line_chart(f"{key}-loss", losses, title="Training loss", caption=caption, last=phase.rounds)
+            line_chart(f"{key}-loss", together, title="Training loss", caption=caption, last=phase.rounds)
         )
+    elif losses:
+        kinds = _kinds_of_loss(rounds)
+        for number, kind in enumerate(sorted({kinds[series.name] for series in losses})):
+            alike = [series for series in losses if kinds[series.name] == kind]
+            title = "Training loss" if len(alike) == len(losses) else f"Training loss: {kind or 'other'}"
+            caption = "mean of its local steps, as each site told it"
+            at = f"{key}-loss-{number + 1}" if number else f"{key}-loss"
+            figures.append(line_chart(at, alike, title=title, caption=caption, last=phase.rounds))
     metric = str(rounds[-1].get("primary") or "")
     figures += _held_out(rounds, names, metric, key=key, last=phase.rounds)
     tested = [entry for entry in rounds if (entry.get("test") or {}).get("pooled")]
@@ -112,6 +119,16 @@ def _by_site(rounds: Rows, names: Sequence[str], value: Any) -> list[Series]:
         Series(name=site, x=xs, y=tuple(found[site].get(x) for x in xs), number=numbers.get(site, 0))
         for site in sorted(found)
     ]
+
+
+def _kinds_of_loss(rounds: Rows) -> dict[str, str]:
+    """Site to the parts of its loss; sites without pairs train by another one, on another scale."""
+    parts: dict[str, set[str]] = {}
+    for entry in rounds:
+        for row in entry.get("sites", ()):
+            told = {key.removeprefix(PART) for key in row if key.startswith(PART)}
+            parts.setdefault(row["site"], set()).update(told)
+    return {site: " + ".join(sorted(found)) for site, found in parts.items()}
 
 
 def _whole(name: str, series: Series) -> Series:

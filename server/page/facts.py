@@ -26,6 +26,7 @@ from server.status import STATUS
 STUDY = "study.json"
 DRAWN = "drawn.json"
 ENDED = ("completed", "paused", "failed")
+TOLD = ("patients", "recordings", "role", "versions")
 LONGEST_JOURNAL = 400_000_000
 """Bytes that are read of it; of a longer one the end is not shown."""
 
@@ -93,7 +94,8 @@ class RunFacts:
         folder: of the run.
         study: the study.
         status: ``status.json``, or empty.
-        state: ``waiting``, ``running``, ``paused``, ``completed``, or ``stopped`` where nothing of it runs.
+        state: that of the overview where there is a workspace; else ``waiting``, ``running``, ``paused``,
+            ``completed``, or ``stopped`` where nothing of it runs.
         history: one entry a finished round.
         result: ``result.json`` of an ended study, else empty.
         replies: of the journal.
@@ -102,6 +104,7 @@ class RunFacts:
         admitted: what the coordinator's overview says, by site; empty without a workspace.
         service: how the workspace's service is, or empty.
         workspace_state: what the workspace's service says of the study, or empty; it knows more than the run.
+        why: why the service says so, or empty.
     """
 
     folder: Path
@@ -116,6 +119,7 @@ class RunFacts:
     admitted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     service: str = ""
     workspace_state: str = ""
+    why: str = ""
 
 
 class RunReader:
@@ -129,6 +133,7 @@ class RunReader:
         self.folder = folder
         self._journal = JournalTail(folder / JOURNAL)
         self._kept: dict[Path, tuple[tuple[int, int], Any]] = {}
+        self._known: dict[str, Mapping[str, Any]] = {}
 
     def read(
         self,
@@ -142,7 +147,7 @@ class RunReader:
         Args:
             history: of whoever runs the study and has it at hand.
             status: likewise.
-            around: ``online``, ``admitted`` and ``service`` of the workspace.
+            around: ``online``, ``admitted``, ``service``, ``workspace_state`` and ``why`` of the workspace.
 
         Raises:
             UsageError: it holds no study that can be read.
@@ -155,6 +160,7 @@ class RunReader:
         if result.get("study_digest") != study.digest:
             result = {}
         rounds = self._history(study.digest) if history is None else history
+        told = {**told, "sites": self._sites(told.get("sites"), result.get("sites"))} if told else told
         state = str(told.get("state") or "waiting")
         if state not in ENDED:
             result = {}  # of an earlier end; the study goes on
@@ -162,9 +168,8 @@ class RunReader:
                 state = "stopped"
         elif len(result.get("rounds") or []) >= len(rounds):
             rounds = list(result.get("rounds") or [])
-        wider = str((around or {}).get("workspace_state", ""))
-        if wider in ("failed", "starting"):
-            state = wider
+        # A service that runs knows what comes next; one word stands here and in `status`.
+        state = str((around or {}).get("workspace_state") or state)
         return RunFacts(
             folder=self.folder,
             study=study,
@@ -176,6 +181,19 @@ class RunReader:
             drawn=self._json(DRAWN),
             **(around or {}),
         )
+
+    def _sites(self, now: Any, before: Any) -> list[Mapping[str, Any]]:
+        """Rows of the sites; a new process has not asked yet, so what a site told an earlier one stands."""
+        for row in before or ():
+            self._known.setdefault(str(row["site"]), row)
+        rows = {str(row["site"]): row for row in now or ()}
+        for site, known in self._known.items():
+            row = rows.get(site) or {"site": site}
+            if not row.get("versions"):
+                row = {**row, **{key: known[key] for key in TOLD if known.get(key)}}
+            rows[site] = {**row, "phases": {**known.get("phases", {}), **row.get("phases", {})}}
+        self._known = {site: row for site, row in rows.items() if row.get("versions")}
+        return [rows[site] for site in sorted(rows)]
 
     def _is_held(self) -> bool:
         try:

@@ -16,6 +16,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError
 from server.page.facts import RunFacts
 
+HIDDEN = "its policy does not let it tell its number of patients"
 BUDGET_S = 4.0
 """For the reckoning of one page; what is not done in it is done for the next one."""
 
@@ -45,7 +46,7 @@ def privacy_content(facts: RunFacts) -> dict[str, Any]:
         site: dict[str, Any] = {"site": row["site"], "patients": people, "why": ""}
         site |= {"so_far": None, "whole": None, "noise": None}
         if not people:
-            site["why"] = "its policy does not let it tell its number of patients"
+            site["why"] = HIDDEN if row.get("versions") else "not asked yet"
         elif time.monotonic() > end:
             site["why"] = "not reckoned yet"
         else:

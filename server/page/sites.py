@@ -28,17 +28,19 @@ def site_rows(facts: RunFacts, names: list[str]) -> list[dict[str, Any]]:
     told = {str(row["site"]): row for row in facts.status.get("sites", ())}
     last: dict[str, Any] = {}
     late: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for reply in facts.replies:
         if reply.code and reply.code not in SITS_OUT:
             (late if reply.code == LATE else refused)[reply.site] += 1
         last[reply.site] = reply
+        received[reply.site] += reply.nbytes
     trained: Counter[str] = Counter()
-    received: Counter[str] = Counter()
+    in_training: Counter[str] = Counter()  # of a run whose journal is gone
     for entry in facts.history:
         for row in entry.get("sites", ()):
             trained[row["site"]] += row.get("status") == "trained"
-            received[row["site"]] += int(row.get("bytes") or 0)
+            in_training[row["site"]] += int(row.get("bytes") or 0)
     rows = []
     for name in names:
         said, known = told.get(name, {}), facts.admitted.get(name, {})
@@ -62,9 +64,10 @@ def site_rows(facts: RunFacts, names: list[str]) -> list[dict[str, Any]]:
                 "remedy": remedy(code) if code else "",
                 "reason": newest.reason if newest is not None and newest.code == code else "",
                 "since_s": said.get("at_s") if code else None,
+                "asked": bool(said.get("versions")),
                 "patients": sum(people.values()) if people else None,
                 "version": (said.get("versions") or {}).get("cardionets", ""),
-                "bytes": received[name],
+                "bytes": max(received[name], in_training[name]),
             }
         )
     return rows

@@ -43,6 +43,8 @@ def timeline_svg(facts: RunFacts, sites: Sequence[str]) -> Markup:
         by_site.setdefault(told.site, []).append(told)
     phases = phase_spans(facts)
     parts = [_times(scale, bottom)]
+    if (halt := last_halt(facts)) is not None:
+        parts.append(_halt(halt, scale, bottom))
     parts += [_phase(facts, index, spans, scale, bottom) for index, spans in phases.items()]
     sitting = sitting_out(facts)
     for place, site in enumerate(sites):
@@ -66,7 +68,9 @@ def timeline_svg(facts: RunFacts, sites: Sequence[str]) -> Markup:
 def span_of(facts: RunFacts) -> tuple[float, float]:
     """First and last Unix time of which anything is known."""
     moments = [told.time_s for told in facts.replies[:1] + facts.replies[-1:]]
-    moments += [float(facts.status[key]) for key in ("started_s", "updated_s") if key in facts.status]
+    # Where nobody listens to heartbeats, nothing is known of the time before the first reply.
+    keys = ("started_s", "updated_s") if facts.online or not moments else ("updated_s",)
+    moments += [float(facts.status[key]) for key in keys if key in facts.status]
     if not moments:
         return 0.0, 0.0
     begin, end = min(moments), max(moments)
@@ -84,7 +88,22 @@ def phase_spans(facts: RunFacts) -> dict[int, tuple[float, float]]:
         if before is not None:
             found[index] = (max(before, min(found[index][0], before)), found[index][1])
         before = found[index][1]
+    now = int(facts.status.get("phase") or 0) - 1
+    if 0 <= now < len(facts.study.phases) and now not in found and now >= max(found, default=0):
+        # It has begun, and no site has answered in it yet.
+        begin, end = span_of(facts)
+        found[now] = (begin if before is None else before, end)
     return dict(sorted(found.items()))
+
+
+def last_halt(facts: RunFacts) -> tuple[float, float] | None:
+    """When nothing of the study ran before the process that runs now, from the last reply on; else None.
+
+    Earlier interruptions leave no time of their own in the files.
+    """
+    started = float(facts.status.get("started_s") or 0.0)
+    before = [told.time_s for told in facts.replies if told.time_s < started]
+    return (max(before), started) if before else None
 
 
 def sitting_out(facts: RunFacts) -> dict[str, dict[int, str]]:
@@ -135,6 +154,15 @@ def _phase(facts: RunFacts, index: int, span: tuple[float, float], scale: _Scale
         '<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{}" y2="{}"><title>phase {} {}</title></line>'
     ).format(TOP - 14, bottom, index + 1, task, x=x)
     return line + Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(x + 4, TOP - 9, name)
+
+
+def _halt(span: tuple[float, float], scale: _Scale, bottom: float) -> Markup:
+    x, end = scale.at(span[0]), scale.at(span[1])
+    length = scale.end - scale.begin
+    return Markup(
+        '<rect class="halt" x="{:.1f}" y="{}" width="{:.1f}" height="{:.1f}">'
+        "<title>interrupted: last reply {}, went on {}</title></rect>"
+    ).format(x, TOP, max(2.0, end - x), bottom - TOP, _words(span[0], length), _words(span[1], length))
 
 
 def _head(site: str, y: float) -> Markup:

@@ -106,4 +106,5 @@ def _around(workspace: Workspace) -> dict[str, Any]:
         "admitted": {row["site"]: row for row in told["sites"]},
         "service": str(told["service"]["status"]),
         "workspace_state": str(told["study"].get("state", "")),
+        "why": str(told["study"].get("why", "")),
     }

@@ -106,6 +106,18 @@ def test_a_phone_scrolls_down_and_never_sideways(visit, finished):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_on_a_phone_what_a_site_says_stands_under_its_name_and_nothing_is_cut(visit, finished):
+    page = visit(
+        (finished[0] / "report.html").as_uri(), viewport={"width": 390, "height": 844}, is_mobile=True
+    )
+    table = "document.getElementById('site-table')"
+    assert page.evaluate(f"{table}.scrollWidth - {table}.clientWidth") == 0
+    for row in page.locator(".sites tbody tr").all():
+        name, says, sent = (row.locator(part).bounding_box() for part in ("th", ".says", ".n >> nth=-1"))
+        assert name["y"] + name["height"] <= says["y"] + 1 and says["y"] + says["height"] <= sent["y"] + 1
+        assert says["x"] >= 0 and says["x"] + says["width"] <= 390
+
+
 def test_a_keyboard_reaches_everything(visit, finished):
     page = visit((finished[0] / "report.html").as_uri())
     controls = page.locator("a[href], summary, [tabindex='0']").evaluate_all(

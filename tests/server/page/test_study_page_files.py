@@ -17,9 +17,10 @@ from cardionets_core.tasks import TASKS
 from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
 from server.page.codes import MEANINGS
 from server.page.content import page_content
+from server.page.curves import phase_figures
 from server.page.facts import JournalTail, RunReader
 from server.page.render import report_html
-from server.page.timeline import phase_spans, sitting_out, timeline_svg
+from server.page.timeline import last_halt, phase_spans, sitting_out, span_of, timeline_svg
 from server.page.words import TASK_WORDS
 from server.phase_order import tasks_of
 from server.rounds import CRASHED, LATE
@@ -269,3 +270,146 @@ def test_the_memorisation_test_is_told_in_words(tmp_path, measured, said):
     state.write_text(json.dumps(content))
     page = report_html(RunReader(tmp_path).read())
     assert said in page and "best passes" not in page
+
+
+def text_of(folder, **around):
+    return " ".join(Text(report_html(RunReader(folder).read(around=around))).text.split())
+
+
+def test_a_study_that_was_paused_at_once_is_paused_and_says_how_it_goes_on(tmp_path):
+    """Its process could not write that it ended; the service knows."""
+    write_run(tmp_path, study_of())
+    around = {"workspace_state": "paused", "service": "ok", "why": "the coordinator paused it at once"}
+    facts = RunReader(tmp_path).read(around=around)
+    assert facts.state == "paused" and page_content(facts)["state_words"] == "paused"
+    text = text_of(tmp_path, **around)
+    assert "the coordinator paused it at once" in text and "To do: cardionets-server resume" in text
+    assert "Nothing of this study runs" not in text and "when its service does" not in text
+
+
+@pytest.mark.parametrize("state", ["running", "waiting", "starting", "starting again", "ending", "failed"])
+def test_in_a_workspace_the_page_has_the_word_of_the_service(tmp_path, state):
+    write_run(tmp_path, study_of(), waiting_for={"reason": "train", "sites": [{"site": "alpha"}]})
+    facts = RunReader(tmp_path).read(around={"workspace_state": state, "service": "ok"})
+    assert facts.state == state
+    text = text_of(tmp_path, workspace_state=state, service="ok")
+    assert ("Waits for alpha" in text) == (state in ("running", "waiting"))
+    assert ("the service begins it again by itself" in text) == (state == "starting again")
+    assert "Nothing of this study runs" not in text
+
+
+def test_what_a_stopped_study_waits_for_depends_on_where_it_ran(tmp_path):
+    write_run(tmp_path, study_of())
+    assert "when it is begun again" in text_of(tmp_path)
+    text = text_of(tmp_path, workspace_state="stopped", service="not running")
+    assert "cardionets-server start" in text
+
+
+def unasked(name):
+    return site_of(name, patients=None, versions=None, phases={})
+
+
+def test_a_site_that_was_not_asked_yet_hides_nothing(tmp_path):
+    privacy = {"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
+    study = study_of(privacy=privacy)
+    write_run(tmp_path, study, sites=("alpha", "beta"))
+    content = json.loads((tmp_path / "status.json").read_text())
+    content["sites"] = [unasked("alpha"), site_of("beta", patients=None)]
+    (tmp_path / "status.json").write_text(json.dumps(content))
+    page = page_content(RunReader(tmp_path).read())
+    assert [(row["patients"], row["asked"]) for row in page["sites"]] == [(None, False), (None, True)]
+    why = [row["why"] for row in page["privacy"]["sites"]]
+    assert why[0] == "not asked yet" and "does not let it tell" in why[1]
+    html = report_html(RunReader(tmp_path).read())
+    assert html.count(">not asked yet</td>") == 1 and html.count(">not told</td>") == 1
+
+
+def test_what_a_site_told_before_a_pause_or_a_crash_stands_until_it_is_asked_again(tmp_path):
+    study = study_of()
+    write_run(tmp_path, study, sites=("alpha", "beta"))
+    status = json.loads((tmp_path / "status.json").read_text())
+    told = {"site": "alpha", "phases": {"ecg_mae": "serves"}, "role": "member", "patients": {"train": 41},
+            "versions": {"cardionets": "0.1.0"}}  # fmt: skip
+    result = {"study_digest": study.digest, "status": "paused", "rounds": [], "sites": [told]}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    reader = RunReader(tmp_path)
+
+    def patients(sites):
+        (tmp_path / "status.json").write_text(json.dumps(status | {"sites": sites}))
+        return [row["patients"] for row in page_content(reader.read())["sites"]]
+
+    assert patients([unasked("alpha"), unasked("beta")]) == [41, None]
+    assert patients([site_of("alpha"), site_of("beta")]) == [50, 50]
+    assert patients([unasked("alpha"), unasked("beta")]) == [50, 50]  # killed: no result, but the page saw it
+    assert patients([unasked("alpha"), site_of("beta", patients=None)]) == [50, None]  # hidden by now
+
+
+def test_all_bytes_that_a_site_sent_are_counted(tmp_path):
+    write_run(tmp_path, study_of(), rounds=1)
+    assert [row["bytes"] for row in page_content(RunReader(tmp_path).read())["sites"]] == [1000, 1000]
+    facts = {"split": "", "study": "0" * 64, "phase": 0, "round": 1, "attempt": 1, "site": "alpha"}
+    for kind, nbytes in (("train", 1000), ("evaluate", 700), ("statistics", 30)):
+        more = {"kind": kind, "digest": "0" * 64, "bytes": nbytes}
+        journal.append(tmp_path / "journal.jsonl", "reply-accepted", facts | more)
+    assert [row["bytes"] for row in page_content(RunReader(tmp_path).read())["sites"]] == [1730, 1000]
+
+
+def test_nothing_is_called_approved_and_no_model_trained_before_it_is(tmp_path):
+    write_run(tmp_path, study_of(), rounds=0, sites=(), model_digest="e" * 64)
+    waiting = {"reason": "census", "sites": [{"site": "node-678", "node": "678"}]}
+    around = {"workspace_state": "running"}
+    content = json.loads((tmp_path / "status.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps(content | {"waiting_for": waiting}))
+    text = text_of(tmp_path, **around)
+    assert "first model, before any round" in text and "after the last round" not in text
+    assert "every site approved" not in text and "sites approve a study by it" in text
+    assert "Waits for 1 site not heard by name yet" in text and "node-678" not in text
+    write_run(tmp_path, study_of(), rounds=1)
+    assert "model after the last round" in text_of(tmp_path)
+
+
+def test_the_timeline_begins_with_the_first_event_that_is_known(tmp_path):
+    write_run(tmp_path, study_of(), started_s=1.0, updated_s=2e9)
+    replied(tmp_path, "alpha")
+    facts = RunReader(tmp_path).read()
+    assert span_of(facts) == (facts.replies[0].time_s, 2e9)
+    heard = RunReader(tmp_path).read(around={"online": {"alpha": [[1.0, 5.0]]}})
+    assert span_of(heard) == (1.0, 2e9)
+
+
+def test_a_phase_stands_on_the_timeline_before_its_first_reply(tmp_path):
+    second = {"task": "cmr_mae", "rounds": 1, "local_steps": 2, "batch_size": 4, "optimiser": {"lr": 1e-3}}
+    study = study_of(phases=[json.loads(study_of().to_json())["phases"][0], second])
+    write_run(tmp_path, study, updated_s=2e9, phase=2)
+    replied(tmp_path, "alpha")
+    facts = RunReader(tmp_path).read()
+    assert phase_spans(facts)[1] == (facts.replies[0].time_s, 2e9)
+    assert "2 cmr_mae" in str(timeline_svg(facts, ["alpha"]))
+
+
+def test_an_interruption_is_shown(tmp_path):
+    write_run(tmp_path, study_of(), started_s=1.0, updated_s=2e9)
+    replied(tmp_path, "alpha")
+    facts = RunReader(tmp_path).read()
+    assert last_halt(facts) is None and 'class="halt"' not in report_html(facts)
+    write_run(tmp_path, study_of(), started_s=1.9e9, updated_s=2e9)
+    facts = RunReader(tmp_path).read()
+    assert last_halt(facts) == (facts.replies[0].time_s, 1.9e9)
+    assert report_html(facts).count('class="halt"') == 2  # in the picture and its legend
+
+
+def test_losses_of_different_kinds_have_charts_of_their_own(tmp_path):
+    write_run(tmp_path, study_of())
+    assert ">Training loss<" in report_html(RunReader(tmp_path).read())
+    state = tmp_path / "checkpoints" / "00-00001" / "state.json"
+    content = json.loads(state.read_text())
+    for each in content["history"]:
+        for row, part, loss in zip(each["sites"], ("infonce", "distil"), (3.25, 0.0006), strict=True):
+            row |= {"loss": loss, f"part/{part}": loss}
+    state.write_text(json.dumps(content))
+    distil, infonce = phase_figures(RunReader(tmp_path).read(), 0, ["alpha", "beta"])[:2]
+    assert "Training loss: distil" in distil and "beta" in distil and "alpha" not in distil
+    assert "Training loss: infonce" in infonce and "alpha" in infonce and "beta" not in infonce
+    html = report_html(RunReader(tmp_path).read())
+    page = Text(html)
+    assert len(page.ids) == len(set(page.ids)) and ">Training loss<" not in html

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
 
 from cardionets_core.config.study import Study
 from cardionets_core.config.workspace import open_workspace
+from cardionets_core.durable import write_json
 from cardionets_core.errors import UsageError
+from cardionets_core.service.state import identity
 from server.cli import cli
 from server.link import admission
 from server.link.admission import Heartbeats, heard_online, last_heard
-from server.link.wanted import Wanted, write_wanted
+from server.link.wanted import RUN_LOCK, Wanted, read_wanted, write_wanted
+from server.overview import overview
 from server.page.web import StudyPages
 from server.workspace_folder import make_workspace
 
@@ -53,6 +57,29 @@ def test_the_page_of_a_workspace_knows_who_is_online(workspace):
     (out / "status.json").write_text(json.dumps(status))
     part = StudyPages(workspace.root).show().part
     assert 'class="online"' in part and "stopped" in part
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"wanted": "nothing", "outcome": "paused", "why": "the coordinator paused it at once"}, "paused"),
+        ({}, "starting again"),
+    ],
+)
+def test_page_and_status_have_one_word_for_a_run_that_was_cut_off(workspace, changes, state):
+    content = {"supervisor": identity(os.getpid()), "status": "ok", "processes": {}}
+    write_json(workspace.state / "service.json", content)
+    study, out = begin(workspace)
+    out.mkdir(parents=True)
+    (out / "study.json").write_text(study.to_json())
+    (out / RUN_LOCK).touch()
+    wanted = read_wanted(workspace)
+    write_wanted(workspace, wanted.changed(**changes))
+    status = {"state": "running", "study_digest": study.digest, "sites": []}
+    (out / "status.json").write_text(json.dumps(status))
+    assert overview(workspace)["study"]["state"] == state
+    part = StudyPages(workspace.root).show().part
+    assert f'">{state}</span>' in part and "stopped" not in part and "Nothing of this study" not in part
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: (folder / "x").mkdir(parents=True)])
