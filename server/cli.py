@@ -17,9 +17,11 @@ from server.commands.answer import Format
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="The coordinator of a consortium: its workspace, its study, its sites, its model. "
     "First day: init, plan --approve, provision, package, admit. Then: start, run, watch, release. "
-    "DIR is the workspace that init makes; where it is left out, it is the folder that you are in.",
+    "DIR is the workspace that init makes; where it is left out, it is the folder that you are in. Only init "
+    "and admit want it named.",
     epilog="A dress rehearsal on one machine, and every step in order: docs/operators.md",
 )
 

@@ -105,7 +105,7 @@ def go_on(workspace: Workspace) -> Wanted:
         raise UsageError(
             "no study was begun in this folder",
             where=str(workspace.root),
-            remedy="begin it with `cardionets-server run`",
+            remedy="begin it with `cardionets-server run DIR`",
         )
     _require_idle(workspace)
     study = read_study(workspace.study_yaml)
@@ -113,10 +113,34 @@ def go_on(workspace: Workspace) -> Wanted:
         raise UsageError(
             f"study.yaml has changed since {wanted.study} was paused: it is another study now",
             where=str(workspace.study_yaml),
-            remedy="undo the change to resume, or begin the new one with `cardionets-server run`",
+            remedy="undo the change to resume, or begin the new one with `cardionets-server run DIR`",
         )
     initial = Path(wanted.initial) if wanted.initial else None
     return _begin(workspace, study, initial=initial, track=wanted.track)
+
+
+def take_back_pause(workspace: Workspace) -> Wanted | None:
+    """Let the study of ``study.yaml``, which was asked to pause after its round, run on.
+
+    Returns:
+        The study that runs on; None where it does not run, was not asked to pause, or pauses already.
+    """
+    wanted = running_study(workspace)
+    if wanted is None or running_service(workspace.state) is None:
+        return None
+    try:
+        (wanted.out / PAUSE_REQUEST).unlink()
+    except FileNotFoundError:
+        return None
+    return wanted
+
+
+def was_paused(workspace: Workspace) -> bool:
+    """Whether the study of ``study.yaml`` was begun before and has paused, or is about to."""
+    wanted = read_wanted(workspace)
+    if wanted is None or read_study(workspace.study_yaml).digest != wanted.study_digest:
+        return False
+    return wanted.outcome == "paused" or (newer_result(wanted) or {}).get("status") == "paused"
 
 
 def ask_to_pause(workspace: Workspace, *, now: bool = False) -> None:
@@ -128,7 +152,9 @@ def ask_to_pause(workspace: Workspace, *, now: bool = False) -> None:
     """
     wanted = read_wanted(workspace)
     if wanted is None or wanted.wanted != RUN:
-        raise UsageError("no study runs", where=str(workspace.root), remedy="see `cardionets-server status`")
+        raise UsageError(
+            "no study runs", where=str(workspace.root), remedy="see `cardionets-server status DIR`"
+        )
     if not now:
         request = wanted.out / PAUSE_REQUEST
         request.parent.mkdir(parents=True, exist_ok=True)

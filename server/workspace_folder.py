@@ -25,7 +25,13 @@ _FILES = {"server.yaml": "server.yaml", "study.yaml": "study.yaml", "README.md":
 
 
 def make_workspace(
-    folder: Path, *, address: str | None, consortium: str | None, study: str | None = None
+    folder: Path,
+    *,
+    address: str | None,
+    consortium: str | None,
+    study: str | None = None,
+    inner_port: int | None = None,
+    health_port: int | None = None,
 ) -> dict[str, Any]:
     """Make what is not there yet.
 
@@ -34,6 +40,8 @@ def make_workspace(
         address: host:port under which the sites reach the server.
         consortium: its name.
         study: path of a study, or name of a shipped one, to begin with instead of the template.
+        inner_port: on loopback, of Flower's control and runtime.
+        health_port: on loopback, of the health of the service.
 
     Returns:
         JSON-ready: ``folder``, ``address``, ``consortium``, ``made`` and ``kept``.
@@ -43,30 +51,36 @@ def make_workspace(
         UsageError: ``server.yaml`` is there and says otherwise.
     """
     workspace = Workspace(folder.expanduser().resolve())
+    options = {
+        "address": address,
+        "consortium": consortium,
+        "inner_port": inner_port,
+        "health_port": health_port,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
     if workspace.server_yaml.exists():
         config = workspace.config()
-        for key, asked, there in (
-            ("address", address, config.address),
-            ("consortium", consortium, config.consortium),
-        ):
-            if asked is not None and asked != there:
+        for key, asked in given.items():
+            there = getattr(config, key)
+            if asked != there:
                 raise UsageError(
                     f"server.yaml is there already and says {there!r}, not {asked!r}",
                     where=f"{workspace.server_yaml}: {key}",
                     remedy="change the document by hand; init never overwrites one",
                 )
     else:
-        wanted = {"address": address or DEFAULT_ADDRESS, "consortium": consortium or DEFAULT_CONSORTIUM}
-        config = parse_document(ServerConfig, wanted, where="--address, --consortium")
-    given = None if study is None else _study_text(study)
+        wanted = {"address": DEFAULT_ADDRESS, "consortium": DEFAULT_CONSORTIUM} | given
+        where = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        config = parse_document(ServerConfig, wanted, where=where or "defaults")
+    study_text = None if study is None else _study_text(study)
     made: list[str] = []
     kept: list[str] = []
     _make_folders(workspace, made, kept)
-    words = {"address": config.address, "consortium": config.consortium}
+    words = {key: getattr(config, key) for key in options}
     for name, template in _FILES.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
-        if name == "study.yaml" and given is not None:
-            text = given.replace("$", "$$")
+        if name == "study.yaml" and study_text is not None:
+            text = study_text.replace("$", "$$")
         filled = Template(text).substitute(words) if name != ".gitignore" else text
         try:
             write_file(workspace.root / name, filled.encode(), secret=False, replace=False)

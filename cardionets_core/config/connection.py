@@ -12,8 +12,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from cardionets_core.config.patterns import ADDRESS, SITE_NAME
 from cardionets_core.config.read import Document, read_document
-from cardionets_core.config.workspace import ADDRESS, SITE_NAME, Logs, Restart
+from cardionets_core.config.workspace import Logs, Restart
 from cardionets_core.errors import ConfigError
 
 

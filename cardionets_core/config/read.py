@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cardionets_core.config.patterns import WORDS
 from cardionets_core.errors import ConfigError
 
 MAXIMUM_BYTES = 1_000_000
@@ -170,14 +171,15 @@ def parse_document(model: type[DocumentT], content: dict[str, Any], *, where: st
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        items = error.errors(include_url=False, include_context=False)
+        items = error.errors(include_url=False)
         faults = [f"  - {_fault(model, item)}" for item in items[:MOST_FAULTS]]
         if len(items) > MOST_FAULTS:
             faults.append(f"  - and {len(items) - MOST_FAULTS} more")
         raise ConfigError(
             f"{len(items)} fault(s) in the document:\n" + "\n".join(faults),
             where=where,
-            remedy="mend the keys named above; unknown keys are refused",
+            remedy="mend the keys named above"
+            + ("; unknown keys are refused" if any(i["type"] == "extra_forbidden" for i in items) else ""),
         ) from None
 
 
@@ -198,7 +200,9 @@ def _fault(model: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"{key}: is missing"
     shown = _shown(item.get("input"))
-    return f"{key}: {item['msg']}{shown}"
+    told = str(item["msg"]).removeprefix("Value error, ")
+    told = WORDS.get(item.get("ctx", {}).get("pattern"), told)
+    return f"{key}: {told}{shown}"
 
 
 def _shown(given: Any) -> str:

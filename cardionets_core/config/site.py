@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cardionets_core.config.local_site import LocalSource, check_pattern, shape_of_value
+from cardionets_core.config.patterns import SITE_NAME
 from cardionets_core.config.read import Document, DocumentT, parse_document, read_mapping
 
 
@@ -193,7 +194,7 @@ class SiteConfig(Document):
     """A whole site document; all paths are absolute once it is read."""
 
     schema_version: Literal[1] = 1
-    site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    site: str = Field(pattern=SITE_NAME)
     source: SourceConfig
     device: Device = Device()
     prepare: Prepare = Prepare()

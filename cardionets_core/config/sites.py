@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from cardionets_core.config.patterns import SHA256, SITE_NAME
 from cardionets_core.config.read import Document
-from cardionets_core.config.workspace import SITE_NAME
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -20,7 +20,7 @@ class SiteRow(Document):
     """A site that was admitted once; a row is never removed, so that a revoked key stays known."""
 
     site: str = Field(pattern=SITE_NAME)
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, DER")
+    fingerprint: str = Field(pattern=SHA256, description="SHA-256 of the public key, DER")
     public_key: str = Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]+$", description="OpenSSH form")
     serial: str = Field(pattern=r"^[0-9a-f]+$", description="of the newest certificate, hexadecimal")
     not_after: str = Field(description="end of the newest certificate, UTC, as 2027-12-31T00:00:00Z")

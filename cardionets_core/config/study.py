@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cardionets_core.config.patterns import SHA256, SITE_NAME, STUDY_NAME
 from cardionets_core.config.read import Document, parse_document, read_document
 from cardionets_core.errors import ConfigError, OrderRefusedError
 from cardionets_core.plain_json import parse_json
 
 Scalar = bool | int | float | str
-SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+SiteName = Annotated[str, Field(pattern=SITE_NAME)]
 PublicKeyLine = Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]{100,300}$")]
 
 
@@ -201,7 +202,7 @@ class Study(Document):
     """A whole study. Tasks, strategies and presets are names, resolved by the registries that own them."""
 
     schema_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    name: str = Field(pattern=STUDY_NAME)
     seed: int = Field(default=0, ge=0, lt=2**31)
     preset: str = "nano"
     sites: Sites = Sites()
@@ -213,7 +214,7 @@ class Study(Document):
     exchange: Exchange = Exchange()
     checkpoints: Checkpoints = Checkpoints()
     reply_bounds: ReplyBounds = ReplyBounds()
-    initial: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+    initial: dict[str, Annotated[str, Field(pattern=SHA256)]] = Field(
         default_factory=dict, description="module to digest: weights to start from instead of random ones"
     )
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from cardionets_core.config.patterns import ADDRESS as ADDRESS
+from cardionets_core.config.patterns import SITE_NAME as SITE_NAME
 from cardionets_core.config.read import Document, read_document
 from cardionets_core.config.tracking import Tracking
 from cardionets_core.errors import ConfigError
-
-ADDRESS = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"
-SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
 class Restart(Document):
@@ -64,6 +63,16 @@ class ServerConfig(Document):
     restart: Restart = Restart()
     logs: Logs = Logs()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _three_ports(self) -> ServerConfig:
+        ports = (self.outer_port, self.inner_port, self.health_port)
+        if len(set(ports)) < len(ports):
+            raise ValueError(
+                "the port of the sites, inner_port and health_port are three different ones, not "
+                + ", ".join(map(str, ports))
+            )
+        return self
 
     @property
     def host(self) -> str:

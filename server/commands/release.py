@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -19,10 +20,11 @@ def register(cli: typer.Typer) -> None:
 
 
 def release(
+    *,
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="a workspace, or a run: DIR/runs/NAME-DIGEST"),
-    ],
+        typer.Argument(metavar="DIR", help="a workspace, or a run: DIR/runs/NAME-DIGEST"),
+    ] = Path(),
     out: Annotated[Path, typer.Option("--out", help="folder to make, or a file that ends in .zip")],
     without_generator: Annotated[
         bool,
@@ -124,8 +126,11 @@ def _plan_lines(content: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:26} {count:>12,} parameters"
         for name in content["left_out"]:
             yield f"  {name:26} {'left out':>12}"
-        yield "  and ONNX files, card, preprocessing, standardiser, calibration, study, licence, checksums"
+        others = [name for name in content["files"] if not name.endswith(".safetensors")]
+        yield from wrap(f"and {', '.join(others)}", 100, initial_indent="  ", subsequent_indent="  ")
         yield f"  {_signature(content['signed_by'])}"
+    else:
+        yield f"there is no model to release to {content['out']} (nothing was written)"
     if not content["objections"]:
         yield "nothing stands against it"
     for error in content["objections"]:

@@ -12,7 +12,9 @@ import typer
 from cardionets_core.errors import UsageError
 from server.commands.answer import Format, FormatOption, answer, answering
 
-WorkspaceArgument = Annotated[Path, typer.Argument(help="the coordinator's folder, made by init")]
+WorkspaceArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="the coordinator's workspace, made by init")
+]
 
 
 def register(cli: typer.Typer) -> None:
@@ -69,15 +71,21 @@ def run(
 ) -> None:
     """Begin the workspace's study, or go on with it; it goes on through crashes until it ends or pauses."""
     from cardionets_core.config.workspace import open_workspace
-    from server.studying import begin, running_study
+    from server.studying import begin, running_study, take_back_pause, was_paused
 
     with answering(format):
         workspace = open_workspace(folder)
-        if wait and (wanted := running_study(workspace)):
+        taken_back = take_back_pause(workspace)
+        if taken_back:
+            _say(f"the pause is taken back: the study {taken_back.study} runs on")
+        elif wait and (wanted := running_study(workspace)):
             _say(f"the study {wanted.study} runs already; this follows it")
             _follow(workspace, format)
             return
-        wanted = begin(workspace, initial=initial, track=not no_track, approve=approve)
+        paused = taken_back is None and was_paused(workspace)
+        wanted = taken_back or begin(workspace, initial=initial, track=not no_track, approve=approve)
+        if paused:
+            _say(f"the pause is taken back: the study {wanted.study} goes on where it stopped")
     _tell_who_is_there(workspace)
     content = {"study": wanted.study, "study_digest": wanted.study_digest,
                "run_id": wanted.run_id, "folder": str(wanted.out)}  # fmt: skip
@@ -96,11 +104,14 @@ def resume(
 ) -> None:
     """Go on with a paused study where it stopped."""
     from cardionets_core.config.workspace import open_workspace
-    from server.studying import go_on
+    from server.studying import go_on, take_back_pause
 
     with answering(format):
         workspace = open_workspace(folder)
-        wanted = go_on(workspace)
+        taken_back = take_back_pause(workspace)
+        if taken_back:
+            _say(f"the pause is taken back: the study {taken_back.study} runs on")
+        wanted = taken_back or go_on(workspace)
     if wait:
         _follow(workspace, format)
         return
@@ -133,7 +144,7 @@ def status(folder: WorkspaceArgument = Path(), format: FormatOption = Format.tab
 def watch(
     folder: Annotated[
         Path,
-        typer.Argument(help="the coordinator's folder; with --web also that of one run"),
+        typer.Argument(metavar="DIR", help="the coordinator's workspace; with --web also a run folder"),
     ] = Path(),
     web: Annotated[
         bool,
@@ -160,10 +171,22 @@ def watch(
         return
     if port or open_browser:
         raise UsageError("--port and --open go with --web", where="--web")
-    from cardionets_core.config.workspace import open_workspace
+    from cardionets_core.config.workspace import Workspace, open_workspace
     from server.live import live
 
+    if not Workspace(folder).server_yaml.is_file() and _is_run(folder):
+        raise UsageError(
+            f"{folder} is the folder of a run, and the live view is of a workspace",
+            where=str(folder),
+            remedy=f"see its page: cardionets-server watch {folder} --web",
+        )
     live(open_workspace(folder))
+
+
+def _is_run(folder: Path) -> bool:
+    from server.release.run_folder import RESULT, STATUS
+
+    return any((folder / name).is_file() for name in (RESULT, STATUS))
 
 
 def _follow(workspace: Any, format: Format) -> None:
@@ -174,6 +197,8 @@ def _follow(workspace: Any, format: Format) -> None:
     except KeyboardInterrupt:
         _say("the study goes on; `watch` or `run --wait` follow it, `pause` ends it after its round")
         raise SystemExit(130) from None
+    if content["status"] == "paused":
+        _say(f"to go on: cardionets-server resume {workspace.root}")
     if format is Format.json:
         print(json.dumps(content, sort_keys=True))
     if content["exit_code"]:

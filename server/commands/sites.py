@@ -31,7 +31,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def provision(
-    folder: FolderArgument,
+    folder: FolderArgument = Path(),
     site: Annotated[
         list[str] | None,
         typer.Option("--site", autocompletion=site_names, help="make key and kit for it; repeatable"),
@@ -87,7 +87,7 @@ def admit(
 
 
 def kit(
-    folder: FolderArgument,
+    folder: FolderArgument = Path(),
     site: Annotated[
         list[str] | None,
         typer.Option("--site", autocompletion=site_names, help="default: every admitted site"),
@@ -106,7 +106,7 @@ def kit(
 
 
 def renew(
-    folder: FolderArgument,
+    folder: FolderArgument = Path(),
     site: Annotated[
         list[str] | None,
         typer.Option("--site", autocompletion=site_names, help="whose certificate; repeatable"),
@@ -132,7 +132,8 @@ def renew(
 
 
 def revoke(
-    folder: FolderArgument,
+    *,
+    folder: FolderArgument = Path(),
     site: SiteOption,
     reason: Annotated[str, typer.Option("--reason", help="why; it is kept", show_default=False)],
     yes: YesOption = False,
@@ -162,7 +163,7 @@ def revoke(
     answer(content, lambda found: [f"{found['site']} is revoked: {found['reason']}"], format)
 
 
-def sites(folder: FolderArgument, format: FormatOption = Format.table) -> None:
+def sites(folder: FolderArgument = Path(), format: FormatOption = Format.table) -> None:
     """List the sites with the days that their certificates have left; warns well before an end."""
     with answering(format):
         from server.provision.listing import list_sites
@@ -174,7 +175,7 @@ def sites(folder: FolderArgument, format: FormatOption = Format.table) -> None:
 
 
 def roster(
-    folder: FolderArgument,
+    folder: FolderArgument = Path(),
     site: Annotated[
         list[str] | None,
         typer.Option(

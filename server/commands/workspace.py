@@ -35,13 +35,36 @@ def init(
             autocompletion=study_names,
         ),
     ] = None,
+    inner_port: Annotated[
+        int | None,
+        typer.Option(
+            "--inner-port",
+            min=1,
+            max=65535,
+            help="on loopback, Flower's control and runtime; of a second coordinator here another. "
+            "Default 9101",
+        ),
+    ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            "--health-port", min=1, max=65535, help="on loopback, the health of the service. Default 9102"
+        ),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Make a workspace: documents from commented templates, and folders. Overwrites nothing."""
     from server.workspace_folder import make_workspace
 
     with answering(format):
-        content = make_workspace(folder, address=address, consortium=consortium, study=study)
+        content = make_workspace(
+            folder,
+            address=address,
+            consortium=consortium,
+            study=study,
+            inner_port=inner_port,
+            health_port=health_port,
+        )
     answer(content, _made_lines, format)
 
 
@@ -52,7 +75,7 @@ def plan(
             help="a workspace, the path of a study.yaml, or the name of a shipped study",
             autocompletion=study_names,
         ),
-    ],
+    ] = ".",
     approve: Annotated[
         bool, typer.Option("--approve", help="record in the workspace that this is what shall run")
     ] = False,

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardionets_core.durable import on_disk, place_folder, sync_file, sync_folder, write_whole
-from cardionets_core.errors import CardioNetsError, CheckpointError, UsageError
+from cardionets_core.durable import is_disk_fault, on_disk, place_folder, sync_file, sync_folder, write_whole
+from cardionets_core.errors import CardioNetsError, CheckpointError, StorageFailedError, UsageError
 from cardionets_core.release.archive import pack_release
 from cardionets_core.release.layout import CHECKSUMS, SIGNATURE, checksums_of, sizes_of
 from cardionets_core.release.signature import signature_document
 from server.release.conditions import GENERATOR, NEEDS_GENERATOR, objections
-from server.release.contents import Chosen, write_contents
+from server.release.contents import Chosen, file_names, write_contents
 from server.release.onnx_export import check_installed
 from server.release.run_folder import FinishedRun, find_run, read_run
 from server.release.signing import SigningKey, signing_key
@@ -56,15 +56,18 @@ def plan_release(request: ReleaseRequest) -> dict[str, Any]:
     """What would be in the release, and all that stands against it; writes nothing.
 
     Raises:
-        UsageError: something would be written over, or a file that is named cannot be read.
+        UsageError: something would be written over, there is no folder to write into, or a file that is named
+            cannot be read.
+        StorageFailedError: this account may not look where it is to lie.
     """
     check_installed()
     _check_out(request)
-    content: dict[str, Any] = {"dry_run": True, "out": request.out.name, "modules": {}, "left_out": []}
+    content: dict[str, Any] = {"dry_run": True, "out": request.out.name}
+    nothing: dict[str, Any] = {"modules": {}, "left_out": [], "files": [], "signed_by": ""}
     try:
         run = read_run(find_run(request.folder))
     except CheckpointError as error:
-        return content | {"objections": [error], "signed_by": ""}
+        return content | nothing | {"objections": [error]}
     against, chosen, _ = _judged(run, request)
     parameters = {name: run.model_json["modules"][name]["parameters"] for name in chosen.modules}
     return content | {
@@ -72,6 +75,7 @@ def plan_release(request: ReleaseRequest) -> dict[str, Any]:
         "study_digest": run.study.digest,
         "modules": parameters,
         "left_out": list(chosen.left_out),
+        "files": file_names(chosen.modules, signed=bool(chosen.signed_by)),
         "signed_by": chosen.signed_by,
         "objections": against,
     }
@@ -84,7 +88,7 @@ def build_release(request: ReleaseRequest) -> dict[str, Any]:
         The content of ``release.json``, with ``out``, ``files`` and ``signed_by``.
 
     Raises:
-        UsageError: something lies there already.
+        UsageError: something lies there already, or there is no folder to write into.
         MachineUnfitError: the libraries of the ONNX export are not installed.
         PrivacyError: the memorisation test or the study's privacy stands against it.
         CheckpointError: the study has not completed, something is torn, or the ONNX export differs.
@@ -98,8 +102,7 @@ def build_release(request: ReleaseRequest) -> dict[str, Any]:
         raise _refusal(against)
     out = request.out.resolve()
     with on_disk(out.parent, keeps="there is no half release"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        part = _part_folder(out)
         try:
             part.chmod(0o755)
             content = write_contents(run, chosen, part)
@@ -143,6 +146,18 @@ def _refusal(against: Sequence[CardioNetsError]) -> CardioNetsError:
 
 
 def _check_out(request: ReleaseRequest) -> None:
+    with on_disk(request.out, keeps="nothing was written"):
+        _refuse_out(request)
+
+
+def _refuse_out(request: ReleaseRequest) -> None:
+    parent = request.out.resolve().parent
+    if not parent.is_dir():
+        raise UsageError(
+            f"{parent} is no folder" if parent.exists() else f"there is no folder {parent}",
+            where="--out",
+            remedy="make that folder first, or name another file or folder",
+        )
     if request.out.exists() and not request.replace:
         raise UsageError(
             f"{request.out} is there already",
@@ -159,6 +174,19 @@ def _check_out(request: ReleaseRequest) -> None:
             where="--out",
             remedy="name another folder",
         )
+
+
+def _part_folder(out: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        if is_disk_fault(error):
+            raise
+        raise StorageFailedError(
+            f"nothing can be written into {out.parent}: {error.strerror}",
+            where="--out",
+            remedy="name a file or folder on a disk that this account may write",
+        ) from error
 
 
 def _seal(folder: Path, signer: SigningKey | None) -> None:

@@ -25,6 +25,10 @@ from server.release.card_tables import (
 
 Content = Mapping[str, Any]
 RESEARCH_ONLY = "Research use only. Not a medical device, and not for diagnosis."
+SIMULATED = (
+    "Trained and measured in simulation: the hospitals were made on one machine, and their patients are "
+    "synthetic but for recordings that the scenario reads from a folder."
+)
 LICENCE = "Apache-2.0"
 """Of the code. What the weights may be used for also follows from the sites' agreements."""
 
@@ -78,6 +82,8 @@ def card_of(content: Content, *, release: ReleaseFacts | None = None) -> str:
         "Licence and provenance": _provenance(content, release),
     }
     lines = [f"# Model card: {content['study']['name']}", "", f"**{RESEARCH_ONLY}**"]
+    if content.get("scenario"):
+        lines += ["", f"**{SIMULATED}**"]
     for title, body in parts.items():
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
@@ -89,7 +95,10 @@ def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
     tasks = ", ".join(dict.fromkeys(phase["task"] for phase in study["phases"]))
     lines = [
         "A model that reads a resting 12-lead ECG and predicts what a cardiac MRI of that heart may show.",
-        "It was trained by hospitals that kept their records: only updates of the model left them.",
+        "It was trained by hospitals of a simulation, each of which kept its records: no number here comes "
+        "from clinical use."
+        if content.get("scenario")
+        else "It was trained by hospitals that kept their records: only updates of the model left them.",
         "",
         f"- study `{study['name']}`, preset `{study['preset']}`, {len(study['phases'])} phases: {tasks}",
         f"- aggregation: {study['aggregation']['strategy']} over at least "

@@ -14,6 +14,10 @@ from cardionets_core.data.records import LABEL_TITLES
 
 Content = Mapping[str, Any]
 NOT_TOLD = "not told"
+GROUPS_ALONE = (
+    "These values have no intervals, and the sites do not tell how many people are in a group: a difference "
+    "between groups may be chance. Groups that are too small to be told of are absent."
+)
 _SPLITS = ("train", "validation", "test")
 _KINDS = ("ecg", "cine", "pair")
 _POOLED = "members together"
@@ -127,6 +131,8 @@ def group_lines(content: Content) -> list[str]:
         if rows:
             lines += [*([""] if lines else []), f"By {kind}:", ""]
             lines += table(["phase", "metric", *map(_group, groups)], rows)
+    if lines:
+        lines += ["", GROUPS_ALONE]
     return lines or ["No subgroup was large enough to be told of, or the sites know neither sex nor age."]
 
 

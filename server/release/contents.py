@@ -16,26 +16,29 @@ import torch
 
 from cardionets_core.errors import CheckpointError
 from cardionets_core.exchange.tensors import model_digest
-from cardionets_core.prediction.predictor import open_predictor
+from cardionets_core.prediction.phenotypes import STANDARDISER
+from cardionets_core.prediction.predictor import ENCODER, PARTS, open_predictor
 from cardionets_core.release.layout import (
     CALIBRATION,
     CARD,
+    CHECKSUMS,
     LICENCE,
     MODEL,
     ONNX,
     PAGE,
     PREPROCESSING,
     RELEASE,
-    STANDARDISER,
+    SIGNATURE,
     STUDY,
 )
+from cardionets_core.release.layout import STANDARDISER as STANDARDISER_JSON
 from cardionets_core.training.model_folder import MODEL as MODEL_JSON
 from cardionets_core.training.model_folder import read_model_folder
 from server.bundle.contents import licence_text
 from server.release.card import ReleaseFacts, card_of
 from server.release.card_page import card_page
 from server.release.numbers import calibration_json, standardiser_of
-from server.release.onnx_export import Exported, export_onnx
+from server.release.onnx_export import HEADS_FILE, WINDOW_FILE, Exported, export_onnx
 from server.release.preprocessing import preprocessing_of
 from server.release.run_folder import FinishedRun
 
@@ -104,13 +107,33 @@ def write_contents(run: FinishedRun, chosen: Chosen, folder: Path) -> dict[str, 
     content = _description(run, chosen, model_json, exported)
     for name, value in (
         (PREPROCESSING, preprocessing_of(model.preset, exported.outputs)),
-        (STANDARDISER, standardiser_of(model)),
+        (STANDARDISER_JSON, standardiser_of(model)),
         (CALIBRATION, calibration_json(model)),
         (RELEASE, content),
     ):
         if value is not None:
             _write_json(folder / name, value)
     return content
+
+
+def file_names(modules: Sequence[str], *, signed: bool) -> list[str]:
+    """Names of all files of a release of these modules, sorted.
+
+    Args:
+        modules: that are released.
+        signed: somebody signs.
+    """
+    screens = {ENCODER, *PARTS["screening"][0]} <= set(modules)
+    return sorted(
+        [
+            *(f"{MODEL}/{name}.safetensors" for name in modules),
+            *(f"{ONNX}/{name}" for name in (WINDOW_FILE, HEADS_FILE)),
+            *(f"{MODEL}/{MODEL_JSON}", STUDY, LICENCE, CARD, PAGE, PREPROCESSING, RELEASE, CHECKSUMS),
+            *([STANDARDISER_JSON] if STANDARDISER in modules else []),
+            *([CALIBRATION] if screens else []),
+            *([SIGNATURE] if signed else []),
+        ]
+    )
 
 
 def _write_model(run: FinishedRun, names: Sequence[str], folder: Path) -> dict[str, Any]:

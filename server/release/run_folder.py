@@ -71,7 +71,9 @@ def find_run(folder: Path) -> Path:
         )
     if not done and not runs:
         raise StudyUnfinishedError(
-            "no study has run in this workspace", where=str(workspace.runs), remedy="cardionets-server run"
+            "no study has run in this workspace",
+            where=str(workspace.runs),
+            remedy="begin one: cardionets-server run DIR",
         )
     return (done or runs)[0]
 

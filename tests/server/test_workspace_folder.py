@@ -57,11 +57,28 @@ def test_init_overwrites_nothing_and_says_what_is_there(run, home):
     assert answer(run, "init", home)["made"] == ["README.md"]
 
 
+def test_a_second_coordinator_on_a_machine_is_given_other_ports(run, tmp_path):
+    ports = ["--inner-port", 9111, "--health-port", 9112]
+    answer(run, "init", tmp_path / "b", "--address", "127.0.0.1:9292", *ports)
+    config = Workspace(tmp_path / "b").config()
+    assert (config.outer_port, config.inner_port, config.health_port) == (9292, 9111, 9112)
+    assert answer(run, "init", tmp_path / "b", *ports)["made"] == []
+    error = answer(run, "init", tmp_path / "b", "--inner-port", 9113, code=2)["error"]
+    assert error["where"].endswith("inner_port") and "9111, not 9113" in error["what"]
+
+
 @pytest.mark.parametrize(
-    "options", [["--address", "nowhere"], ["--address", "a:99999"], ["--consortium", "A b"]]
+    ("options", "words"),
+    [
+        (["--address", "nowhere"], "give HOST:PORT, such as hub.example.org:9092 (found 'nowhere')"),
+        (["--address", "a:99999"], "the port lies in 1 to 65535"),
+        (["--consortium", "A b"], "lower-case letters, digits and hyphens"),
+        (["--health-port", "9101"], "three different ones"),
+    ],
 )
-def test_a_wrong_address_or_name_makes_nothing(run, tmp_path, options):
-    answer(run, "init", tmp_path / "home", *options, code=3)
+def test_a_wrong_address_or_name_makes_nothing_and_is_told_in_words(run, tmp_path, options, words):
+    error = answer(run, "init", tmp_path / "home", *options, code=3)["error"]
+    assert words in error["what"] and error["where"] == options[0]
     assert not (tmp_path / "home").exists()
 
 

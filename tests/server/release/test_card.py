@@ -7,7 +7,9 @@ from copy import deepcopy
 import pytest
 
 from cardionets_core.config.study import Study
-from server.release.card import RESEARCH_ONLY, ReleaseFacts, card_of
+from server.release.card import RESEARCH_ONLY, SIMULATED, ReleaseFacts, card_of
+from server.release.card_page import card_page
+from server.release.card_tables import GROUPS_ALONE
 from server.report import result_of
 from server.summary import summary_of
 
@@ -67,6 +69,15 @@ def test_counts_stand_where_they_were_told_and_nowhere_else():
     assert "ran in simulation**, scenario `demo`" in simulated and "synthetic" in simulated
 
 
+def test_a_card_of_simulated_patients_says_so_before_anything_else():
+    card = card_of({**content(), "scenario": "demo"})
+    assert card.startswith(f"# Model card: heads\n\n**{RESEARCH_ONLY}**\n\n**{SIMULATED}**\n")
+    assert "hospitals of a simulation" in part(card, "Model details")
+    assert f'<p class="note bad"><b>{SIMULATED}</b></p>' in card_page(card)
+    real = card_of(content())
+    assert SIMULATED not in real and "hospitals of a simulation" not in real
+
+
 def test_metrics_bring_their_intervals_and_people():
     metrics = part(card_of(content()), "Metrics")
     pooled = "members together | 0.812 | 0.750 to 0.860 | bootstrap over people | 90 |"
@@ -75,6 +86,7 @@ def test_metrics_bring_their_intervals_and_people():
     assert "| coronary artery disease | 0.812 | 0.740 to 0.870 | 30 of 90 | 0.700 |" in metrics
     groups = part(card_of(content()), "Subgroups")
     assert "| phase | metric | women |" in groups and "| phase | metric | under 45 |" in groups
+    assert GROUPS_ALONE in groups
 
 
 @pytest.mark.parametrize(

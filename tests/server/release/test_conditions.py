@@ -208,12 +208,14 @@ def test_several_objections_are_told_together(write_run, make_study, tmp_path, a
 # -- what is not whole ---------------------------------------------------------------------------------------
 
 
-def test_a_study_that_has_not_completed_is_refused(write_run, tmp_path, asked, change):
+def test_a_study_that_has_not_completed_is_refused(write_run, tmp_path, asked, change, run):
     folder = write_run(tmp_path / "run", names=HEADS)
     change(
         folder / "result.json", lambda content: content.update(status="paused", paused={"what": "no site"})
     )
     refused(asked(folder), "study-unfinished", 7, "no site")
+    told = run("cardionets-server", "release", folder, "--out", tmp_path / "out", "--dry-run").stdout
+    assert told.startswith("there is no model to release") and "the study has not completed" in told
     (folder / "result.json").unlink()
     refused(asked(folder), "study-unfinished", 7, "no result")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cardionets_core.errors import StorageFailedError
 from cardionets_core.release.opening import UNSIGNED
 from cardionets_core.release.refusals import OnnxDiffersError
 
@@ -189,6 +190,46 @@ def test_a_dry_run_says_what_would_be_in_it_and_writes_nothing(finished, tmp_pat
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
     assert "nothing stands against it" in done.stdout and "UNSIGNED" in done.stdout
     assert re.search(r"ecg_encoder +106,838 parameters", done.stdout)
+
+
+def test_a_dry_run_names_the_very_files_of_the_release(finished, released, tmp_path, run):
+    asked = ("cardionets-server", "release", finished, "--out", tmp_path / "r", "--dry-run")
+    told = json.loads(run(*asked, "--format", "json").stdout)["files"]
+    assert told == sorted(
+        path.relative_to(released).as_posix() for path in released.rglob("*") if path.is_file()
+    )
+    words = " ".join(run(*asked).stdout.split())
+    assert not [name for name in told if "safetensors" not in name and name not in words]
+
+
+@pytest.mark.slow
+def test_a_release_of_a_probe_alone_has_neither_standardiser_nor_calibration(
+    write_run, make_study, tmp_path, run
+):
+    study = make_study(("ecg_mae", "probe"))
+    folder = write_run(tmp_path / "run", names=("ecg_encoder", "phenotype_probe"), study=study, measured={})
+    told = run("cardionets-server", "release", folder, "--out", tmp_path / "r", "--dry-run").stdout
+    assert "standardiser.json" not in told and "calibration.json" not in told
+    done = run("cardionets-server", "release", folder, "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    made = {path.relative_to(tmp_path / "r").as_posix() for path in (tmp_path / "r").rglob("*.*")}
+    assert not {"standardiser.json", "calibration.json", "signature.json"} & made
+    assert not [name for name in made if "safetensors" not in name and name not in " ".join(told.split())]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["real", "dry"])
+@pytest.mark.parametrize("out", ["file/x.zip", "nowhere/sub/x.zip"])
+def test_a_release_into_no_folder_is_refused_and_makes_none(finished, tmp_path, run, out, dry):
+    (tmp_path / "file").write_text("")
+    done = run("cardionets-server", "release", finished, "--out", tmp_path / out, *dry)
+    assert done.returncode == 2 and "folder" in done.stderr and "make that folder first" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a file system that takes no folder")
+def test_a_release_where_nothing_can_be_made_is_an_error_and_no_traceback(finished, run):
+    done = run("cardionets-server", "release", finished, "--out", "/proc/x.zip")
+    assert done.returncode == StorageFailedError.exit_code and "nothing can be written" in done.stderr
 
 
 def test_an_installation_without_the_export_says_what_to_install(finished, tmp_path, run, monkeypatch):
