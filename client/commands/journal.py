@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import UsageError
-from client.commands.answer import Format, FormatOption, answer, answering
+from client.commands.answer import Format, FormatOption, SiteOption, answer, answering
 
 if TYPE_CHECKING:
     from cardionets_core.audit.against import Witnessed
@@ -36,7 +36,7 @@ def journal(
     action: Annotated[
         Action, typer.Argument(help="show it, verify its chain, or print the heads of coordinators' journals")
     ] = Action.show,
-    site: Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")] = Path("site.yaml"),
+    site: SiteOption = Path("site.yaml"),
     against: Annotated[
         Path | None, typer.Option("--against", help="verify: heads that the coordinator has exported")
     ] = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
+from client.commands.answer import SiteOption
 from client.ending import error_json, tell_error
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def rehearse(
-    site: Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")] = Path("site.yaml"),
+    site: SiteOption = Path("site.yaml"),
     study: Annotated[
         Path | None,
         typer.Option("--study", help="a .json or .yaml; default: the approved study, or the one that waits"),
