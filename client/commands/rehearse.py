@@ -169,6 +169,9 @@ def _reply_lines(reply: dict[str, Any]) -> Iterator[str]:
         if key in ("head/signature", "head/holder"):
             shown = f"{len(value):,} characters: of a scratch journal here, of the site's own when it is sent"
         yield f"    field {key} = {shown}"
+        if key == "facts" and '"refusals"' in str(value):
+            yield "      counts of files and splits: exact unless policy.count_rounding is set, also below"
+            yield "      policy.minimum_cell; policy.cohort_sizes: false keeps them (docs/what-leaves.md)"
     for array in reply["arrays"]:
         shape = " x ".join(map(str, array["shape"]))
         yield (
