@@ -65,8 +65,10 @@ def _line(facts: dict[str, Any]) -> str:
         f"{int(facts['phase']) + 1}/{int(facts['round'])}" if "phase" in facts and "round" in facts else ""
     )
     size = f"{int(facts['bytes']) + int(facts.get('text_bytes', 0)):,}" if "bytes" in facts else ""
-    people = f"{int(facts['patients']):,}" if "patients" in facts else ""
-    row = _row(when, what, place, size, people, str(facts.get("digest", ""))[:_SHORT])
+    people = int(facts.get("patients", 0))  # 0 behind a census, which is of nobody's records
+    row = _row(
+        when, what, place, size, f"{people:,}" if people else "", str(facts.get("digest", ""))[:_SHORT]
+    )
     return "  ".join([row, *_beside(facts)]).rstrip()
 
 
@@ -77,8 +79,8 @@ def _beside(facts: dict[str, Any]) -> Iterator[str]:
             continue
         text = str(value)
         yield text if name == "code" else f"{name} {text[:_SHORT] if len(text) == _LONG else text}"
-    if facts.get("server_head_is"):
-        yield f"the coordinator's head is {facts['server_head_is']}"
+    if facts.get("server_head_is") == "forged":
+        yield "the coordinator's head was forged"
 
 
 def _row(when: str, what: str, place: str, size: str, people: str, digest: str) -> str:

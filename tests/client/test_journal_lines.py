@@ -37,7 +37,7 @@ def test_a_line_stands_under_its_columns_and_is_short():
 
 def test_the_bytes_of_a_census_are_those_of_its_text():
     census = {**LEFT, "kind": "census", "round": 0, "bytes": 0, "text_bytes": 383, "patients": 0}
-    assert rows({"event": "reply-left", **census})[2][39:].split()[:3] == ["1/0", "383", "0"]
+    assert rows({"event": "reply-left", **census})[2][39:].split()[:3] == ["1/0", "383", "cd" * 6]
 
 
 def test_again_refused_and_other_lines_are_told_apart():
@@ -57,6 +57,9 @@ def test_again_refused_and_other_lines_are_told_apart():
     assert "unread order, refused" in told[2] and told[2].endswith("order-refused")
     assert "privacy-spent" in told[3] and told[3].endswith("ledger_head 121212121212  ledger_lines 4")
     assert "journal-mended" in told[4] and told[4].endswith("torn_bytes 7")
+    assert "head" not in told[0] + told[1]
+    assert rows({"event": "refusal-left", **LEFT, "server_head_is": "forged"})[2].endswith("head was forged")
+    assert "head" not in rows({"event": "refusal-left", **LEFT, "server_head_is": "signed"})[2]
     assert told[5][21:39].strip() == "secure" and told[5].endswith("part 0  secure keys")
 
 
