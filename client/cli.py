@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
+from cardionets_core.versions import version_line
 from client.commands import approve, budget, journal, logs, membership, rehearse, service, status
-from client.commands.answer import Format, FormatOption, answering
+from client.commands.answer import DeclaredOption, Format, FormatOption, SiteOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -26,10 +27,26 @@ cli = typer.Typer(
     rich_markup_mode="markdown",
     help="A hospital's side: look into its files, prepare its data, join a consortium, see what left the "
     "building, predict from ECGs. First look: inspect, check, prepare. To join: request, init, rehearse, "
-    "approve, start. Every day: status, journal, budget. Nothing leaves but through start.",
+    "approve, start. Every day: status, logs, journal, budget. Nothing leaves but through start.",
     epilog="Every step in order: docs/operators.md. What may leave: docs/what-leaves.md",
 )
 membership.register(cli)
+
+
+def _tell_versions(asked: bool) -> None:
+    if asked:
+        print(version_line())
+        raise typer.Exit
+
+
+@cli.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end"),
+    ] = False,
+) -> None:
+    """Options of the program itself; the callback has done what they ask."""
 
 
 class PredictionFormat(enum.StrEnum):
@@ -38,9 +55,6 @@ class PredictionFormat(enum.StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
-
-
-SiteOption = Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")]
 
 
 @cli.command()
@@ -134,9 +148,7 @@ def check(
 @cli.command()
 def inspect(
     paths: Annotated[list[Path], typer.Argument(exists=True, show_default=False, help="files or folders")],
-    site: Annotated[
-        Path | None, typer.Option("--site", help="a site.yaml that declares rate, unit and the like")
-    ] = None,
+    site: DeclaredOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Say what is read of files and folders, or why not; writes nothing.
@@ -200,9 +212,7 @@ def predict(
             "--explain", help="a field such as 24103, or cad, cm, hf, pc, ph: which leads and times count"
         ),
     ] = None,
-    site: Annotated[
-        Path | None, typer.Option("--site", help="a site.yaml that declares rate, unit and the like")
-    ] = None,
+    site: DeclaredOption = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto")] = "cpu",
     replace: Annotated[bool, typer.Option("--replace", help="write over earlier files")] = False,
     format: Annotated[

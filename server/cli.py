@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.versions import version_line
 from server.commands import journal, package, release, service, sites, track, workspace
 from server.commands.answer import Format
 
@@ -27,6 +28,22 @@ cli = typer.Typer(
 
 for _commands in (workspace, sites, package, service, journal, track, release):
     _commands.register(cli)
+
+
+def _tell_versions(asked: bool) -> None:
+    if asked:
+        print(version_line())
+        raise typer.Exit
+
+
+@cli.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end"),
+    ] = False,
+) -> None:
+    """Options of the program itself; the callback has done what they ask."""
 
 
 class Family(enum.StrEnum):

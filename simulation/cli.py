@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.versions import version_line
 from simulation.commands.grids import compare as compare_command
 from simulation.commands.grids import sweep as sweep_command
 from simulation.privacy_commands import privacy
@@ -29,6 +30,22 @@ cli = typer.Typer(
 cli.add_typer(privacy, name="privacy")
 cli.command("compare")(compare_command)
 cli.command("sweep")(sweep_command)
+
+
+def _tell_versions(asked: bool) -> None:
+    if asked:
+        print(version_line())
+        raise typer.Exit
+
+
+@cli.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end"),
+    ] = False,
+) -> None:
+    """Options of the program itself; the callback has done what they ask."""
 
 
 class Format(enum.StrEnum):

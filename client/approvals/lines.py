@@ -50,12 +50,11 @@ def study_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     options = ", ".join(f"{key} {value}" for key, value in facts["strategy_options"].items())
     yield f"  replies become the next model by {facts['strategy']}{f' ({options})' if options else ''}"
     yield f"  at least {facts['minimum_sites']} sites · updates travel as {facts['wire_precision']}"
-    yield f"  privacy: {_settings(facts['privacy'])}"
-    if facts["secure_aggregation"]:
-        yield from _secure_lines(facts["secure_aggregation"])
+    yield from _privacy_lines(facts["privacy"])
+    yield from _secure_lines(facts["secure_aggregation"])
     every = facts["evaluated_every_rounds"]
     yield f"  measured on held-out patients every {every} round(s), and on test patients at each phase's end"
-    yield "  leaves before each phase: counts of patients, recordings, refusals; digests of models"
+    yield f"  leaves before each phase: role, versions, digests of models; {_census_words(facts['census'])}"
     for number, phase in enumerate(facts["phases"], start=1):
         yield from _phase_lines(number, phase)
     if not facts["last_approved"]:
@@ -86,13 +85,52 @@ def _phase_lines(number: int, phase: Mapping[str, Any]) -> Iterator[str]:
     yield f"    leaves a round: {leaves}; when measured {phase['metric_sum_bytes']:,} bytes of sums"
 
 
+def _privacy_lines(privacy: Mapping[str, Any]) -> Iterator[str]:
+    if privacy["mechanism"] == "none":
+        yield "  no differential privacy: whoever holds the model, or sees this hospital's updates, may"
+        yield "    learn of single patients"
+        return
+    delta = f"at delta {privacy['delta']:g}"
+    if privacy["epsilon"] is not None:
+        spent = f"epsilon at most {privacy['epsilon']:g} {delta}, of the whole study"
+    else:
+        spent = (
+            f"noise of {privacy['noise_multiplier']:g} times the clip, and no\n"
+            f"    epsilon of the study's own: it follows {delta} from rounds and patients, up to your\n"
+            "    policy.privacy.maximum_epsilon"
+        )
+    yield f"  differential privacy for each training patient: {spent}"
+    reckoned = f"clip_norm {privacy['clip_norm']:g} · reckoned by {privacy['accountant']}"
+    yield f"    {reckoned} · what it means: docs/privacy.md"
+    if privacy["deterministic"]:
+        yield "    NOT PRIVATE: the noise follows from the study's public seed and hides nothing"
+
+
 def _secure_lines(secure: Mapping[str, Any]) -> Iterator[str]:
+    if not secure:
+        yield "  no secure aggregation: the coordinator sees what this hospital sends by itself, not only"
+        yield "    sums over hospitals"
+        return
     yield (
-        f"  secure aggregation: only sums over at least {secure['threshold']} of these "
-        f"{len(secure['sites'])} sites are ever opened; compare the keys with them by telephone"
+        f"  secure aggregation: the coordinator sees sums over at least {secure['threshold']} of these "
+        f"{len(secure['sites'])} hospitals, and no"
     )
+    yield "    hospital's own update; compare the keys with them by telephone"
     for site, key in secure["sites"].items():
         yield f"    {site:24} {key}"
+
+
+def _census_words(census: Mapping[str, Any] | None) -> str:
+    """What a census tells of sizes; its counts are exempt from the smallest cell (docs/what-leaves.md)."""
+    if census is not None and not census["cohort_sizes"]:
+        return "no counts, as policy.cohort_sizes says"
+    form = "exact or rounded" if census is None else "exact"
+    if census is not None and census["count_rounding"] > 1:
+        form = f"as multiples of {census['count_rounding']}"
+    return (
+        "and counts of\n    patients by split, recordings by kind and refusals by reason, "
+        f"{form}, also below\n    policy.minimum_cell; policy.cohort_sizes: false keeps them here"
+    )
 
 
 def _changes(changes: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -100,10 +138,6 @@ def _changes(changes: list[Mapping[str, Any]]) -> Iterator[str]:
         yield f"    {SIGNS[change['kind']]} {change['path']} (+{change['plus']} -{change['minus']} lines)"
     if len(changes) > MOST_CHANGES:
         yield f"    and {len(changes) - MOST_CHANGES} more; --format json lists them, --diff shows them"
-
-
-def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_value(value)}" for key, value in values.items())
 
 
 def _value(value: Any) -> str:

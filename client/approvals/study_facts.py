@@ -22,6 +22,9 @@ from client.approvals.differences import key_changes
 from client.approvals.store import STUDY, ApprovalStore
 from client.privacy_policy import check_policy
 
+CENSUS = {"cohort_sizes", "count_rounding"}
+"""Of the site's policy: what decides which counts a census tells."""
+
 
 def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None) -> dict[str, Any]:
     """What a study asks of a site.
@@ -46,6 +49,7 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         "strategy_options": dict(study.aggregation.options),
         "privacy": study.privacy.model_dump(mode="json"),
         "secure_aggregation": _secure_facts(study),
+        "census": None if config is None else config.policy.model_dump(include=CENSUS),
         "wire_precision": study.exchange.precision,
         "evaluated_every_rounds": study.evaluation.every_rounds,
         "minimum_sites": study.sites.minimum,

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,28 @@ class Format(enum.StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets")]
+
+
+def site_document(given: Path | None) -> Path | None:
+    """The document that ``--site`` means: a folder stands for the ``site.yaml`` in it."""
+    with contextlib.suppress(OSError):  # what may not be looked at is named by whoever reads it
+        if given is not None and given.is_dir():
+            return given / "site.yaml"
+    return given
+
+
+SiteOption = Annotated[
+    Path,
+    typer.Option("--site", callback=site_document, help="the site's folder, or the site.yaml in it"),
+]
+DeclaredOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        callback=site_document,
+        help="a site's folder, or its site.yaml: it declares rate, unit and the like",
+    ),
+]
 
 
 @contextlib.contextmanager

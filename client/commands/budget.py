@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import UsageError
-from client.commands.answer import Format, FormatOption, answer, answering
+from client.commands.answer import Format, FormatOption, SiteOption, answer, answering
 
 
 def register(cli: typer.Typer) -> None:
@@ -18,7 +18,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def budget(
-    site: Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")] = Path("site.yaml"),
+    site: SiteOption = Path("site.yaml"),
     plot: Annotated[
         Path | None, typer.Option("--plot", help="also draw it: an SVG file that is not there yet")
     ] = None,

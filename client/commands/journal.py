@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import UsageError
-from client.commands.answer import Format, FormatOption, answer, answering
+from client.commands.answer import Format, FormatOption, SiteOption, answer, answering
 
 if TYPE_CHECKING:
     from cardionets_core.audit.against import Witnessed
@@ -36,7 +36,7 @@ def journal(
     action: Annotated[
         Action, typer.Argument(help="show it, verify its chain, or print the heads of coordinators' journals")
     ] = Action.show,
-    site: Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")] = Path("site.yaml"),
+    site: SiteOption = Path("site.yaml"),
     against: Annotated[
         Path | None, typer.Option("--against", help="verify: heads that the coordinator has exported")
     ] = None,
@@ -45,8 +45,9 @@ def journal(
 ) -> None:
     """Print what left the building, a line for each; or check that no line was changed.
 
-    Times are this machine's, and phases count from 1. With --format json, one JSON object a line as it was
-    written: seconds since 1970, and phases from 0.
+    Times are this machine's, phases count from 1, bytes are those of arrays and of names and texts together,
+    and digests are shortened. With --format json, one JSON object a line as it was written, with whole
+    digests: seconds since 1970, and phases from 0.
 
     `verify --against FILE` finds a journal that was rewritten whole, or cut off: FILE is what
     `cardionets-server journal RUN export-heads` prints at the coordinator. `export-heads` prints what this
@@ -85,10 +86,12 @@ def journal(
 
 
 def _show(path: Path, format: Format) -> None:
-    from cardionets_core.audit.lines import journal_bodies, journal_line
+    from cardionets_core.audit.lines import journal_bodies
+    from client.journal_lines import journal_table
 
-    for body in journal_bodies(path):
-        print(body if format is Format.json else journal_line(body))
+    bodies = journal_bodies(path)
+    for line in bodies if format is Format.json else journal_table(bodies):
+        print(line)
 
 
 def _verified(config: SiteConfig, path: Path, *, site: Path, against: Path | None) -> dict[str, Any]:

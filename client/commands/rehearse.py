@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
+from client.commands.answer import SiteOption
 from client.ending import error_json, tell_error
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def rehearse(
-    site: Annotated[Path, typer.Option("--site", help="the site's document, site.yaml")] = Path("site.yaml"),
+    site: SiteOption = Path("site.yaml"),
     study: Annotated[
         Path | None,
         typer.Option("--study", help="a .json or .yaml; default: the approved study, or the one that waits"),
@@ -168,6 +169,9 @@ def _reply_lines(reply: dict[str, Any]) -> Iterator[str]:
         if key in ("head/signature", "head/holder"):
             shown = f"{len(value):,} characters: of a scratch journal here, of the site's own when it is sent"
         yield f"    field {key} = {shown}"
+        if key == "facts" and '"refusals"' in str(value):
+            yield "      counts of files and splits: exact unless policy.count_rounding is set, also below"
+            yield "      policy.minimum_cell; policy.cohort_sizes: false keeps them (docs/what-leaves.md)"
     for array in reply["arrays"]:
         shape = " x ".join(map(str, array["shape"]))
         yield (

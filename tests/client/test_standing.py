@@ -1,19 +1,14 @@
 """How a site says that it lacks something, that its link is there, and what left; and how lightly."""
 
-import json
 import subprocess
 import sys
-import time
-from datetime import datetime
 
 import pytest
 
-from cardionets_core.audit import journal
 from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.data.manifest import MANIFEST, cohort_folder
 from client.approvals.store import ApprovalStore
-from client.journal import JOURNAL
 from client.missing import FIRST_LINK_S, LinkWatch, missing_lines
 from client.standing import link_of
 from server.study_files import SHIPPED
@@ -82,24 +77,6 @@ def test_the_link_is_told_when_it_comes_goes_or_is_refused(folder):
     assert "not admitted" in refused and "cardionets-client check" in refused
     (waits,) = looks("could not verify the FAB\n")
     assert f"cardionets-client approve {folder.root}" in waits
-
-
-def test_the_journal_is_for_people_and_its_json_as_it_was_written(hospital, client):
-    path = read_site(hospital.site).folders.state / JOURNAL
-    facts = {"kind": "train", "study": "ab" * 32, "phase": 0, "round": 3, "attempt": 1, "bytes": 1234567,
-             "digest": "cd" * 32, "patients": 40, "modules": "", "sums": 0}  # fmt: skip
-    journal.append(path, "reply-left", facts)
-    journal.append(path, "journal-mended", {"torn_bytes": 7})
-    first, second = client("journal", "--site", hospital.site).out.splitlines()
-    when = datetime.fromisoformat(first.split("  ")[0])
-    assert when.tzinfo is not None and abs(when.timestamp() - time.time()) < 60
-    for told in ("reply-left", "phase 1, round 3, attempt 1", "kind train", "bytes 1,234,567", "patients 40",
-                 "cd" * 32, "modules none"):  # fmt: skip
-        assert told in first
-    assert "journal-mended · torn_bytes 7" in second
-    lines = client("journal", "--site", hospital.site, "--format", "json").out.splitlines()
-    assert [line.partition(" ")[2] for line in path.read_text().splitlines()] == lines
-    assert json.loads(lines[0])["phase"] == 0
 
 
 @pytest.mark.parametrize("command", [("status", "{folder}"), ("journal", "--site", "{folder}/site.yaml")])

@@ -1,0 +1,71 @@
+"""What IT is told of a study's privacy before it says yes: in words, and true of that very study and site."""
+
+import pytest
+import yaml
+
+from cardionets_core.config.site import read_site
+from cardionets_core.config.study import Study
+from cardionets_core.trust.keys import make_key, public_openssh
+from client.approvals import ApprovalStore
+from client.approvals.lines import study_lines
+from client.approvals.study_facts import study_facts
+
+PHASE = {"task": "ecg_mae", "rounds": 1, "local_epochs": 1, "optimiser": {"lr": 1e-3}}
+
+
+def told(tmp_path, *, policy=None, **changes):
+    """The lines as one text without line breaks."""
+    config = None
+    if policy is not None:
+        document = {"site": "alpha", "policy": {"phases": ["ecg_mae"], **policy},
+                    "source": {"kind": "local_site", "ecg": {"folder": "ecg", "format": "wfdb"}}}  # fmt: skip
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump(document))
+        config = read_site(tmp_path / "site.yaml")
+    study = Study.model_validate({"name": "s", "phases": [PHASE], **changes})
+    lines = study_lines(study_facts(study, ApprovalStore(tmp_path / "approvals"), config=config))
+    return " ".join(" ".join(lines).split())
+
+
+def test_a_plain_study_is_told_as_one_that_protects_nobody_by_noise_or_sums(tmp_path):
+    found = told(tmp_path)
+    assert "no differential privacy: whoever holds the model" in found and "single patients" in found
+    assert "no secure aggregation: the coordinator sees what this hospital sends by itself" in found
+    assert "nothing" not in found.partition("leaves before")[0]
+
+
+def test_a_private_study_is_told_with_its_epsilon_and_delta(tmp_path):
+    found = told(tmp_path, privacy={"mechanism": "dp_sgd", "epsilon": 3.5, "delta": 1e-6})
+    assert "differential privacy for each training patient: epsilon at most 3.5 at delta 1e-06" in found
+    assert "no differential privacy" not in found and "NOT PRIVATE" not in found
+
+
+def test_a_study_that_names_its_noise_promises_no_epsilon(tmp_path):
+    found = told(tmp_path, privacy={"mechanism": "dp_sgd", "noise_multiplier": 1.25})
+    assert "noise of 1.25 times the clip" in found and "no epsilon of the study's own" in found
+    assert "at most" not in found.partition("no secure aggregation")[0].partition("differential")[2]
+
+
+def test_noise_that_anybody_can_compute_is_called_not_private(tmp_path):
+    privacy = {"mechanism": "dp_sgd", "epsilon": 8, "deterministic": True}
+    assert "NOT PRIVATE: the noise follows from the study's public seed" in told(tmp_path, privacy=privacy)
+
+
+def test_secure_aggregation_is_told_with_how_many_hospitals_hide_each_other(tmp_path):
+    roster = {name: public_openssh(make_key().public_key()).strip() for name in ("a", "b", "c", "d", "e")}
+    found = told(tmp_path, secure_aggregation={"threshold": 4, "roster": roster})
+    assert "the coordinator sees sums over at least 4 of these 5 hospitals, and no hospital's own" in found
+    assert "no secure aggregation" not in found and "no differential privacy" in found
+
+
+@pytest.mark.parametrize(
+    ("policy", "says", "not_says"),
+    [
+        (None, "exact or rounded, also below policy.minimum_cell", "no counts"),
+        ({}, "exact, also below policy.minimum_cell", "no counts"),
+        ({"count_rounding": 5}, "as multiples of 5, also below policy.minimum_cell", "exact"),
+        ({"cohort_sizes": False}, "no counts, as policy.cohort_sizes says", "refusals"),
+    ],
+)
+def test_the_counts_of_a_census_are_told_as_this_sites_policy_has_them(tmp_path, policy, says, not_says):
+    found = told(tmp_path, policy=policy)
+    assert says in found and not_says not in found
