@@ -96,7 +96,7 @@ def standing(
 def approved_now(folder: SiteFolder) -> dict[tuple[str, str], float]:
     """Kind and digest of all that is approved at this moment, and since when."""
     found = ApprovalStore(folder.approvals).standing()
-    return {(kind, said.digest): said.time_s for kind in (CODE, STUDY) for said in found.approved(kind)}
+    return {(said.kind, said.digest): said.time_s for said in (*found.approved(CODE), *found.approved(STUDY))}
 
 
 def standing_lines(content: dict[str, Any]) -> list[str]:
@@ -152,9 +152,7 @@ def _refusal_lines(refusal: dict[str, Any]) -> list[str]:
     lines = [f"  last refusal: {often}{_moment(refusal['time_s'])} · {refusal.get('code', '')} · {what}"]
     if refusal["approved_s"] is not None:
         lines.append(f"    approved since: {_moment(refusal['approved_s'])}; nothing is to do")
-        shown = _REFUSAL[:1]
-    else:
-        shown = _REFUSAL
+    shown = [each for each in _REFUSAL if each[1] != "remedy" or refusal["approved_s"] is None]
     lines += [f"    {name}: {refusal[key]}" for name, key in shown if key in refusal]
     if refusal["left_since"]:
         lines.append(f"    replies that left since: {refusal['left_since']}")

@@ -47,10 +47,27 @@ def test_lines_for_people_and_for_programs(folder, client):
     lines = [json.loads(line) for line in client("logs", folder, "--format", "json").out.splitlines()]
     assert [line["event"] for line in lines] == ["order-reached", "order-failed"] and lines[0]["phase"] == 0
     assert client("logs", folder, "--since", "1h").out.splitlines() == shown
-    assert client("logs", folder, "--since", "2100-01-01T00:00").out == ""
+    none = client("logs", folder, "--since", "2100-01-01T00:00")
+    assert none.out == "" and "no line since 2100-01-01 00:00:00" in none.err
     wrong = client("logs", folder, "--since", "yesterday")
     assert wrong.code == 2 and "2026-01-31T08:00" in wrong.err
     assert client("logs", folder / "none").code == 3
+    file = client("logs", folder / LOG)
+    assert file.code == 2 and f"cardionets-client logs {folder}" in file.err and "kit" not in file.err
+    assert "(an order came)" not in shown[0]  # what an event means stands in the docs, not in every line
+
+
+def test_what_another_hand_wrote_is_counted_and_not_shown(folder, client):
+    log = site_log(folder, site="alpha")
+    log.write("order-reached", **ROUND)
+    line = json.loads((folder / LOG).read_text())
+    forged = {**line, "level": "error", "event": "order-refused", "what": "Meier R010007 1950-01-01"}
+    with (folder / LOG).open("a") as handle:
+        handle.write(json.dumps(forged) + '\n{"time": "2026-01-0')
+    ended = client("logs", folder)
+    assert len(ended.out.splitlines()) == 1 and "Meier" not in ended.out + ended.err
+    assert "2 lines could not be read" in ended.err
+    assert "Meier" not in client("status", folder).out + client("status", folder, "--format", "json").out
 
 
 def test_a_site_without_a_log_has_no_lines(folder, client):
