@@ -7,7 +7,7 @@ nobody over the network.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.durable import little_room
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.logs.reading import Line, last_lines, moment_of
+from cardionets_core.logs.reading import Line, last_lines
 from cardionets_core.plain_json import parse_json
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import running_service
+from client.approvals.store import CODE, STUDY, ApprovalStore
 from client.journal import JOURNAL
 from client.log import LOG
+from client.page.chain import Chain, broken_steps
+from client.page.refusals import refusals_of
 
 SCHEMA_VERSION = 2
 """2: ``last_refusal`` is an object, and the numbers of the page stand beside it."""
@@ -40,20 +43,31 @@ TELLING = (
     ("could not verify the FAB", "waits for approval of code"),
 )
 NOT_YET = "not connected yet"
-REFUSED = ("order-refused", "order-failed", "code-refused")
-REFUSAL = ("code", "what", "where", "remedy", "error", "at", "kind", "study", "phase", "round", "attempt")
 FIRST_START = "supernode starts (restarts: 0)"
 """The line with which a service begins the log; what stands before it is of an earlier one."""
 
 
-def standing(folder: SiteFolder) -> dict[str, Any]:
+def standing(
+    folder: SiteFolder, *, chain: Chain | None = None, lines: Sequence[Line] | None = None
+) -> dict[str, Any]:
     """How the site stands.
 
+    Args:
+        folder: of the site.
+        chain: of its journal, where it was looked at before.
+        lines: the end of its log, where it was read before.
+
     Returns:
-        JSON-ready: service, link (what the SuperNode's log says last), last reply that left, last refusal.
+        JSON-ready: service, link (what the SuperNode's log says last), last reply that left, last refusal,
+        what orders will be refused for (``lacks``), and whether the journal is whole; what a broken site.yaml
+        keeps from being known is None.
     """
+    from client.missing import missing  # it needs this module
+
     config = folder.config()
     service = running_service(folder.service)
+    found = last_lines(folder.root / LOG) if lines is None else lines
+    refusals = refusals_of(found, root=folder.root, approved=approved_now(folder))
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "site": config.site,
@@ -63,14 +77,26 @@ def standing(folder: SiteFolder) -> dict[str, Any]:
         "supervisor": (service or {}).get("supervisor", {}),
         "link": link_of(folder) if service else "not connected",
         "last_reply": None,
-        "last_refusal": next(reversed(last_refusals(folder.root / LOG)), None),
+        "last_refusal": refusals[-1] if refusals else None,
+        "refusals": refusals[::-1],
         "disk": little_room(folder.root),
+        "lacks": None,
+        "journal": None,
     }
     try:
-        content["last_reply"] = _last_line(read_site(folder.site_yaml).folders.state / JOURNAL)
+        journal = read_site(folder.site_yaml).folders.state / JOURNAL
+        content["last_reply"] = _last_line(journal)
+        content["journal"] = (chain or Chain(path=journal)).look() | {"path": str(journal)}
+        content["lacks"] = [{"lacks": name, "told": line} for name, line in missing(folder)]
     except CardioNetsError as error:
         content["site_yaml"] = error.what
     return content
+
+
+def approved_now(folder: SiteFolder) -> dict[tuple[str, str], float]:
+    """Kind and digest of all that is approved at this moment, and since when."""
+    found = ApprovalStore(folder.approvals).standing()
+    return {(said.kind, said.digest): said.time_s for said in (*found.approved(CODE), *found.approved(STUDY))}
 
 
 def standing_lines(content: dict[str, Any]) -> list[str]:
@@ -85,23 +111,56 @@ def standing_lines(content: dict[str, Any]) -> list[str]:
         ago = time.time() - reply["time_s"]
         lines.append(
             f"  last left: {reply.get('kind', '')} of phase {reply.get('phase', 0) + 1},"
-            f" round {reply.get('round', 0)}, {reply.get('bytes', 0) / 1e6:.2f} MB, {ago:.0f} s ago"
+            f" round {reply.get('round', 0)}, {_size(reply)}, {ago:.0f} s ago"
         )
     if content["last_refusal"]:
         lines += _refusal_lines(content["last_refusal"])
     if content["disk"]:
         lines.append(f"! {content['disk']}: free space; until then orders end with storage-failed")
+    lines += _journal_lines(content["journal"])
+    lines += [f"! {each['told']}" for each in content["lacks"] or []]
     if "site_yaml" in content:
-        lines.append(f"  site.yaml: {content['site_yaml']}")
+        lines.append(f"! site.yaml cannot be used: {content['site_yaml']}")
     return lines
 
 
+def _size(reply: dict[str, Any]) -> str:
+    """All bytes of what left, as the page says them."""
+    from cardionets_core.pages.page import byte_words
+
+    return byte_words(sum(reply[name] for name in ("bytes", "text_bytes") if type(reply.get(name)) is int))
+
+
+def _journal_lines(journal: dict[str, Any] | None) -> list[str]:
+    state = journal["state"] if journal else "absent"
+    if journal is None or state in ("absent", "whole"):
+        return []
+    if state == "checking":
+        return [f"  journal: long; whole as far as line {journal['lines']:,}, the rest was not checked here"]
+    if state != "broken":
+        return [f"! journal: {'its last line is torn' if state == 'torn' else 'cannot be read'}"]
+    steps = [f"    to do: {step}" for step in broken_steps(Path(journal["path"]))]
+    return [
+        f"! journal: broken from line {journal['fault_line']:,} on: what it tells cannot be trusted",
+        *steps,
+    ]
+
+
 def _refusal_lines(refusal: dict[str, Any]) -> list[str]:
-    when = datetime.fromtimestamp(refusal["time_s"]).astimezone().isoformat(sep=" ", timespec="seconds")
     what = refusal.get("what") or refusal.get("error", "")
-    lines = [f"  last refusal: {when} · {refusal.get('code', '')} · {what}"]
-    lines += [f"    {name}: {refusal[key]}" for name, key in _REFUSAL if key in refusal]
+    often = f"{refusal['count']} times, last " if refusal["count"] > 1 else ""
+    lines = [f"  last refusal: {often}{_moment(refusal['time_s'])} · {refusal.get('code', '')} · {what}"]
+    if refusal["approved_s"] is not None:
+        lines.append(f"    approved since: {_moment(refusal['approved_s'])}; nothing is to do")
+    shown = [each for each in _REFUSAL if each[1] != "remedy" or refusal["approved_s"] is None]
+    lines += [f"    {name}: {refusal[key]}" for name, key in shown if key in refusal]
+    if refusal["left_since"]:
+        lines.append(f"    replies that left since: {refusal['left_since']}")
     return [line if line.isprintable() else ascii(line)[1:-1] for line in lines]
+
+
+def _moment(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 _REFUSAL = (("where", "where"), ("to do", "remedy"))
@@ -127,18 +186,3 @@ def _last_line(journal: Path) -> dict[str, Any] | None:
         if isinstance(content, dict) and content.get("event") == "reply-left":
             return content
     return None
-
-
-def last_refusals(log: Path, *, most: int = 5) -> list[dict[str, Any]]:
-    """Why orders were refused here, the latest last: ``refusal_of`` of each."""
-    refused = (line for line in last_lines(log) if line["event"] in REFUSED)
-    return [refusal_of(line) for line in deque(refused, maxlen=most)]
-
-
-def refusal_of(line: Line) -> dict[str, Any]:
-    """What a line of the log says of a refusal: when, its code, the program's words, and what to do."""
-    told = {name: line[name] for name in REFUSAL if name in line}
-    if line["event"] == "code-refused":
-        told["what"] = f"the code {line.get('bundle', '')} is not approved on this site"
-        told["remedy"] = "look at it with: cardionets-client approve FOLDER"
-    return {"time_s": moment_of(line).timestamp(), **told}

@@ -124,6 +124,13 @@ EVENTS: Mapping[str, Event] = {
     "process-ended": _event(
         "error", "a process ended by itself; it is started again", "process", "exit", "again_s"
     ),
+    "process-unanswered": _event(
+        "warning",
+        "a process ended since the other side does not answer; it is started again",
+        "process",
+        "exit",
+        "again_s",
+    ),
     "process-stopped": _event("info", "a process is ended with the service", "process"),
     "leftover-ended": _event("warning", "a process of an earlier, killed service was ended", "process"),
     "job-failed": _event("error", "a job of the service failed; it is tried again", "job", "code", "error"),

@@ -1,8 +1,8 @@
 """Our logs read again: parsed, filtered, followed, and told to people.
 
 Comes in: a log's file with the older ones beside it. Goes out: its lines as dicts, oldest first, or as plain
-text in local time with phases counted from 1. Lines that are none of ours (of an earlier version, or cut by a
-full disk) are passed over. It changes nothing.
+text in local time with phases counted from 1. Lines that are none of ours (of another hand or version, or
+torn) are passed over, and counted for whoever asks. It changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cardionets_core.errors import UsageError
-from cardionets_core.logs.events import EVENTS, LEVELS
+from cardionets_core.logs.events import LEVELS
+from cardionets_core.logs.ours import is_ours
 from cardionets_core.plain_json import parse_json
 
 LINE_BYTES = 65_536
@@ -27,6 +28,12 @@ _SHORT = 16
 """Letters of a digest that people are shown, but for what left."""
 
 Line = dict[str, Any]
+Strange = Callable[[], None]
+"""Called for each line that cannot be read as one of ours."""
+
+
+def _unheard() -> None:
+    pass
 
 
 def files_of(path: Path) -> list[Path]:
@@ -39,18 +46,23 @@ def files_of(path: Path) -> list[Path]:
     return [found for _, found in sorted(older, reverse=True)] + ([path] if path.is_file() else [])
 
 
-def read_lines(path: Path, *, level: str = "info", since: datetime | None = None) -> Iterator[Line]:
+def read_lines(
+    path: Path, *, level: str = "info", since: datetime | None = None, strange: Strange = _unheard
+) -> Iterator[Line]:
     """The lines of a log and of the older ones beside it, oldest first.
 
     Args:
         path: of the log; may be absent.
         level: this and worse.
         since: earlier lines are left out.
+        strange: called for each line that is none of ours.
     """
     for file in files_of(path):
         try:
             with file.open("rb") as handle:
-                yield from (line for line in _parsed(handle) if is_wanted(line, level=level, since=since))
+                for line in _parsed(handle, strange):
+                    if is_wanted(line, level=level, since=since):
+                        yield line
         except FileNotFoundError:
             continue  # it was moved meanwhile, and its lines come with the next name or are gone
 
@@ -78,7 +90,12 @@ def last_lines(path: Path, *, most_bytes: int = LAST_BYTES) -> list[Line]:
 
 
 def follow(
-    path: Path, *, wait: Callable[[float], None], level: str = "info", since: datetime | None = None
+    path: Path,
+    *,
+    wait: Callable[[float], None],
+    level: str = "info",
+    since: datetime | None = None,
+    strange: Strange = _unheard,
 ) -> Iterator[Line]:
     """The lines that are there, then those that come, none between the two lost; ends when ``wait`` raises.
 
@@ -87,18 +104,23 @@ def follow(
         wait: pauses for so many seconds.
         level: this and worse.
         since: earlier lines are left out.
+        strange: called for each line that is none of ours.
     """
+
+    def wanted(raw: Any) -> Iterator[Line]:
+        return (line for line in _parsed(raw, strange) if is_wanted(line, level=level, since=since))
+
     handle, rest = _open(path), b""
     try:
         for file in files_of(path):
             if handle is None or _is_other(file, handle):
                 with file.open("rb") as older:
-                    yield from (line for line in _parsed(older) if is_wanted(line, level=level, since=since))
+                    yield from wanted(older)
         while True:
             moved = handle is None or _is_other(path, handle)
             if handle is not None:
                 *whole, rest = (rest + handle.read()).split(b"\n")
-                yield from (line for line in _parsed(whole) if is_wanted(line, level=level, since=since))
+                yield from wanted(whole)
             if moved:
                 following = _open(path)
                 if following is not None:
@@ -143,11 +165,10 @@ def parse_since(text: str, *, now: datetime) -> datetime:
 
 
 def text_line(line: Line) -> str:
-    """A line for people: local time, level, event with its meaning, and the fields."""
+    """A line for people: local time, level, event, and the fields; docs/logs.md has what each event means."""
     when = moment_of(line).astimezone().isoformat(sep=" ", timespec="seconds")
     level = "" if line["level"] == "info" else f"{line['level'].upper()} "
-    row = EVENTS.get(line["event"])
-    told = [f"{when}  {level}{line['event']}" + (f" ({row.meaning})" if row else "")]
+    told = [f"{when}  {level}{line['event']}"]
     if "phase" in line:
         told.append(f"phase {line['phase'] + 1}, round {line.get('round', 0)}")
     hidden = {*_FIRST, "site", "phase", "round", "attempt"}
@@ -162,18 +183,25 @@ def _shown(name: str, value: Any) -> str:
     return value[:_SHORT] if name == "study" else value
 
 
-def _parsed(lines: Any) -> Iterator[Line]:
+def _parsed(lines: Any, strange: Strange = _unheard) -> Iterator[Line]:
     for raw in lines:
-        if len(raw) > LINE_BYTES or not raw.startswith(b"{"):
-            continue
-        try:
-            line = parse_json(raw, finite=False)
-            moment = datetime.fromisoformat(line["time"]).tzinfo is not None
-        except (ValueError, KeyError, TypeError):
-            continue
-        known = isinstance(line.get("event"), str) and line.get("level") in LEVELS
-        if moment and known and type(line.get("phase", 0)) is int:
+        line = _line_of(raw)
+        if line is not None:
             yield line
+        elif raw.strip():
+            strange()
+
+
+def _line_of(raw: bytes) -> Line | None:
+    """The line, or None where it is none of ours."""
+    if len(raw) > LINE_BYTES or not raw.startswith(b"{"):
+        return None
+    try:
+        line = parse_json(raw, finite=False)
+        has_zone = datetime.fromisoformat(line["time"]).tzinfo is not None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return line if has_zone and is_ours(line) else None
 
 
 def _open(path: Path) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from cardionets_core.service.logs import open_private
+from cardionets_core.service.logs import open_private, tail
 from cardionets_core.service.state import end_tree, identity
 
 
@@ -51,6 +51,18 @@ class ProcessSpec:
     needs: tuple[str, ...] = ()
     grace_s: float = 15.0
 
+    @property
+    def begins(self) -> str:
+        """What stands in the line of the log with which a start begins."""
+        return f"{self.name} starts (restarts: "
+
+
+UNANSWERED = ("Failed to initialize the connection",)
+"""What Flower's processes write before they end because nobody answers at the other side."""
+REFUSED = "REFUSED"
+"""Of a line that tells that somebody did answer, and sent the process away."""
+_LAST_LINES = 60
+
 
 @dataclass(slots=True, kw_only=True)
 class Watched:
@@ -78,6 +90,18 @@ class Watched:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def ended_unanswered(self) -> bool:
+        """Whether its last end was that the other side did not answer, by its own log since its start."""
+        said = False
+        for line in reversed(tail(self.spec.log, _LAST_LINES)):
+            if REFUSED in line:
+                return False
+            said |= any(mark in line for mark in UNANSWERED)
+            if line.startswith("--- ") and self.spec.begins in line:
+                break
+        return said
 
     @property
     def state(self) -> str:
@@ -144,7 +168,7 @@ class Watched:
             with contextlib.suppress(OSError):  # a full disk costs the words, not the process
                 log = opened.enter_context(open_private(self.spec.log))
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                log.write(f"--- {stamp} {self.spec.name} starts (restarts: {self.restarts})\n".encode())
+                log.write(f"--- {stamp} {self.spec.begins}{self.restarts})\n".encode())
             self._process = subprocess.Popen(
                 list(self.spec.command),
                 stdin=subprocess.DEVNULL,

@@ -96,6 +96,7 @@ class Supervisor:
         self._log = log
         self._ending = threading.Event()
         self._told: dict[str, tuple[str, int]] = {}
+        self._started: dict[str, int] = {}
         self._unwritten = ""
 
     def run(self) -> None:
@@ -194,17 +195,20 @@ class Supervisor:
                 continue
             self._told[name] = now
             if watched.state == "waiting" and watched.last_exit is not None:
+                why = "the other side does not answer: " if watched.ended_unanswered else ""
                 self._tell(
-                    f"{name} ended with {watched.last_exit}; again in {watched.pause_s:.0f} s"
+                    f"{why}{name} ended with {watched.last_exit}; again in {watched.pause_s:.0f} s"
                     f" · log {watched.spec.log}"
                 )
-                self._note(
-                    "process-ended", process=name, exit=watched.last_exit, again_s=round(watched.pause_s, 1)
-                )
+                event = "process-unanswered" if watched.ended_unanswered else "process-ended"
+                self._note(event, process=name, exit=watched.last_exit, again_s=round(watched.pause_s, 1))
             elif watched.state != "waiting":
                 self._tell(f"{name}: {watched.state}")
-                event = "process-ready" if watched.is_ready else "process-started"
-                self._note(event, process=name, restarts=watched.restarts)
+                if watched.is_ready:
+                    self._note("process-ready", process=name, restarts=watched.restarts)
+                elif self._started.get(name) != watched.restarts:  # else it is busy again, and not new
+                    self._started[name] = watched.restarts
+                    self._note("process-started", process=name, restarts=watched.restarts)
 
     def _repeat(self, job: Job) -> None:
         while not self._ending.is_set():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,24 @@ LOOK_BYTES = 32_000_000
 LONGEST_LINE = 1_000_000
 TORN_AFTER_S = 5.0
 """Half a line that is as old as that is nobody's any more."""
+
+
+def broken_steps(path: Path) -> list[str]:
+    """What to do about a journal whose chain is broken, step by step.
+
+    Args:
+        path: of the journal.
+    """
+    journal, aside = shlex.quote(str(path)), shlex.quote(f"{path}.broken")
+    return [
+        "find out who or what changed the file, and tell the coordinator: the heads that it keeps show which"
+        " lines it knew (journal verify --against FILE)",
+        f"for a new journal, stop the service, then set this one aside, and keep it: mv -n {journal} {aside};"
+        " the first answer after the next start begins a new one at line 1",
+        f"leave ledger.db and all else in {shlex.quote(str(path.parent))} where it is: privacy that was spent"
+        " stays counted there",
+        "the coordinator then warns that the journal became shorter; the study goes on",
+    ]
 
 
 @dataclass(slots=True)

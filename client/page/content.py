@@ -22,7 +22,7 @@ from cardionets_core.plain_json import parse_json, read_json
 from client.approvals.store import CODE, STUDY, ApprovalStore
 from client.journal import JOURNAL
 from client.log import LOG
-from client.page.chain import Chain
+from client.page.chain import Chain, broken_steps
 from client.page.left import left_of
 from client.page.now import now_of
 from client.standing import standing
@@ -52,24 +52,25 @@ class Looking:
     def look(self) -> dict[str, Any]:
         """How everything stands now; keys as in docs/operators.md."""
         folder = self._folder
-        content = standing(folder)
-        now_s = time.time()
         config = _config(folder)
-        running = content["service"] == "running"
         journal = None if config is None else config.folders.state / JOURNAL
         if journal is not None and (self._chain is None or self._chain.path != journal):
             self._chain = Chain(path=journal)
+        lines = last_lines(folder.root / LOG)
+        content = standing(folder, chain=self._chain, lines=lines)
+        now_s = time.time()
+        running = content["service"] == "running"
         return content | {
             "made_s": round(now_s, 3),
             "folder": str(folder.root),
             "since_s": _since(content),
-            **now_of(last_lines(folder.root / LOG), running=running),
+            **now_of(lines, running=running),
             "left": None if journal is None else left_of(journal, now=datetime.now().astimezone()),
-            "journal": self._chain.look() if self._chain is not None and journal is not None else None,
+            "journal_steps": broken_steps(journal) if journal is not None else [],
             "budget": None if config is None else self._budget_of(config),
             "approvals": _approvals(folder),
             "quality": None if config is None else _quality(config),
-            "prepared": config is not None and (config.folders.cache / MANIFEST).is_file(),
+            "prepared": None if config is None else (config.folders.cache / MANIFEST).is_file(),
             "room": _room(folder.root),
             "certificate": _certificate(folder),
             "commands": _commands(folder),

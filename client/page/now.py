@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cardionets_core.logs.reading import Line, moment_of
-from client.standing import REFUSED, refusal_of
 
-MOST_REFUSALS = 5
 _ORDER = ("kind", "study", "phase", "round", "attempt")
 _STEPS = {"trained": "trained", "measured": "measured", "summed": "made its sums", "reply-left": "answered",
           "reply-sent-again": "answered again", "refusal-left": "refused"}  # fmt: skip
@@ -27,11 +25,10 @@ def now_of(lines: Iterable[Line], *, running: bool) -> dict[str, Any]:
 
     Returns:
         JSON-ready: ``order`` (None, or its name with ``state`` ``in hand``, ``done``, ``refused`` or ``cut
-        off``, ``since_s``, ``step`` and ``seconds``), ``link_since_s``, ``refusals`` (the latest first).
+        off``, ``since_s``, ``step`` and ``seconds``), ``link_since_s``.
     """
     order: dict[str, Any] | None = None
     link_since_s: float | None = None
-    refusals: list[dict[str, Any]] = []
     for line in lines:
         event, when_s = line["event"], moment_of(line).timestamp()
         if event == "order-reached":
@@ -42,13 +39,11 @@ def now_of(lines: Iterable[Line], *, running: bool) -> dict[str, Any]:
             link_since_s = None
             if order is not None and order["state"] == "in hand":
                 order["state"] = "cut off"
-        elif event in REFUSED:
-            refusals.append(refusal_of(line))
         if order is not None and _named(line) == {name: order[name] for name in _ORDER if name in order}:
             _step(order, line)
     if order is not None and order["state"] == "in hand" and not running:
         order["state"] = "cut off"
-    return {"order": order, "link_since_s": link_since_s, "refusals": refusals[-MOST_REFUSALS:][::-1]}
+    return {"order": order, "link_since_s": link_since_s}
 
 
 def _named(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ JOURNAL_WORDS = {
     "broken": (
         "broken",
         "bad",
-        "A line was changed, removed or moved: keep the file, find out who did it, tell the coordinator.",
+        "A line was changed, removed or moved. What to do:",
     ),
     "unreadable": ("cannot be read", "bad", "Look at the rights of the file."),
 }
@@ -81,6 +81,7 @@ def _told(content: Mapping[str, Any]) -> dict[str, Any]:
         "journal_look": look,
         "journal_about": about,
         "days_drawn": _days(content),
+        "budget_unused": _is_unused(content["budget"]),
         "budget_bar": _budget_bar(content["budget"]),
         "order_words": _order_words(content),
         "study_names": _study_names(content),
@@ -93,9 +94,11 @@ def said(content: Mapping[str, Any]) -> str:
     """The page in one sentence, for those who hear it."""
     order = content["order"]
     doing = "works on an order" if order and order["state"] == "in hand" else "waits for orders"
+    journal = content["journal"]
+    broken = " The journal is broken." if journal and journal["state"] == "broken" else ""
     if content["service"] != "running":
-        return f"The service of {content['site']} is not running."
-    return f"{content['site']} is running, link {content['link']}; it {doing}."
+        return f"The service of {content['site']} is not running.{broken}"
+    return f"{content['site']} is running, link {content['link']}; it {doing}.{broken}"
 
 
 def _study_names(content: Mapping[str, Any]) -> dict[str, str]:
@@ -137,6 +140,11 @@ def _days(content: Mapping[str, Any]) -> Markup | str:
         x_name="day (7 is today)",
         unit=unit,
     )
+
+
+def _is_unused(budget: Mapping[str, Any] | None) -> bool:
+    """Whether a figure of what is left would read as a protection that nobody has had."""
+    return budget is not None and budget["spent"] == 0.0 and not budget["reserved"] and not budget["studies"]
 
 
 def _budget_bar(budget: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -1,13 +1,21 @@
 """``cardionets-client logs`` and ``status``: what hospital IT reads of refusals at the terminal."""
 
+import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cardionets_core.audit import journal
+from cardionets_core.config.site import read_site
+from client.approvals.store import ApprovalStore
 from client.log import LOG, site_log
+from client.page.chain import broken_steps
+from client.page.refusals import refusals_of
+from client.spending import check_ledger
 
 CONNECTION = """consortium: heart
 site: alpha
@@ -39,10 +47,27 @@ def test_lines_for_people_and_for_programs(folder, client):
     lines = [json.loads(line) for line in client("logs", folder, "--format", "json").out.splitlines()]
     assert [line["event"] for line in lines] == ["order-reached", "order-failed"] and lines[0]["phase"] == 0
     assert client("logs", folder, "--since", "1h").out.splitlines() == shown
-    assert client("logs", folder, "--since", "2100-01-01T00:00").out == ""
+    none = client("logs", folder, "--since", "2100-01-01T00:00")
+    assert none.out == "" and "no line since 2100-01-01 00:00:00" in none.err
     wrong = client("logs", folder, "--since", "yesterday")
     assert wrong.code == 2 and "2026-01-31T08:00" in wrong.err
     assert client("logs", folder / "none").code == 3
+    file = client("logs", folder / LOG)
+    assert file.code == 2 and f"cardionets-client logs {folder}" in file.err and "kit" not in file.err
+    assert "(an order came)" not in shown[0]  # what an event means stands in the docs, not in every line
+
+
+def test_what_another_hand_wrote_is_counted_and_not_shown(folder, client):
+    log = site_log(folder, site="alpha")
+    log.write("order-reached", **ROUND)
+    line = json.loads((folder / LOG).read_text())
+    forged = {**line, "level": "error", "event": "order-refused", "what": "Meier R010007 1950-01-01"}
+    with (folder / LOG).open("a") as handle:
+        handle.write(json.dumps(forged) + '\n{"time": "2026-01-0')
+    ended = client("logs", folder)
+    assert len(ended.out.splitlines()) == 1 and "Meier" not in ended.out + ended.err
+    assert "2 lines could not be read" in ended.err
+    assert "Meier" not in client("status", folder).out + client("status", folder, "--format", "json").out
 
 
 def test_a_site_without_a_log_has_no_lines(folder, client):
@@ -73,3 +98,68 @@ def test_status_tells_the_last_refusal_and_what_to_do(folder, client):
     assert "code-not-approved" in shown and "cd" * 32 in shown and "cardionets-client approve" in shown
     (folder / LOG).write_text("2026-01-01 00:00:00 a line of an earlier version\n")
     assert "last refusal" not in client("status", folder).out
+
+
+def test_status_groups_refusals_and_says_what_was_approved_since(folder, client):
+    log = site_log(folder, site="alpha")
+    store = ApprovalStore(folder / "approvals")
+    sha256 = hashlib.sha256(b"bundle").hexdigest()
+    for _ in range(3):
+        log.write("code-refused", code="code-not-approved", bundle=sha256)
+    shown = client("status", folder).out
+    assert "3 times, last" in shown and f"cardionets-client approve {folder}" in shown
+    store.approve_code(b"bundle")
+    log.write("reply-left", **ROUND, bytes=1, text_bytes=1)
+    shown = client("status", folder).out
+    assert "approved since" in shown and "replies that left since: 1" in shown
+    refusal = shown[shown.index("last refusal") :].partition("!")[0]
+    assert "to do:" not in refusal
+
+
+def test_a_refused_study_is_named_by_its_digest(folder):
+    found = refusals_of(
+        [{"time": "2026-01-01T00:00:00Z", "level": "error", "event": "order-refused", "study": "ab" * 32,
+          "code": "study-not-approved", "what": "the study … (…) is not approved on this site",
+          "where": "order", "remedy": "look at it with: cardionets-client approve"}],
+        root=folder, approved={("study", "ab" * 32): 0.0},
+    )  # fmt: skip
+    assert found[0]["what"] == f"the study {'ab' * 8} is not approved on this site"
+    assert found[0]["remedy"].endswith(f"cardionets-client approve {folder}") and "where" not in found[0]
+    assert found[0]["approved_s"] is None  # an approval before it was not enough
+
+
+def test_status_says_what_the_site_lacks(folder, client):
+    shown = client("status", folder).out
+    assert "no code is approved" in shown and f"cardionets-client approve {folder}" in shown
+    assert "there is no cache" in shown
+    ApprovalStore(folder / "approvals").approve_code(b"bundle")
+    assert "no study is approved" in client("status", folder).out
+    lacks = json.loads(client("status", folder, "--format", "json").out)["lacks"]
+    assert [each["lacks"] for each in lacks] == ["study", "cache"]
+
+
+def test_a_broken_journal_is_loud_and_bytes_are_those_of_the_page(folder, client):
+    path = folder / "state" / "journal.jsonl"
+    for number in range(3):
+        journal.append(path, "reply-left", {**ROUND, "bytes": 383, "text_bytes": 257, "attempt": number})
+    shown = client("status", folder).out
+    assert "640 bytes" in shown and "journal:" not in shown
+    path.write_text(path.read_text().replace('"attempt":1', '"attempt":7'))
+    shown = client("status", folder).out
+    assert "! journal: broken from line 2 on" in shown and "mv -n" in shown and "leave ledger.db" in shown
+
+
+def test_what_is_said_of_a_broken_journal_holds(folder):
+    """Moved away alone, the ledger stays, and the next line begins a new chain."""
+    path = folder / "state" / "journal.jsonl"
+    journal.append(path, "reply-left", ROUND)
+    path.write_text(path.read_text().replace("reply", "reqly"))
+    ledger = folder / "state" / "ledger.db"
+    ledger.touch()
+    (command,) = [
+        step.partition("mv -n ")[2].partition(";")[0] for step in broken_steps(path) if "mv" in step
+    ]
+    subprocess.run(["mv", "-n", *shlex.split(command)], check=True)
+    assert not path.exists() and ledger.exists()
+    assert journal.append_line(path, "reply-left", ROUND)[0] == journal.verify(path) == 1
+    check_ledger(read_site(folder / "site.yaml"))

@@ -11,6 +11,7 @@ import pytest
 from cardionets_core.errors import UsageError, error_codes
 from cardionets_core.logs.events import EVENTS, FIELDS, WITHHELD, OwnWords, told
 from cardionets_core.logs.log import EventLog
+from cardionets_core.logs.own_words import kind_of, places_of
 from cardionets_core.logs.reading import (
     files_of,
     follow,
@@ -183,8 +184,48 @@ def test_lines_are_followed_over_a_cut(tmp_path):
 
 
 def test_terminals_are_not_steered(tmp_path):
-    (tmp_path / "client.log").write_text(
-        '{"time": "2026-01-01T00:00:00Z", "level": "info", "event": "x\\u001b[2J", "side": "client"}\n'
-    )
-    (line,) = read_lines(tmp_path / "client.log")
+    line = {"time": "2026-01-01T00:00:00Z", "level": "info", "event": "x\x1b[2J", "side": "client"}
+    (tmp_path / "client.log").write_text(json.dumps(line) + "\n")
+    assert list(read_lines(tmp_path / "client.log")) == []
     assert "\x1b" not in text_line(line)
+
+
+FORGED = {"time": "2026-01-01T00:00:00Z", "level": "error", "event": "order-refused", "side": "client"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"what": "Meier R010007 1950-01-01"}, {"what": "Zzmeier"}, {"what": 7}, {"where": "Zzmeier/file"},
+        {"what": "the journal is torn", "remedy": "1931-02-03"}, {"level": "info"}, {"side": "other"},
+        {"event": "patient-found"}, {"event": ["a"]}, {"patient": "x"}, {"kind": "Zzmeier"}, {"code": []},
+        {"study": "Meier"}, {"withheld": "Meier"}, {"time": "2026-01-01T00:00:00"}, {"site": "Jane Doe"},
+        {"event": "order-failed", "error": "Zz Meier"}, {"event": "order-failed", "at": "Zz Meier"},
+    ],
+)  # fmt: skip
+def test_what_could_not_have_been_written_is_not_read(tmp_path, changes):
+    path, strange = tmp_path / "client.log", []
+    path.write_text(json.dumps(FORGED) + "\n" + json.dumps({**FORGED, **changes}) + '\n\n{"time": "2026')
+    lines = list(read_lines(path, strange=lambda: strange.append(1)))
+    assert lines == last_lines(path) == [FORGED] and len(strange) == 2
+
+
+def test_what_the_program_writes_of_refusals_is_read(tmp_path):
+    log, path = log_of(tmp_path), tmp_path / "client.log"
+    for what, where, remedy in (
+        (
+            "the study … (…) is not approved on this site",
+            "order",
+            "look at it with: cardionets-client approve",
+        ),
+        ("line … does not continue the chain", "state/journal-0123abcd.jsonl:14", ""),
+        ("there is no cache", "<cache>/cohort/manifest.json", "make it first"),
+        ("there is no folder …", "<data>/…", "free space; until then orders end with storage-failed"),
+        ("", "site.yaml: source.people", ""),
+    ):
+        log.write("order-refused", what=OwnWords(what), where=OwnWords(where), remedy=OwnWords(remedy))
+    try:
+        raise ValueError("x")
+    except ValueError as error:
+        log.write("order-failed", code="internal", error=kind_of(error), at=places_of(error))
+    assert len(list(read_lines(path))) == len(path.read_text().splitlines()) == 6

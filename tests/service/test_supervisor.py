@@ -308,3 +308,51 @@ def test_its_events_stand_in_the_side_s_log(tmp_path):
     assert (ended["process"], ended["exit"], ended["level"]) == ("bad", 3, "error")
     assert {line["process"] for line in lines if line["event"] == "process-stopped"} >= {"one"}
     assert (tmp_path / "one.log").stat().st_mode & 0o077 == 0
+
+
+SAYS = "print({!r}); raise SystemExit(1)"
+UNANSWERED = "Failed to initialize the connection to the SuperLink."
+
+
+@pytest.mark.parametrize(
+    "words, event",
+    [
+        (UNANSWERED, "process-unanswered"),
+        (f"REFUSED: the coordinator answers 401 not-admitted\n{UNANSWERED}", "process-ended"),
+        ("a fault of its own", "process-ended"),
+    ],
+)
+def test_an_end_because_nobody_answers_is_a_warning(tmp_path, words, event):
+    log = EventLog(path=tmp_path / "client.log", side="client")
+    (tmp_path / "one.log").write_text(f"{UNANSWERED}\n")  # of an earlier start: says nothing of this one
+    watching = Supervisor(
+        [spec("one", SAYS.format(words), tmp_path)], folder=tmp_path, health_port=0, facts={}, log=log
+    )
+    thread = threading.Thread(target=watching.run)
+    thread.start()
+    ends = ("process-ended", "process-unanswered")
+    try:
+        wait_until(lambda: any(line["event"] in ends for line in read_lines(log.path)))
+    finally:
+        watching.end()
+        thread.join(timeout=30)
+    found = [line for line in read_lines(log.path) if line["event"] in ends]
+    assert found[0]["event"] == event and found[0]["exit"] == 1
+    assert found[0]["level"] == ("warning" if event == "process-unanswered" else "error")
+
+
+def test_a_process_that_is_busy_for_a_while_was_not_started_anew(tmp_path):
+    log = EventLog(path=tmp_path / "client.log", side="client")
+    looks = iter([True, False, True] + [True] * 10_000)
+    watching = Supervisor(
+        [spec("one", FOREVER, tmp_path, ready=lambda: next(looks))],
+        folder=tmp_path, health_port=0, facts={}, log=log,
+    )  # fmt: skip
+    thread = threading.Thread(target=watching.run)
+    thread.start()
+    try:
+        wait_until(lambda: [x["event"] for x in read_lines(log.path)].count("process-ready") == 2)
+    finally:
+        watching.end()
+        thread.join(timeout=30)
+    assert [line["event"] for line in read_lines(log.path)].count("process-started") == 1

@@ -1,6 +1,7 @@
 """The status page in a browser: alone, read only, on a phone and on paper, its numbers those of the JSON."""
 
 import json
+import os
 import re
 import socket
 import stat
@@ -8,9 +9,16 @@ from contextlib import contextmanager
 
 import pytest
 
+from cardionets_core.config.study import read_study
 from cardionets_core.pages.serve import PageServer
+from cardionets_core.service.state import STATE, identity
+from client.approvals.store import ApprovalStore
+from client.log import site_log
 from client.page.content import Looking
 from client.page.page import page_file, said, show
+from server.study_files import SHIPPED
+
+STUDY_DIGEST = read_study(SHIPPED / "demo.yaml").digest
 
 
 @contextmanager
@@ -60,10 +68,12 @@ def test_the_page_holds_the_numbers_of_the_json(busy, client, browser):
     assert told["journal"]["head"] in text and "\nwhole\n" in text
     assert f"{told['quality']['patients']} patients in use" in text and "1,111" in text
     assert (
-        told["commands"]["stop"] in text
+        told["commands"]["start"] in text
         and "--withdraw " + told["approvals"]["studies"][0]["digest"][:16] in text
+        and "--withdraw " + told["approvals"]["code"][0]["digest"][:16] in text
     )
     assert told["budget"]["limit"]["epsilon"] == 4.0 and re.search(r"left of\s+4\b", text)
+    assert "not used" in text and "All of it today" in text and "Today:" not in text
     assert "too-few-patients" in text and "cut off" in text
 
 
@@ -95,7 +105,7 @@ def test_keyboard_and_screen_reader(busy, browser):
         for _ in range(40):
             page.keyboard.press("Tab")
             reached.add(page.evaluate("document.activeElement.id || document.activeElement.parentElement.id"))
-        assert {"command-stop", "copy-stop", "last-left", "kinds-week"} <= reached
+        assert {"command-start", "copy-start", "last-left", "kinds-week"} <= reached
         assert page.locator("h1").count() == 1 and page.locator("html").get_attribute("lang") == "en"
         ids = page.evaluate("[...document.querySelectorAll('[id]')].map((each) => each.id)")
         assert len(ids) == len(set(ids))
@@ -111,8 +121,9 @@ def test_a_button_copies_the_command_and_nothing_on_the_page_acts(busy, browser)
         opened(browser, server.address, permissions=["clipboard-read", "clipboard-write"]) as page,
     ):
         assert page.locator("form, input, select").count() == 0
-        page.locator("#copy-stop").click()
-        assert page.evaluate("navigator.clipboard.readText()") == f"cardionets-client stop '{busy.root}'"
+        page.locator("#copy-start").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == f"cardionets-client start '{busy.root}' --background"
         assert page.locator("#said").inner_text() == "Copied."
         assert page.complaints == []
 
@@ -154,8 +165,66 @@ def test_every_state_has_its_page(busy, bare, browser, state, request):
     with served(busy) as server, opened(browser, server.address) as page:
         text = page.locator("main").inner_text()
         assert page.complaints == []
+        marked = page.locator("#tile-journal.bad").count(), page.locator("#now #journal-broken").count()
     expected = {"bare": "was not prepared yet", "broken": "from line 2 on", "torn document": "cannot be used"}
     assert expected[state] in text
+    assert marked == ((1, 1) if state == "broken" else (0, 0))
+    if state == "torn document":  # what is not known is not told as absent
+        assert "was not prepared yet" not in text and "not known whether the data is prepared" in text
+    if state == "bare":
+        assert f"cardionets-client approve '{bare.root}'" in text and f"{bare.root}/package" in text
+
+
+def running(folder):
+    """As if this process were the service's supervisor."""
+    folder.service.mkdir(exist_ok=True)
+    entry = {"state": "waiting", "restarts": 2, "last_exit": 1, "log": "supernode.log", "again_in_s": 3.0}
+    content = {"supervisor": identity(os.getpid()), "processes": {"supernode": entry}}
+    (folder.service / STATE).write_text(json.dumps(content))
+
+
+def test_a_running_service_can_be_stopped_and_what_restarts_is_explained(busy):
+    assert "cardionets-client stop" not in page_file(Looking(busy).look())
+    running(busy)
+    text = page_file(Looking(busy).look())
+    assert "cardionets-client stop" in text and "It does not run" not in text
+    assert "The coordinator does not answer. A process that waited" in text
+
+
+def test_code_that_is_approved_alone_can_be_withdrawn_by_the_page(bare):
+    sha256 = ApprovalStore(bare.approvals).approve_code(b"bundle")
+    text = page_file(Looking(bare).look())
+    assert f"--withdraw {sha256[:16]}" in text and "No study is approved" in text
+
+
+def test_a_broken_journal_is_loud_in_a_written_page(busy):
+    path = busy.root / "state" / "journal.jsonl"
+    path.write_text(path.read_text().replace('"bytes":1000001', '"bytes":9000001'))
+    content = Looking(busy).look()
+    text = page_file(content)
+    assert "may be forged" in text and "journal is broken" in said(content)
+    assert "journal.jsonl.broken" in text and "leave ledger.db" in text
+
+
+def test_a_refusal_that_was_mended_is_told_once_and_as_mended(busy, bare):
+    log = site_log(busy.root, site="alpha")
+    other = {"kind": "train", "study": "ab" * 32, "phase": 0, "round": 1, "attempt": 1}
+    for _ in range(4):
+        log.write("order-refused", code="study-not-approved", **other)
+    text = page_file(Looking(busy).look())
+    assert "4 times, last" in text and text.count("study-not-approved") == 1 and "approved since" not in text
+    log.write("order-refused", code="study-not-approved", **{**other, "study": STUDY_DIGEST})
+    ApprovalStore(busy.approvals).approve_study(read_study(SHIPPED / "demo.yaml").to_json())
+    assert "approved since" in page_file(Looking(busy).look())
+
+
+def test_a_refused_order_is_not_refused_twice_in_one_line(busy):
+    site_log(busy.root, site="alpha").write("order-reached", kind="train", study="ab" * 32, phase=0, round=9)
+    log = site_log(busy.root, site="alpha")
+    for event, more in (("refusal-left", {}), ("order-answered", {"seconds": 0.5})):
+        log.write(event, kind="train", study="ab" * 32, phase=0, round=9, **more)
+    text = page_file(Looking(busy).look())
+    assert "refused</span>, after" in text
 
 
 def test_a_written_page_loads_nothing_and_stays_private(busy, client, browser, tmp_path):
