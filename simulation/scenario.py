@@ -13,10 +13,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.read import Document, read_document, read_mapping
 from cardionets_core.config.study import Scalar, Study
 from cardionets_core.errors import ConfigError
-from server.study_files import find_study
+from server.study_files import SHIPPED, find_study
 from simulation.consortium import Consortium, expand
 from simulation.events.schedule import Event, LabelFlip, check_events
 from simulation.hospitals import DrawnHospital, FolderHospital, Hospital, HospitalPolicy, Prevalence
@@ -31,6 +32,7 @@ __all__ = [
     "Scenario",
     "StrategySetting",
     "load_scenario",
+    "named_study",
     "shipped_scenarios",
 ]
 
@@ -86,7 +88,11 @@ class Scenario(Document):
     @classmethod
     def _study_by_name(cls, value: Any) -> Any:
         """A study may be named: then it is one that comes with the server, or a path."""
-        return read_mapping(find_study(value)) if isinstance(value, str) else value
+        try:
+            return named_study(value) if isinstance(value, str) else value
+        except ConfigError as error:
+            # Told with the other faults of the scenario, not in their place.
+            raise ValueError(f"{error.what}; {error.remedy}" if error.remedy else error.what) from error
 
     @field_validator("hospitals", mode="before")
     @classmethod
@@ -161,6 +167,20 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     return read_document(Scenario, scenario_path(name_or_path))
 
 
+def named_study(name_or_path: str) -> dict[str, Any]:
+    """The document of a study that a scenario names.
+
+    Raises:
+        ConfigError: there is none, or it is no mapping.
+    """
+    try:
+        path = find_study(name_or_path)
+    except ConfigError as error:
+        guess = did_you_mean(name_or_path, (each.stem for each in SHIPPED.glob("*.yaml")))
+        raise ConfigError(f"{error.what}{guess}", where="study", remedy=error.remedy) from None
+    return read_mapping(path)
+
+
 def scenario_path(name_or_path: str | Path) -> Path:
     """Where a scenario's document lies.
 
@@ -173,7 +193,7 @@ def scenario_path(name_or_path: str | Path) -> Path:
     names = list(shipped_scenarios())
     if text not in names:
         raise ConfigError(
-            f"there is no scenario {text!r}",
+            f"there is no scenario {text!r}{did_you_mean(text, names)}",
             where=str(SCENARIOS),
             remedy=f"use one of: {', '.join(names)}; or give the path of a .yaml file",
         )

@@ -6,7 +6,6 @@ any path that the document names.
 
 from __future__ import annotations
 
-import difflib
 import re
 import stat
 from collections.abc import Hashable
@@ -16,13 +15,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cardionets_core.config.patterns import WORDS
+from cardionets_core.config.faults import fault_lines
 from cardionets_core.errors import ConfigError
 
 MAXIMUM_BYTES = 1_000_000
 DEEPEST = 40
 """Lists and mappings inside each other; no document of ours has ten."""
-LONGEST_SHOWN = 200
 MOST_FAULTS = 50
 """That are told of one document."""
 
@@ -172,11 +170,13 @@ def parse_document(model: type[DocumentT], content: dict[str, Any], *, where: st
         return model.model_validate(content)
     except ValidationError as error:
         items = error.errors(include_url=False)
-        faults = [f"  - {_fault(model, item)}" for item in items[:MOST_FAULTS]]
-        if len(items) > MOST_FAULTS:
-            faults.append(f"  - and {len(items) - MOST_FAULTS} more")
+        faults = [f"  - {line}" for line in fault_lines(model, items[:MOST_FAULTS])]
+        more = max(0, len(items) - MOST_FAULTS)
+        count = len(faults) + more
+        if more:
+            faults.append(f"  - and {more} more")
         raise ConfigError(
-            f"{len(items)} fault(s) in the document:\n" + "\n".join(faults),
+            f"{count} fault(s) in the document:\n" + "\n".join(faults),
             where=where,
             remedy="mend the keys named above"
             + ("; unknown keys are refused" if any(i["type"] == "extra_forbidden" for i in items) else ""),
@@ -186,52 +186,3 @@ def parse_document(model: type[DocumentT], content: dict[str, Any], *, where: st
 def read_document(model: type[DocumentT], path: Path) -> DocumentT:
     """Read and check one document; see ``read_mapping`` and ``parse_document``."""
     return parse_document(model, read_mapping(path), where=str(path))
-
-
-def _fault(model: type[BaseModel], item: Any) -> str:
-    # In brackets stand tags of values that may be written in two ways; they are no keys.
-    key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("(")) or "(top level)"
-    key = key if key.isprintable() else ascii(key)
-    key = key if len(key) <= LONGEST_SHOWN else key[:LONGEST_SHOWN] + "…"
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(item["loc"][-1]), list(_all_field_names(model)), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{key}: unknown key{hint}"
-    if item["type"] == "missing":
-        return f"{key}: is missing"
-    shown = _shown(item.get("input"))
-    told = str(item["msg"]).removeprefix("Value error, ")
-    told = WORDS.get(item.get("ctx", {}).get("pattern"), told)
-    return f"{key}: {told}{shown}"
-
-
-def _shown(given: Any) -> str:
-    """What was found, as far as a person wants to see it."""
-    if isinstance(given, int) and given.bit_length() > 200:
-        return " (found a number of too many digits)"
-    if not isinstance(given, (str, int, float)):
-        return ""
-    found = repr(given)
-    return f" (found {found if len(found) <= LONGEST_SHOWN else found[:LONGEST_SHOWN] + '…'})"
-
-
-def _all_field_names(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
-    seen = seen or set()
-    if model in seen:
-        return set()
-    seen.add(model)
-    names: set[str] = set()
-    for name, field in model.model_fields.items():
-        names.add(name)
-        for candidate in _models_in(field.annotation):
-            names |= _all_field_names(candidate, seen)
-    return names
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    found: list[type[BaseModel]] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found.extend(_models_in(argument))
-    return found

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.read import Document
 from cardionets_core.config.study import SiteName, Study
 from simulation.hospitals import DrawnHospital, FolderHospital
@@ -108,12 +109,12 @@ def check_events(
     """Check a schedule against the hospitals and the study.
 
     Raises:
-        ValueError: every event that cannot be, each with its number.
+        ValueError: every event that cannot be, a line each, with its key.
     """
     # Hospitals that have a fault of their own are told as that.
     faults = list(_faults(events, {each.site: each for each in hospitals}, study)) if hospitals else []
     if faults:
-        raise ValueError("events: " + "; ".join(faults))
+        raise ValueError("\n".join(faults))
 
 
 def _faults(
@@ -122,10 +123,11 @@ def _faults(
     study: Study,
 ) -> Iterator[str]:
     for number, event in enumerate(events, start=1):
-        here = f"number {number} ({event.kind})"
+        here = f"events.{number}: {event.kind}"
         hospital = sites.get(event.site)
         if hospital is None:
-            yield f"{here}: there is no hospital {event.site!r}; there are {', '.join(sites)}"
+            guess = did_you_mean(event.site, sites)
+            yield f"{here}: there is no hospital {event.site!r}{guess}; there are {', '.join(sites)}"
             continue
         if not isinstance(event, Fault) and hospital.external:
             yield f"{here}: {event.site} is external, so it sends no updates"

@@ -71,11 +71,11 @@ def test_all_faults_of_a_list_are_told_at_once_with_their_keys(tmp_path: Path) -
         )
     told = str(caught.value)
     for words in (
-        "ecg.0.patern: unknown key; did you mean 'pattern'?",
-        "ecg.1.format: is missing",
-        "ecg.1.pattern: ",
+        "ecg.1.patern: unknown key; did you mean 'pattern'?",
+        "ecg.2.format: is missing",
+        "ecg.2.pattern: ",
         "{pat}",
-        "ecg.1.scale",
+        "ecg.2.scale",
         "index: give a path, or {table",
         "people.sex.female: is missing",
     ):

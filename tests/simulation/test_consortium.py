@@ -220,6 +220,21 @@ def test_an_event_that_cannot_be_is_refused(event, told):
         scenario(events=[event])
 
 
+def test_faults_of_events_and_of_the_studys_name_are_told_together_with_their_keys():
+    with pytest.raises(ConfigError) as caught:
+        scenario(events=[{"site": "s1", "kind": "offline"}, {"site": "z", "kind": "late"}])
+    assert "- events.1: offline: there is no hospital 's1'; did you mean 's01'?" in caught.value.what
+    assert "- events.2: late: there is no hospital 'z'" in caught.value.what
+    with pytest.raises(ConfigError) as caught:
+        scenario(study="rehersal", sead=1, events=[{"site": "s01", "kind": "offline", "factor": 1}])
+    lines = caught.value.what.splitlines()
+    assert lines[0].startswith("3 fault(s)") and caught.value.where == "test"
+    assert any("study: there is no study 'rehersal'; did you mean 'rehearsal'?" in line for line in lines)
+    assert any("events.1.factor: unknown key; offline has" in line for line in lines)
+    with pytest.raises(ConfigError, match="did you mean 'skewed'"):
+        load_scenario("skwed")
+
+
 def test_what_is_masked_or_rounded_cannot_be_attacked_on_its_way():
     study = load_scenario("rehearsal").study.model_dump(mode="json")
     study["exchange"] = {"precision": "bf16"}
