@@ -97,7 +97,7 @@ def _told(model: type[BaseModel], item: Any) -> Iterator[tuple[str, str]]:
             else:
                 yield ".".join(parts) or NO_KEY, line
     else:
-        text = PATTERNS.get(context.get("pattern")) or _WORDS.get(kind)
+        text = PATTERNS.get(str(context.get("pattern"))) or _WORDS.get(kind)
         text = text or item["msg"].replace("Input should", "should", 1)
         if kind == "literal_error" and isinstance(item.get("input"), str):
             text += did_you_mean(item["input"], str(context["expected"]).replace(" or ", ", ").split("'"))

@@ -26,7 +26,7 @@ def told(model, content):
         ({"address": "hub.example.org"}, "address: give HOST:PORT, such as hub.example.org:9092"),
         ({"address": "hub.example.org:99999"}, "address: the port lies in 1 to 65535"),
         ({"consortium": "Heart Study"}, "consortium: give a name of lower-case letters, digits and hyphens"),
-        ({"tracking": {"uri": "nowhere"}}, "tracking: uri: the address is of no kind that MLflow stores to"),
+        ({"tracking": {"uri": "nowhere"}}, "tracking.uri: the address is of no kind that MLflow stores to"),
         ({"inner_port": 9092}, "three different ones, not 9092, 9092, 9102"),
         ({"health_port": 9101}, "three different ones, not 9092, 9101, 9101"),
     ],
