@@ -168,7 +168,8 @@ def _broken(path: Path, number: int) -> DataError:
     return DataError(
         f"line {number} does not continue the chain",
         where=f"{path}:{number}",
-        remedy="keep the file for inspection; start a new journal in another folder",
+        remedy="keep it: stop the service, move it to journal.jsonl.broken, leave ledger.db where it is, "
+        "start again, and tell the coordinator; cardionets-client status prints the lines to type",
     )
 
 
