@@ -101,7 +101,7 @@ def test_the_options_are_read_and_what_is_wrong_is_told():
     assert _seeds("7,8") == (7, 8) and _seeds("1..3") == (1, 2, 3) and _seeds("") == ()
     assert _jobs("auto") is None and _jobs("3") == 3
     for wrong in ("fedprox:mu", "fedavg,fedavg", "fedprox:=1", "a:x=1,a:x=1.0", "a:x=1:x=2", ":x=1"):
-        with pytest.raises(UsageError, match="no strategy|twice"):
+        with pytest.raises(UsageError, match=r"no strategy|twice"):
             _strategies(wrong)
     for wrong in ("a", "-1", "1,1", "0.5"):
         with pytest.raises(UsageError):
