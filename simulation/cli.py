@@ -23,6 +23,7 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="A consortium on one machine: makes hospitals on disk, runs the very study of a deployment on them, "
     "and compares it with the alternatives. Begin with: cardionets-sim run rehearsal --out runs/first",
     epilog="Scenarios and their keys: docs/simulation.md",

@@ -10,6 +10,8 @@ site (``holdout.py``). Bootstrap draws are shared, so differences between arms a
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.bootstrap import percentile_interval
 from cardionets_core.tasks.shapes import shape_of
+from simulation.arm_names import ARMS, FEDERATED
 from simulation.arms import ArmJob
 from simulation.cells.cell import Cell, CellResult
 from simulation.cells.child import Failure
@@ -33,10 +36,7 @@ from simulation.holdout import POOLED, WITHOUT, HoldoutJob, holdout_scores, left
 from simulation.scoring import MEASURED_TASKS, Score
 from simulation.screen import Screen
 
-__all__ = ["ARMS", "Setup", "compare", "summarise"]
-
-ARMS = ("federated", "unaligned", "pooled", "alone")
-FEDERATED = "federated"
+__all__ = ["ARMS", "Setup", "cell_word", "compare", "summarise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,15 @@ class Setup:
 def unaligned(federation: str) -> str:
     """The name of the unaligned arm of a federation: ``federated/x`` gives ``unaligned/x``."""
     return f"unaligned{federation.removeprefix(FEDERATED)}"
+
+
+def cell_word(federation: str) -> str:
+    """A federation's name as a part of a folder's: ``federated/x:mu=0.1`` gives ``federated-x-mu=0.1``."""
+    word = re.sub(r"[^A-Za-z0-9.=_-]", "-", federation)
+    if re.fullmatch(r"[A-Za-z0-9.=_/:-]*", federation) and len(word) <= 120:
+        return word
+    # What was left out may be all that two names differ in.
+    return f"{word[:80]}-{hashlib.sha256(federation.encode()).hexdigest()[:8]}"
 
 
 def compare(
@@ -171,7 +180,7 @@ def _cells(setup: Setup) -> list[Cell]:
             names = {"federated": federation, "unaligned": unaligned(federation)}
             names = {arm: name for arm, name in names.items() if arm in setup.arms}
             if names:
-                works[f"{federation.replace('/', '-')}-seed{seed}"] = ArmJob(
+                works[f"{cell_word(federation)}-seed{seed}"] = ArmJob(
                     arm="federated",
                     names=names,
                     study=study.model_copy(update={"seed": seed}),

@@ -13,19 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.read import parse_document
 from cardionets_core.config.study import Study
 from cardionets_core.durable import write_json, write_whole
-from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
+from cardionets_core.errors import CardioNetsError, ConfigError, UnknownNameError, UsageError
 from server.aggregation import strategy_of
 from server.phase_order import tasks_of
 from server.report import finite
-from simulation.compare import ARMS, FEDERATED, Setup, compare
-from simulation.make import make_hospitals
+from simulation.arm_names import ARMS, FEDERATED
+from simulation.asked import check_initial, in_one_line, ready_folder, refuse_file
+from simulation.compare import Setup, compare
+from simulation.make import make_hospitals, real_folders
 from simulation.run import index_hospitals
 from simulation.scenario import Scenario, StrategySetting
 from simulation.scoring import MEASURED_TASKS
 from simulation.screen import Screen
+from strategies import STRATEGIES
 
 CONTENT = "comparison.json"
 FIGURE = "comparison.png"
@@ -46,7 +50,8 @@ class CompareRequest:
         scenario: the scenario.
         out: folder of the comparison.
         arms: of ``federated``, ``unaligned``, ``pooled`` and ``alone``.
-        strategies: name to options, which are laid over those of the scenario; empty for the study's own.
+        strategies: label (a name, or ``name:key=value``) to options, which are laid over those of the
+            scenario; empty for the study's own.
         seeds: each a training of every arm.
         jobs: cells at a time; None finds as many as memory and cores allow.
         cores: processes that make hospitals, and most cells where ``jobs`` is None.
@@ -88,6 +93,10 @@ def run_comparison(request: CompareRequest, screen: Screen) -> dict[str, Any]:
             where="study.phases",
             remedy=f"give it a phase of: {', '.join(MEASURED_TASKS)}",
         )
+    refuse_file(out)
+    real_folders(scenario, request.data)
+    check_initial([scenario.study], request.initial)
+    ready_folder(out)
     paths = make_hospitals(
         scenario,
         out / "hospitals",
@@ -149,13 +158,19 @@ def _federations(request: CompareRequest) -> dict[str, Study]:
         return {FEDERATED: study}
     found: dict[str, Study] = {}
     faults: list[str] = []
-    for name, typed in request.strategies.items():
+    for label, typed in request.strategies.items():
+        name = label.partition(":")[0]
         try:
-            found[f"{FEDERATED}/{name}"] = _with_strategy(
+            if name not in STRATEGIES:
+                raise UnknownNameError(
+                    f"there is no strategy {name!r}{did_you_mean(name, STRATEGIES)}",
+                    remedy=f"use one of: {', '.join(sorted(STRATEGIES))}",
+                )
+            found[f"{FEDERATED}/{label}"] = _with_strategy(
                 study, name, settings.get(name, StrategySetting()), typed=typed
             )
         except CardioNetsError as error:
-            faults.append(f"  - {name}: {error}")
+            faults.append(f"  - {label}: {in_one_line(error)}")
     if faults:
         raise ConfigError(
             f"{len(faults)} of the strategies cannot run this study:\n" + "\n".join(faults),
@@ -194,10 +209,15 @@ def _baseline(request: CompareRequest, federations: Sequence[str]) -> str:
             )
         return [*arms, *others][0]
     wanted = request.baseline
-    wanted = f"{FEDERATED}/{wanted}" if f"{FEDERATED}/{wanted}" in arms else wanted
+    named = [arm for arm in arms if arm.removeprefix(f"{FEDERATED}/").partition(":")[0] == wanted]
+    if f"{FEDERATED}/{wanted}" in arms:
+        wanted = f"{FEDERATED}/{wanted}"
+    elif len(named) == 1:
+        wanted = named[0]
     if wanted not in (*arms, *others):
         raise UsageError(
-            f"{request.baseline} is none of the arms that all sites' data are in",
+            f"{request.baseline} is none of the arms that all sites' data are in"
+            f"{did_you_mean(wanted, [*arms, *others, *(arm.removeprefix(f'{FEDERATED}/') for arm in arms)])}",
             where="--baseline",
             remedy=f"use one of: {', '.join([*arms, *others])}",
         )

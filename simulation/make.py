@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from cardionets_core.errors import FolderMissingError, UsageError
+from simulation.asked import ready_folder, refuse_file
 from simulation.patients import Patient, Visit, draw_patient
 from simulation.scenario import DrawnHospital, FolderHospital, Scenario
 from simulation.writers import LAYOUTS, Rows
 from simulation.writers.layout import OF_LABELS, OF_SIGNALS
 from simulation.writers.site_document import site_document, write_site
 
-__all__ = ["Patient", "Visit", "draw_patient", "make_hospitals"]
+__all__ = ["Patient", "Visit", "draw_patient", "make_hospitals", "real_folders"]
 
 MARKER = "hospitals.json"
 TABLES_OF_LABELS = ("diagnoses.csv", "records_w_diag_icd10.csv")
@@ -61,10 +62,10 @@ def make_hospitals(
         The ``site.yaml`` of each hospital, in the order of the sites' names.
 
     Raises:
-        UsageError: the folder holds something else or is incomplete, or ``data`` is needed.
+        UsageError: the folder holds something else, is incomplete or cannot be made, or ``data`` is needed.
         FolderMissingError: a folder of real recordings is not there.
     """
-    sources = _real_folders(scenario, data)
+    sources = real_folders(scenario, data)
     sites = sorted(hospital.site for hospital in scenario.hospitals)
     stamp: dict[str, Any] = {
         "schema_version": 1,
@@ -76,7 +77,7 @@ def make_hospitals(
     documents = [out / site / "site.yaml" for site in sites]
     if _is_made(out, stamp, documents, replace=replace):
         return documents
-    out.mkdir(parents=True, exist_ok=True)
+    ready_folder(out)
     _write_marker(out, stamp | {"complete": False})
     with _pool(workers) as pool:
         for hospital in scenario.hospitals:
@@ -136,8 +137,13 @@ def _write_secret(path: Path, scenario: Scenario, site: str) -> None:
     path.write_bytes(hashlib.sha256(f"simulated/{scenario.seed}/{site}".encode()).digest())
 
 
-def _real_folders(scenario: Scenario, data: Path | None) -> dict[str, Path]:
-    """Absolute folders of the hospitals that are real recordings."""
+def real_folders(scenario: Scenario, data: Path | None) -> dict[str, Path]:
+    """Absolute folders of the hospitals that are real recordings.
+
+    Raises:
+        UsageError: the scenario has such hospitals, and no folder was given.
+        FolderMissingError: a folder of recordings is not there.
+    """
     found: dict[str, Path] = {}
     for hospital in scenario.hospitals:
         if not isinstance(hospital, FolderHospital):
@@ -161,8 +167,7 @@ def _real_folders(scenario: Scenario, data: Path | None) -> dict[str, Path]:
 
 def _is_made(out: Path, stamp: dict[str, Any], documents: list[Path], *, replace: bool) -> bool:
     """True where all is there already; clears the way, or refuses, where it is not."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", where=str(out), remedy="give a folder")
+    refuse_file(out)
     if not out.exists() or not any(out.iterdir()):
         return False
     found = _read_marker(out)

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 privacy = typer.Typer(
-    no_args_is_help=True, help="Attack the privacy of the sites' training, and see what it costs."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Attack the privacy of the sites' training, and see what it costs.",
 )
 
 OutOption = Annotated[Path, typer.Option("--out", help="folder to write to")]

@@ -21,9 +21,10 @@ from server.app import RESULT
 from server.report import finite
 from server.tracking.settings import write_settings
 from server.tracking.tracker import send_now
+from simulation.asked import check_initial, ready_folder, refuse_file
 from simulation.compare import Setup, compare
 from simulation.flower import run_locally, run_on_flower
-from simulation.make import make_hospitals
+from simulation.make import make_hospitals, real_folders
 from simulation.rosters import with_roster
 from simulation.scenario import Scenario
 from simulation.screen import Screen
@@ -87,11 +88,16 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
         The content of ``result.json``.
 
     Raises:
-        UsageError: the folder holds an earlier run and ``replace`` was not asked for.
+        UsageError: the folder holds an earlier run and ``replace`` was not asked for, or cannot be written
+            to, or an option does not fit the scenario.
         CardioNetsError: no site, or too few, could serve; what could be done lies in the folder.
     """
     started = time.monotonic()
+    refuse_file(request.out)
+    real_folders(request.scenario, request.data)
+    check_initial([request.scenario.study], request.initial)
     _clear(request)
+    ready_folder(request.out)
     screen.note(f"{request.scenario.name}: {len(request.scenario.hospitals)} hospitals in {request.out}")
     study = request.scenario.study
     if request.seed is not None:
@@ -226,23 +232,30 @@ def _is_fresh(path: Path) -> bool:
 def _prepare_stale(paths: list[Path], screen: Screen, *, cores: int) -> dict[Path, tuple[str, str]]:
     """Prepare sites, several at a time where there are cores; those that failed, with code and text."""
     found: dict[Path, tuple[str, str]] = {}
+    if paths:
+        screen.note(f"indexing {len(paths)} of the hospitals")
     if cores == 1 or len(paths) < 2:
         for path in paths:
-            found[path] = _prepare_one(path)
-            screen.note(f"{path.parent.name}: indexed")
+            found[path] = _prepare_one(path, screen)
+            screen.note(f"{path.parent.name}: indexed · {len(found)} of {len(paths)}")
     else:
         with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
             jobs = {pool.submit(_prepare_one, path): path for path in paths}
             for job in as_completed(jobs):
                 found[jobs[job]] = job.result()
-                screen.note(f"{jobs[job].parent.name}: indexed")
+                screen.note(f"{jobs[job].parent.name}: indexed · {len(found)} of {len(paths)}")
     return {path: failure for path, failure in found.items() if failure[0]}
 
 
-def _prepare_one(path: Path) -> tuple[str, str]:
-    """The code and text of what stopped it, or two empty strings."""
+def _prepare_one(path: Path, screen: Screen | None = None) -> tuple[str, str]:
+    """The code and text of what stopped it, or two empty strings; a screen is told of the recordings read."""
+
+    def told(stage: str, done: int, total: int) -> None:
+        if screen is not None and stage == "read":
+            screen.stage(f"{path.parent.name}: recordings read", done, total)
+
     try:
-        prepare(read_site(path))
+        prepare(read_site(path), progress=told)
     except CardioNetsError as error:
         return error.code, str(error)
     return "", ""

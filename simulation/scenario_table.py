@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cardionets_core.data.records import DISEASES
+from cardionets_core.data.records import DISEASES, LABEL_TITLES
 from simulation.hospitals import DrawnHospital
 from simulation.patients import ill_patients
 from simulation.scenario import Scenario
@@ -52,12 +52,15 @@ def scenario_content(scenario: Scenario) -> dict[str, Any]:
 
 def scenario_table(content: Mapping[str, Any]) -> str:
     """The same for a person."""
-    head = ["site", "layout", "patients", *DISEASES, "without", "ECG Hz", "mm", "contrast", ""]
+    head = ["site", "layout", "patients", *DISEASES, "without", "ECG Hz", "mm", "contrast", "role"]
     rows = [_site_row(row) for row in content["hospitals"]]
     lines = [
         f"{content['name']} · study {content['study']} · hospitals {content['hospitals_digest'][:16]}",
         "",
         *table(head, rows),
+        "",
+        "ill: " + ", ".join(f"{name} {LABEL_TITLES[name]}" for name in DISEASES),
+        "without: what the site has not; mm, contrast: of its scanner's pixels; external: only measures",
     ]
     if content["labels"]:
         lines += ["", f"members together: {content['patients']} patients"]
@@ -76,7 +79,7 @@ def scenario_table(content: Mapping[str, Any]) -> str:
 
 
 def _site_row(row: Mapping[str, Any]) -> list[str]:
-    last = "external" if row["external"] else ""
+    last = "external" if row["external"] else "member"
     if "ill" not in row:
         return [row["site"], row["layout"], "-", *["-"] * len(DISEASES), "-", "-", "-", "-", last]
     scanner = ["-", "-"] if "cmr" in row["lacks"] else [

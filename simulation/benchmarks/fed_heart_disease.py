@@ -108,11 +108,11 @@ def run_benchmark(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     centers = read_centers(data)
     runs: list[dict[str, Any]] = []
-    for name in names:
-        for seed in seeds:
-            tell(f"{name}, seed {seed}")
-            make = REFERENCES[name] if name in REFERENCES else _federated(name)
-            runs += make(centers, seed)
+    wanted = [(name, seed) for name in names for seed in seeds]
+    for number, (name, seed) in enumerate(wanted, start=1):
+        tell(f"{number} of {len(wanted)}: {name}, seed {seed}")
+        make = REFERENCES[name] if name in REFERENCES else _federated(name)
+        runs += make(centers, seed)
     return {
         "schema_version": 1,
         "benchmark": "fed-heart-disease",

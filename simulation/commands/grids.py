@@ -70,7 +70,8 @@ def compare(
         typer.Option(
             "--strategies",
             help="strategies of the federated and unaligned arms, as fedavg,fedprox:mu=0.1,krum; options are "
-            "laid over those of the scenario (comparison.strategies); without it the study's own",
+            "laid over those of the scenario (comparison.strategies); one may come with several "
+            "settings; without it the study's own",
         ),
     ] = "",
     seeds: Annotated[
@@ -96,6 +97,13 @@ def compare(
     over patients (paired bootstrap) and over seeds (Student's t), the difference of each arm to the baseline,
     and a forest plot. Exit code 1 if a cell failed; the others are in the table all the same.
     """
+    # Before anything large is loaded: a slip of the finger is told at once.
+    chosen, settings, typed_seeds, processes = (
+        _arms(arms),
+        _strategies(strategies),
+        _seeds(seeds),
+        _jobs(jobs),
+    )
     from simulation.comparison import CompareRequest, comparison_csv, run_comparison
     from simulation.comparison_table import comparison_table
     from simulation.scenario import load_scenario
@@ -104,10 +112,10 @@ def compare(
     request = CompareRequest(
         scenario=loaded,
         out=out,
-        arms=tuple(part.strip() for part in arms.split(",") if part.strip()),
-        strategies=_strategies(strategies),
-        seeds=_seeds(seeds) or loaded.comparison.seeds,
-        jobs=_jobs(jobs),
+        arms=chosen,
+        strategies=settings,
+        seeds=typed_seeds or loaded.comparison.seeds,
+        jobs=processes,
         cores=cores,
         baseline=baseline,
         data=data,
@@ -130,8 +138,8 @@ def sweep(
         list[str],
         typer.Option(
             "--set",
-            help="KEY=VALUES, once a key: study.phases.align.options.temperature=0.05,0.1 or "
-            "consortium.labels.dirichlet=log:0.1..10:3 or study.seed=1..5 or study.reply_bounds.x=0..1:5",
+            help="a key and its values; once for each key, examples above",
+            metavar="KEY=VALUES",
         ),
     ],
     metric: Annotated[
@@ -158,32 +166,50 @@ def sweep(
 ) -> None:
     """Run a study once for every combination of some keys' values.
 
-    Any key of the study or the scenario can be set: phases by task or number, hospitals by site or number.
+    Any key of the scenario, and of its study, can be set: phases by task or number, hospitals by site or
+    number, other entries by number from 1. What stands behind a key:
+
+    - `--set study.seed=1..5`: the whole numbers from 1 to 5
+
+    - `--set study.aggregation.strategy=fedavg,median`: each of a list
+
+    - `--set events.1.factor=1..10:4`: four evenly spaced numbers
+
+    - `--set consortium.labels.dirichlet=log:0.1..10:3`: three with equal ratios
+
+    - `--set study.phases.align.options.temperature=0.1,null`: null takes the key away, so its default holds
+
     Every combination is checked before anything is made. Cells lie under OUT/cells and are not run twice;
     hospitals are shared where the keys do not touch them. What comes out: a table sorted by the metric, a
     figure, and a run a cell in OUT/mlflow.db. Exit code 1 if a cell failed.
     """
-    from simulation.sweep.run import SweepRequest, planned_cells, run_sweep, sweep_csv
-    from simulation.sweep.table import sweep_table
     from simulation.sweep.values import parse_axes
+
+    # Before anything large is loaded: a slip of the finger is told at once.
+    axes, processes = parse_axes(set_), _jobs(jobs)
+    from simulation.sweep.run import SweepRequest, plan_content, plan_csv, planned_cells, run_sweep, sweep_csv
+    from simulation.sweep.table import plan_table, sweep_table
 
     request = SweepRequest(
         scenario=scenario,
-        axes=parse_axes(set_),
+        axes=axes,
         out=out,
         metric=metric,
         lowest=lowest,
         sample=random,
         sample_seed=random_seed,
-        jobs=_jobs(jobs),
+        jobs=processes,
         cores=cores,
         data=data,
         initial=initial,
         track=track,
     )
     if dry_run:
-        for planned in planned_cells(request):
-            print(planned.label)
+        content = plan_content(planned_cells(request))
+        if format is GridFormat.table:
+            print(plan_table(content))
+        else:
+            _print(content, format, plan_csv)
         return
     content = _run(lambda screen: run_sweep(request, screen), quiet=quiet)
     if format is GridFormat.table:
@@ -249,18 +275,38 @@ def _seeds(typed: str) -> tuple[int, ...]:
 
 
 def _strategies(typed: str) -> dict[str, dict[str, Any]]:
-    """``a,b:key=value:key=value`` as name to options."""
+    """``a,b:key=value:key=value`` as label (what was typed) to options; a name may come with several."""
     from simulation.sweep.values import parse_scalar
 
     found: dict[str, dict[str, Any]] = {}
+    settings: list[tuple[str, dict[str, Any]]] = []
     for part in filter(None, (part.strip() for part in typed.split(","))):
-        name, *options = part.split(":")
+        name, *options = (word.strip() for word in part.split(":"))
         pairs = [option.partition("=") for option in options]
-        if name in found or any(not equals or not key or not value for key, equals, value in pairs):
-            raise UsageError(
-                f"{part!r} is no strategy, or stands twice",
-                where="--strategies",
-                remedy="as fedavg,fedprox:mu=0.1,fedadam:rate=0.01:tau=0.001; see docs/strategies.md",
-            )
-        found[name] = {key: parse_scalar(value) for key, _, value in pairs}
+        remedy = "as fedavg,fedprox:mu=0.1,fedadam:rate=0.01:tau=0.001; see docs/strategies.md"
+        if not name or any(not equals or not key or not value for key, equals, value in pairs):
+            raise UsageError(f"{part!r} is no strategy with its options", where="--strategies", remedy=remedy)
+        setting = (name, {key: parse_scalar(value) for key, _, value in pairs})
+        if len(setting[1]) != len(pairs):
+            raise UsageError(f"{part!r} sets an option twice", where="--strategies", remedy=remedy)
+        if setting in settings:
+            raise UsageError(f"{part!r} stands twice", where="--strategies", remedy="name it once")
+        settings.append(setting)
+        found[":".join((name, *options))] = setting[1]
     return found
+
+
+def _arms(typed: str) -> tuple[str, ...]:
+    from cardionets_core.config.faults import did_you_mean
+    from simulation.arm_names import ARMS
+
+    arms = tuple(part.strip() for part in typed.split(",") if part.strip())
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or not arms:
+        guess = did_you_mean(unknown[0], ARMS) if unknown else ""
+        raise UsageError(
+            f"there is no arm {', '.join(unknown) or 'at all'}{guess}",
+            where="--arms",
+            remedy=f"use some of: {','.join(ARMS)}",
+        )
+    return arms

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.errors import ConfigError
 from simulation.sweep.values import Value
 
@@ -60,8 +61,9 @@ def _entry(place: list[Any], part: str, *, where: str) -> int:
         return int(part) - 1
     several = f"; there are several of the name {part}: use the number" if names.count(part) > 1 else ""
     known = ", ".join(f"{number} {name}".strip() for number, name in enumerate(names, start=1))
+    hint = several or did_you_mean(part, filter(None, names))
     raise ConfigError(
-        f"there is no entry {part!r}{several}", where=where, remedy=f"use one of: {known or 'none'}"
+        f"there is no entry {part!r}{hint}", where=where, remedy=f"use one of: {known or 'none'}"
     )
 
 

@@ -18,8 +18,8 @@ from cardionets_core.config.read import parse_document, read_mapping
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
 from server.aggregation import strategy_of
 from server.phase_order import tasks_of
-from server.study_files import find_study
-from simulation.scenario import Scenario, scenario_path
+from simulation.asked import in_one_line
+from simulation.scenario import Scenario, named_study, scenario_path
 from simulation.sweep.keys import set_key
 from simulation.sweep.values import Axis, Value
 
@@ -63,7 +63,7 @@ def read_base(name_or_path: str) -> dict[str, Any]:
     """
     document = read_mapping(scenario_path(name_or_path))
     if isinstance(document.get("study"), str):
-        document["study"] = read_mapping(find_study(document["study"]))
+        document["study"] = named_study(document["study"])
     return document
 
 
@@ -103,9 +103,7 @@ def plan_cells(
             planned.append(Planned(values=values, scenario=_scenario(base, values)))
         except CardioNetsError as error:
             # One wrong value spoils many cells: each fault is told once, with the cells that have it.
-            # A document's faults come as lines under a head, which says nothing here.
-            lines = [line.strip(" -") for line in error.what.splitlines()]
-            told = f"{'; '.join(lines[1:] or lines)}{f' ({error.where})' if error.where else ''}"
+            told = in_one_line(error)
             named = " ".join(f"{key}={value}" for key, value in values.items())
             faults.setdefault(told, []).append(named)
     if faults:
@@ -119,7 +117,7 @@ def plan_cells(
             f"{sum(map(len, faults.values()))} cell(s) are no valid scenario, and nothing was run:\n"
             + "\n".join(shown),
             where="--set",
-            remedy="mend those values",
+            remedy="mend the keys and values that are named above",
         )
     return planned
 
@@ -128,6 +126,6 @@ def _scenario(base: Mapping[str, Any], values: Mapping[str, Value]) -> Scenario:
     document = copy.deepcopy(dict(base))
     for key, value in values.items():
         set_key(document, key, value)
-    scenario = parse_document(Scenario, document, where="scenario")
+    scenario = parse_document(Scenario, document, where="")
     strategy_of(scenario.study, tasks_of(scenario.study))
     return scenario

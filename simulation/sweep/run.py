@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.durable import write_json, write_whole
 from cardionets_core.errors import UsageError
 from server.report import finite
+from simulation.asked import check_initial, ready_folder, refuse_file
 from simulation.cells.cell import Cell, CellResult, digest_of
 from simulation.cells.child import Failure
 from simulation.cells.runner import run_cells
-from simulation.make import make_hospitals
+from simulation.make import make_hospitals, real_folders
 from simulation.run import index_hospitals
 from simulation.screen import Screen
 from simulation.sweep.job import StudyJob
@@ -65,10 +67,28 @@ class SweepRequest:
 
 
 def planned_cells(request: SweepRequest) -> list[Planned]:
-    """The cells, checked; nothing is made."""
-    return plan_cells(
+    """The cells, and all that was typed, checked; nothing is made.
+
+    Raises:
+        ConfigError: a cell is no valid scenario; all of them at once.
+        UsageError: no cell has a phase of the metric's task, the folder is a file, or no study
+            names initial weights.
+        CheckpointError: weights that a study names are not in ``initial``.
+    """
+    planned = plan_cells(
         read_base(request.scenario), request.axes, sample=request.sample, sample_seed=request.sample_seed
     )
+    refuse_file(request.out)
+    check_initial((each.scenario.study for each in planned), request.initial)
+    tasks = list(dict.fromkeys(phase.task for each in planned for phase in each.scenario.study.phases))
+    wanted = request.metric.partition(".")[0]
+    if request.metric and wanted not in tasks:
+        raise UsageError(
+            f"no cell has a phase {wanted!r}{did_you_mean(wanted, tasks)}",
+            where="--metric",
+            remedy=f"give TASK.METRIC, or a task alone, of: {', '.join(tasks)}",
+        )
+    return planned
 
 
 def run_sweep(request: SweepRequest, screen: Screen) -> dict[str, Any]:
@@ -79,9 +99,12 @@ def run_sweep(request: SweepRequest, screen: Screen) -> dict[str, Any]:
 
     Raises:
         ConfigError: a cell is no valid scenario; all of them at once, before anything is made.
-        UsageError: no cell has the metric.
+        UsageError: no cell has the metric; what was run is written all the same.
     """
     planned = planned_cells(request)
+    for each in planned:
+        real_folders(each.scenario, request.data)
+    ready_folder(request.out)
     cells, by_name = _cells(request, planned, screen)
     tracker = None
     if request.track:
@@ -117,7 +140,12 @@ def run_sweep(request: SweepRequest, screen: Screen) -> dict[str, Any]:
         tracker.close()
         if tracker.failure:
             screen.warn(f"MLflow's store could not be written: {tracker.failure}")
-    metric = _metric(request.metric, outcomes.values())
+    metric, unknown = request.metric, None
+    try:
+        metric = _metric(request.metric, outcomes.values())
+    except UsageError as error:
+        # What was run is kept, sorted as if no metric had been named; then the wrong one is told.
+        metric, unknown = _metric("", outcomes.values()), error
     content = finite(
         {
             "schema_version": 1,
@@ -133,6 +161,8 @@ def run_sweep(request: SweepRequest, screen: Screen) -> dict[str, Any]:
     from simulation.pictures.sweep import picture_sweep
 
     picture_sweep(content, request.out / FIGURE)
+    if unknown is not None:
+        raise unknown
     return content
 
 
@@ -181,12 +211,15 @@ def _metric(wanted: str, outcomes: Any) -> str:
         return str(primary[-1])
     of_task = [name for name in primary if name.partition(".")[0] == wanted]
     found = [wanted] if wanted in known else of_task
-    if not found:
+    if wanted and not found:
         raise UsageError(
-            f"no cell has the metric {wanted!r}",
+            f"no cell has the metric {wanted!r}{did_you_mean(wanted, known)}",
             where="--metric",
-            remedy=f"use one of: {', '.join(primary or known)}; all of them lie in sweep.json",
+            remedy=f"the cells are done, and sweep.json has every metric: give the same command one of: "
+            f"{', '.join(primary or known)}",
         )
+    if not found:
+        return wanted
     return str(found[-1])
 
 
@@ -213,6 +246,26 @@ def _rows(
         rows,
         key=lambda row: worst if row["value"] is None else row["value"] if lowest else -row["value"],
     )
+
+
+def plan_content(planned: Sequence[Planned]) -> dict[str, Any]:
+    """What ``--dry-run`` tells: every cell with its values."""
+    return {
+        "schema_version": 1,
+        "scenario": planned[0].scenario.name,
+        "dry_run": True,
+        "keys": list(planned[0].values),
+        "cells": [{"label": each.label, "values": dict(each.values)} for each in planned],
+    }
+
+
+def plan_csv(content: Mapping[str, Any]) -> str:
+    """The same as CSV: the keys, and a line a cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(content["keys"])
+    writer.writerows([cell["values"][key] for key in content["keys"]] for cell in content["cells"])
+    return text.getvalue()
 
 
 def sweep_csv(content: Mapping[str, Any]) -> str:

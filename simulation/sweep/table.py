@@ -35,3 +35,10 @@ def sweep_table(content: Mapping[str, Any], folder: Path) -> str:
             lines.append(f"FAILED {row['cell']} [{row['failure']}]: {row['reason']}")
     lines += ["", f"everything is in {folder}: sweep.json, sweep.csv, sweep.png, sweep.svg, mlflow.db"]
     return "\n".join(lines)
+
+
+def plan_table(content: Mapping[str, Any]) -> str:
+    """A line a cell, and that nothing was run."""
+    labels = [cell["label"] for cell in content["cells"]]
+    count = f"{len(labels)} cell{'s' if len(labels) != 1 else ''}"
+    return "\n".join([*labels, "", f"{count} of {content['scenario']}, all valid; nothing was made or run"])

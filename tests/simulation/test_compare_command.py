@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from cardionets_core.errors import ConfigError, UsageError
+from cardionets_core.errors import CheckpointError, ConfigError, FolderMissingError, UsageError
+from simulation.asked import check_initial, ready_folder
 from simulation.commands.grids import _jobs, _seeds, _strategies
-from simulation.compare import Setup, summarise, unaligned
+from simulation.compare import Setup, cell_word, summarise, unaligned
 from simulation.comparison import COLUMNS, CompareRequest, _baseline, _federations, comparison_csv, table_rows
 from simulation.comparison_table import comparison_table
 from simulation.pictures.comparison import picture_comparison
+from simulation.run import _prepare_stale
 from simulation.scenario import Comparison, load_scenario
 from simulation.scoring import Score
+from simulation.screen import Screen
 
 M = 100
 
@@ -90,12 +96,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
 def test_the_options_are_read_and_what_is_wrong_is_told():
     assert _strategies("fedavg, fedadam:rate=0.01:tau=1e-3") == {
         "fedavg": {},
-        "fedadam": {"rate": 0.01, "tau": 1e-3},
+        "fedadam:rate=0.01:tau=1e-3": {"rate": 0.01, "tau": 1e-3},
     }
     assert _seeds("7,8") == (7, 8) and _seeds("1..3") == (1, 2, 3) and _seeds("") == ()
     assert _jobs("auto") is None and _jobs("3") == 3
-    for wrong in ("fedprox:mu", "fedavg,fedavg", "fedprox:=1"):
-        with pytest.raises(UsageError, match="no strategy"):
+    for wrong in ("fedprox:mu", "fedavg,fedavg", "fedprox:=1", "a:x=1,a:x=1.0", "a:x=1:x=2", ":x=1"):
+        with pytest.raises(UsageError, match=r"no strategy|twice"):
             _strategies(wrong)
     for wrong in ("a", "-1", "1,1", "0.5"):
         with pytest.raises(UsageError):
@@ -191,3 +197,97 @@ def test_a_cells_digest_follows_its_study_and_its_hospitals(tmp_path):
         ArmJob(study=study, pooled="batch", **common).digest("h"),
     ]
     assert len(set(digests)) == 4 and ArmJob(study=study, **common).digest("h") == digests[0]
+
+
+def test_settings_of_one_strategy_are_arms_of_their_own(tmp_path):
+    typed = _strategies("fedprox:mu=0.1,fedprox:mu=1,fedavg")
+    assert typed == {"fedprox:mu=0.1": {"mu": 0.1}, "fedprox:mu=1": {"mu": 1}, "fedavg": {}}
+    asked = request(tmp_path, strategies=typed, settings={"fedprox": {"options": {"mu": 5.0}}})
+    found = _federations(asked)
+    assert list(found) == ["federated/fedprox:mu=0.1", "federated/fedprox:mu=1", "federated/fedavg"]
+    assert found["federated/fedprox:mu=1"].aggregation.options == {"mu": 1}
+    assert _baseline(request(tmp_path, baseline="fedprox:mu=1"), list(found)) == "federated/fedprox:mu=1"
+    # The name alone says which, where there is one of it.
+    assert _baseline(request(tmp_path, baseline="fedprox"), list(found)[1:]) == "federated/fedprox:mu=1"
+    with pytest.raises(UsageError, match="did you mean 'fedavg'"):
+        _baseline(request(tmp_path, baseline="fedvag"), list(found))
+    # Folders of cells: readable, and never the same for two names.
+    assert cell_word("federated/fedprox:mu=0.1") == "federated-fedprox-mu=0.1"
+    assert cell_word("federated") == "federated"
+    words = {cell_word(f"federated/fedbn:local={pattern}") for pattern in ("a*", "a?", "a.")}
+    assert len(words) == 3 and not any(set(word) & set("/:*?") for word in words)
+
+
+def test_a_strategy_that_is_not_there_is_told_in_one_line_with_a_guess(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        _federations(request(tmp_path, strategies={"fedvag": {}, "fedprox": {"m": 1}}))
+    _, first, second = caught.value.what.splitlines()
+    assert "there is no strategy 'fedvag'; did you mean 'fedavg'?: use one of:" in first
+    assert "has no option m" in second and "it takes: mu" in second
+    assert str(caught.value).count("to do:") == 1
+
+
+def test_slips_are_told_before_anything_large_is_loaded():
+    code = "import sys\nfrom simulation.cli import main\ntry: main()\nexcept SystemExit as e: print(e.code)\n"
+    code += "print('torch' in sys.modules)"
+    for options in (["--arms", "poled"], ["--strategies", "a,a"], ["--seeds", "x"], ["--jobs", "0"]):
+        line = [sys.executable, "-c", code, "compare", "rehearsal", "--out", "nowhere", *options]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+        assert done.stdout.split() == ["2", "False"], done.stderr
+    assert "did you mean 'pooled'" in subprocess.run(
+        [sys.executable, "-c", code, "compare", "rehearsal", "--out", "nowhere", "--arms", "poled"],
+        capture_output=True, text=True, timeout=120,
+    ).stderr  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [
+    ("run", "rehearsal"), ("compare", "rehearsal"), ("sweep", "rehearsal", "--set", "study.seed=1..2"),
+    ("make", "rehearsal"),
+])  # fmt: skip
+def test_a_file_is_no_folder_to_write_to(command, run, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for out in (tmp_path / "file", tmp_path / "file" / "inside"):
+        done = run("cardionets-sim", *command, "--out", out)
+        assert done.returncode == 2 and "is a file" in done.stderr and "give a folder" in done.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_made_is_told():
+    with pytest.raises(UsageError, match="cannot be made"):
+        ready_folder(Path("/proc/nowhere/out"))
+
+
+@pytest.mark.parametrize("command", [
+    ("run", "rehearsal"), ("compare", "rehearsal"), ("sweep", "rehearsal", "--set", "study.seed=1..2"),
+])  # fmt: skip
+def test_given_weights_that_nobody_asked_for_are_refused(command, run, tmp_path):
+    done = run("cardionets-sim", *command, "--out", tmp_path / "out", "--initial", tmp_path)
+    assert done.returncode == 2 and "names no initial weights" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_given_weights_are_looked_for_before_anything_is_made(tmp_path):
+    study = load_scenario("rehearsal").study.model_copy(update={"initial": {"ecg_encoder": "0" * 64}})
+    with pytest.raises(FolderMissingError, match="there is no folder"):
+        check_initial([study], tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no folder was named"):
+        check_initial([study], None)
+    with pytest.raises(CheckpointError, match="ecg_encoder cannot be read"):
+        check_initial([study], tmp_path)
+    check_initial([load_scenario("rehearsal").study], None)
+
+
+def test_a_folder_of_recordings_that_is_wanted_is_told_first(run, tmp_path):
+    done = run("cardionets-sim", "run", "real_ecg", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "--data" in done.stderr and "hospitals in" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_indexing_is_told_from_its_start(cores, tmp_path, monkeypatch):
+    told = io.StringIO()
+    paths = [tmp_path / name / "site.yaml" for name in ("a", "b")]
+    failed = _prepare_stale(paths, Screen(told, live=False), cores=cores)
+    assert set(failed) == set(paths)
+    lines = told.getvalue().splitlines()
+    assert lines[0] == "indexing 2 of the hospitals" and lines[-1].endswith("indexed · 2 of 2")

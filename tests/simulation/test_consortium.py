@@ -245,3 +245,10 @@ def test_what_is_masked_or_rounded_cannot_be_attacked_on_its_way():
     with pytest.raises(ConfigError, match="masked"):
         scenario(study=study, events=[{"site": "s01", "kind": "scale"}])
     assert scenario(study=study, events=[{"site": "s01", "kind": "offline"}]).events
+
+
+def test_a_table_of_hospitals_heads_every_column_and_spells_diseases_out():
+    lines = scenario_table(scenario_content(load_scenario("attacked"))).splitlines()
+    heads, rules = lines[2].split("  "), lines[3].split("  ")
+    assert len([word for word in heads if word.strip()]) == len(rules) and lines[2].endswith("role")
+    assert lines[4].endswith("member") and "cad coronary artery disease" in "\n".join(lines)

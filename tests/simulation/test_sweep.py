@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import pytest
 
 from cardionets_core.errors import ConfigError, UsageError
 from simulation.cells.cell import Cell, CellResult
 from simulation.cells.child import Failure
 from simulation.pictures.sweep import picture_sweep
+from simulation.screen import Screen
 from simulation.sweep.job import metrics_of, primary_of
 from simulation.sweep.keys import set_key
 from simulation.sweep.plan import plan_cells, read_base
-from simulation.sweep.run import _metric, _rows, sweep_csv
+from simulation.sweep.run import SweepRequest, _metric, _rows, planned_cells, run_sweep, sweep_csv
 from simulation.sweep.table import sweep_table
 from simulation.sweep.values import parse_axes, parse_scalar, parse_values
 
@@ -192,3 +196,87 @@ def test_rows_are_sorted_and_failures_come_last(tmp_path):
     assert picture_sweep(content, tmp_path / "sweep.png") == "sweep.png"
     assert (tmp_path / "sweep.svg").stat().st_size > 1000
     assert picture_sweep({**content, "rows": content["rows"][2:]}, tmp_path / "none.png") is None
+
+
+def asked(tmp_path, **changes):
+    axes = parse_axes(["study.seed=1..2", "study.phases.align.options.temperature=0.1,0.2"])
+    return SweepRequest(scenario="rehearsal", axes=axes, out=tmp_path / "out", track=False, **changes)
+
+
+def test_a_metric_of_no_phase_is_refused_before_anything_is_made(tmp_path):
+    assert len(planned_cells(asked(tmp_path, metric="probe.r2_mean"))) == 4
+    assert len(planned_cells(asked(tmp_path, metric="align"))) == 4
+    for metric in ("prob", "prob.r2_mean", "r2_mean"):
+        with pytest.raises(UsageError, match="no cell has a phase") as caught:
+            planned_cells(asked(tmp_path, metric=metric))
+        assert "align" in caught.value.remedy
+    with pytest.raises(UsageError, match="did you mean 'probe'"):
+        planned_cells(asked(tmp_path, metric="prob"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_that_a_task_does_not_have_costs_nothing_that_was_run(tmp_path, monkeypatch):
+    found = outcomes()
+    cells = [Cell(name=name, digest=name, work=None) for name in found]
+    by_name = {"a": Row(0.1), "b": Row(1.0), "c": Row(10.0)}
+    monkeypatch.setattr("simulation.sweep.run._cells", lambda *given: (cells, by_name))
+    monkeypatch.setattr("simulation.sweep.run.run_cells", lambda *given, **more: found)
+    monkeypatch.setattr("simulation.pictures.sweep.picture_sweep", lambda *given: None)
+    request = SweepRequest(
+        scenario="rehearsal", axes=parse_axes(["study.x.rate=1", "study.aggregation.strategy=s"]),
+        out=tmp_path, track=False, metric="probe.r2_men",
+    )  # fmt: skip
+    planned = planned_cells(asked(tmp_path))
+    monkeypatch.setattr("simulation.sweep.run.planned_cells", lambda request: planned)
+    with pytest.raises(UsageError, match=r"did you mean 'probe\.r2_mean'"):
+        run_sweep(request, Screen(io.StringIO(), live=False))
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert content["metric"] == "probe.r2_mean" and [row["cell"] for row in content["rows"]] == [
+        "b",
+        "a",
+        "c",
+    ]
+    assert (tmp_path / "sweep.csv").is_file()
+
+
+def test_a_plan_is_told_in_every_format_with_its_count(tmp_path, run):
+    line = ["cardionets-sim", "sweep", "rehearsal", "--set", "study.seed=1..3", "--out", tmp_path / "out"]
+    text = run(*line, "--dry-run").stdout
+    assert text.splitlines()[:3] == ["seed=1", "seed=2", "seed=3"]
+    assert "3 cells of rehearsal, all valid; nothing was made or run" in text
+    content = json.loads(run(*line, "--dry-run", "--format", "json").stdout)
+    assert content["schema_version"] == 1 and content["dry_run"] is True
+    assert [cell["values"] for cell in content["cells"]] == [{"study.seed": seed} for seed in (1, 2, 3)]
+    assert run(*line, "--dry-run", "--format", "csv").stdout.split() == ["study.seed", "1", "2", "3"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_keys_come_with_a_guess_or_with_what_there_is():
+    base = read_base("rehearsal")
+    for axis, told in (
+        (
+            "study.phases.alingn.rounds=1",
+            "no entry 'alingn'; did you mean 'align'? (study.phases.alingn): use one",
+        ),
+        ("hospitals.biobnk.patients=60", "did you mean 'biobank'"),
+        ("study.phases.align.options.temperatur=1", "the options are: "),
+        ("study.sead=1", "study.sead: unknown key; did you mean 'seed'?"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            plan_cells(base, parse_axes([axis]))
+        assert told in caught.value.what and "keys and values" in caught.value.remedy
+    with pytest.raises(ConfigError) as caught:
+        plan_cells(read_base("attacked"), parse_axes(["events.1.factor=1,2"]))
+    assert "events.1.factor: unknown key; offline has" in caught.value.what
+    assert "and 1 more" in caught.value.what and "did you mean" not in caught.value.what
+
+
+def test_the_help_shows_every_form_of_values_whole(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    text = run("cardionets-sim", "sweep", "--help").stdout
+    for line in ("study.seed=1..5:", "=log:0.1..10:3:", "=1..10:4:", "temperature=0.1,null:"):
+        assert line in text
+    assert "…" not in text.partition("Arguments")[0]
+    # Sentences are not broken where the source breaks them.
+    assert "What comes out: a table sorted by the metric, a figure, and a run" in text
