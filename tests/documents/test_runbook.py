@@ -36,7 +36,8 @@ STUDY = {
     "seed": 1,
     "sites": {"minimum": 1, "deadline_s": 300},
     "phases": [
-        {"task": "ecg_mae", "rounds": 2, "local_steps": 1, "batch_size": 8, "optimiser": {"lr": 1e-3}}
+        {"task": "ecg_mae", "rounds": 2, "local_steps": 1, "batch_size": 8, "optimiser": {"lr": 1e-3}},
+        {"task": "probe", "rounds": 1},
     ],
 }
 HOSPITAL = {
