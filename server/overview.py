@@ -153,7 +153,7 @@ def _sites(workspace: Workspace, study: dict[str, Any], *, now_s: float) -> list
                 "site": entry.site,
                 "status": entry.status,
                 "certificate_days_left": round((entry.ends.timestamp() - now_s) / DAY_S, 1),
-                "heartbeat_s_ago": None if last is None else round(now_s - last, 1),
+                "heartbeat_s_ago": None if last is None else round(max(0.0, now_s - last), 1),
                 "connected": connected,
                 "configured": _says_of_phase(said, study) == "serves",
                 "says_of_phase": _says_of_phase(said, study),

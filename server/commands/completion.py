@@ -28,7 +28,7 @@ def site_names(context: typer.Context, incomplete: str) -> list[str]:
     words = [word for word in context.args if not word.startswith("-")]
     try:
         rows = read_registry(
-            open_workspace(Path(context.params.get("folder") or (words or ["."])[0]))
+            open_workspace(Path((words or [context.params.get("folder") or "."])[0]))
         ).newest()
     except CardioNetsError:
         return []
