@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
-from cardionets_core.versions import version_line
 from client.commands import approve, budget, journal, logs, membership, rehearse, service, status
-from client.commands.answer import DeclaredOption, Format, FormatOption, SiteOption, answering
+from client.commands.answer import DeclaredOption, Format, FormatOption, SiteOption, VersionOption, answering
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -33,20 +32,9 @@ cli = typer.Typer(
 membership.register(cli)
 
 
-def _tell_versions(asked: bool) -> None:
-    if asked:
-        print(version_line())
-        raise typer.Exit
-
-
 @cli.callback()
-def _program(
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end"),
-    ] = False,
-) -> None:
-    """Options of the program itself; the callback has done what they ask."""
+def _program(version: VersionOption = False) -> None:
+    """Options of the program itself; the option's own callback has done what it asks."""
 
 
 class PredictionFormat(enum.StrEnum):

@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.versions import version_line
 from server.commands import journal, package, release, service, sites, track, workspace
-from server.commands.answer import Format
+from server.commands.answer import Format, VersionOption
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -30,20 +29,9 @@ for _commands in (workspace, sites, package, service, journal, track, release):
     _commands.register(cli)
 
 
-def _tell_versions(asked: bool) -> None:
-    if asked:
-        print(version_line())
-        raise typer.Exit
-
-
 @cli.callback()
-def _program(
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end"),
-    ] = False,
-) -> None:
-    """Options of the program itself; the callback has done what they ask."""
+def _program(version: VersionOption = False) -> None:
+    """Options of the program itself; the option's own callback has done what it asks."""
 
 
 class Family(enum.StrEnum):

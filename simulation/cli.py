@@ -12,13 +12,11 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import CardioNetsError
-from cardionets_core.versions import version_line
+from server.commands.answer import VersionOption
 from simulation.commands.grids import compare as compare_command
 from simulation.commands.grids import sweep as sweep_command
+from simulation.commands.options import INTERRUPTED, DataOption, InitialOption, ScenarioArgument
 from simulation.privacy_commands import privacy
-
-INTERRUPTED = 130
-SCENARIOS = Path(__file__).parent / "scenarios"
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -33,20 +31,9 @@ cli.command("compare")(compare_command)
 cli.command("sweep")(sweep_command)
 
 
-def _tell_versions(asked: bool) -> None:
-    if asked:
-        print(version_line())
-        raise typer.Exit
-
-
 @cli.callback()
-def _program(
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end"),
-    ] = False,
-) -> None:
-    """Options of the program itself; the callback has done what they ask."""
+def _program(version: VersionOption = False) -> None:
+    """Options of the program itself; the option's own callback has done what it asks."""
 
 
 class Format(enum.StrEnum):
@@ -63,21 +50,7 @@ class EngineName(enum.StrEnum):
     local = "local"
 
 
-def _scenario_names(incomplete: str) -> list[str]:
-    """Shipped scenarios that begin so; the shell goes on with files where there are none."""
-    return sorted(path.stem for path in SCENARIOS.glob("*.yaml") if path.stem.startswith(incomplete))
-
-
-ScenarioArgument = Annotated[
-    str,
-    typer.Argument(
-        help="name of a shipped scenario, or path of a scenario file", autocompletion=_scenario_names
-    ),
-]
 OutOption = Annotated[Path, typer.Option("--out", help="folder to write to")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="folder of real recordings, for scenarios that use them")
-]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="do away with what an earlier run left there")]
 CoresOption = Annotated[int, typer.Option("--cores", min=1, help="processes that compute at a time")]
 FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets")]
@@ -164,9 +137,7 @@ def run(
         str,
         typer.Option("--tracking-uri", help="of a tracking server; default: mlflow.db in the run folder"),
     ] = "",
-    initial: Annotated[
-        Path | None, typer.Option("--initial", help="folder of the weights that the study names as initial")
-    ] = None,
+    initial: InitialOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
     format: FormatOption = Format.table,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError
+from cardionets_core.versions import version_line
 
 SCHEMA_VERSION = 1
 
@@ -23,6 +24,17 @@ class Format(enum.StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="what stdout gets")]
+
+
+def _tell_versions(asked: bool) -> None:
+    if asked:
+        print(version_line())
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_tell_versions, help="print versions, and end")
+]
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cardionets_core.errors import UsageError
+from simulation.commands.options import INTERRUPTED, DataOption, InitialOption, ScenarioArgument
+from simulation.commands.typed import typed_arms, typed_jobs, typed_seeds, typed_strategies
 
-INTERRUPTED = 130
 SOME_FAILED = 1
 
 
@@ -27,9 +27,6 @@ class GridFormat(enum.StrEnum):
     csv = "csv"
 
 
-ScenarioArgument = Annotated[
-    str, typer.Argument(help="name of a shipped scenario, or path of a scenario file")
-]
 OutOption = Annotated[
     Path, typer.Option("--out", help="folder for everything; the same folder again takes the work up")
 ]
@@ -43,12 +40,6 @@ JobsOption = Annotated[
 ]
 CoresOption = Annotated[
     int, typer.Option("--cores", min=1, help="processes that make hospitals, and most cells of --jobs auto")
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="folder of real recordings, for scenarios that use them")
-]
-InitialOption = Annotated[
-    Path | None, typer.Option("--initial", help="folder of the weights that the study names as initial")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress; failures are told all the same")]
 FormatOption = Annotated[GridFormat, typer.Option("--format", help="what stdout gets")]
@@ -98,12 +89,8 @@ def compare(
     and a forest plot. Exit code 1 if a cell failed; the others are in the table all the same.
     """
     # Before anything large is loaded: a slip of the finger is told at once.
-    chosen, settings, typed_seeds, processes = (
-        _arms(arms),
-        _strategies(strategies),
-        _seeds(seeds),
-        _jobs(jobs),
-    )
+    chosen, settings = typed_arms(arms), typed_strategies(strategies)
+    chosen_seeds, processes = typed_seeds(seeds), typed_jobs(jobs)
     from simulation.comparison import CompareRequest, comparison_csv, run_comparison
     from simulation.comparison_table import comparison_table
     from simulation.scenario import load_scenario
@@ -114,7 +101,7 @@ def compare(
         out=out,
         arms=chosen,
         strategies=settings,
-        seeds=typed_seeds or loaded.comparison.seeds,
+        seeds=chosen_seeds or loaded.comparison.seeds,
         jobs=processes,
         cores=cores,
         baseline=baseline,
@@ -186,7 +173,7 @@ def sweep(
     from simulation.sweep.values import parse_axes
 
     # Before anything large is loaded: a slip of the finger is told at once.
-    axes, processes = parse_axes(set_), _jobs(jobs)
+    axes, processes = parse_axes(set_), typed_jobs(jobs)
     from simulation.sweep.run import SweepRequest, plan_content, plan_csv, planned_cells, run_sweep, sweep_csv
     from simulation.sweep.table import plan_table, sweep_table
 
@@ -243,70 +230,3 @@ def _run(work: Callable[[Any], dict[str, Any]], *, quiet: bool) -> dict[str, Any
         os._exit(INTERRUPTED)
     finally:
         screen.close()
-
-
-def _jobs(typed: str) -> int | None:
-    if typed == "auto":
-        return None
-    if not typed.isdigit() or int(typed) < 1:
-        raise UsageError(
-            f"{typed!r} is no number of processes", where="--jobs", remedy="give 1, 2, … or auto"
-        )
-    return int(typed)
-
-
-def _seeds(typed: str) -> tuple[int, ...]:
-    from simulation.sweep.values import parse_values
-
-    if not typed:
-        return ()
-    try:
-        found = parse_values(typed)
-    except ValueError as error:
-        raise UsageError(str(error), where="--seeds", remedy="as 7,8,9 or 1..5") from None
-    seeds = [
-        each for each in found if isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**31
-    ]
-    if len(seeds) != len(found):
-        raise UsageError(
-            f"{typed!r} are no seeds", where="--seeds", remedy="whole numbers from 0, as 7,8,9 or 1..5"
-        )
-    return tuple(seeds)
-
-
-def _strategies(typed: str) -> dict[str, dict[str, Any]]:
-    """``a,b:key=value:key=value`` as label (what was typed) to options; a name may come with several."""
-    from simulation.sweep.values import parse_scalar
-
-    found: dict[str, dict[str, Any]] = {}
-    settings: list[tuple[str, dict[str, Any]]] = []
-    for part in filter(None, (part.strip() for part in typed.split(","))):
-        name, *options = (word.strip() for word in part.split(":"))
-        pairs = [option.partition("=") for option in options]
-        remedy = "as fedavg,fedprox:mu=0.1,fedadam:rate=0.01:tau=0.001; see docs/strategies.md"
-        if not name or any(not equals or not key or not value for key, equals, value in pairs):
-            raise UsageError(f"{part!r} is no strategy with its options", where="--strategies", remedy=remedy)
-        setting = (name, {key: parse_scalar(value) for key, _, value in pairs})
-        if len(setting[1]) != len(pairs):
-            raise UsageError(f"{part!r} sets an option twice", where="--strategies", remedy=remedy)
-        if setting in settings:
-            raise UsageError(f"{part!r} stands twice", where="--strategies", remedy="name it once")
-        settings.append(setting)
-        found[":".join((name, *options))] = setting[1]
-    return found
-
-
-def _arms(typed: str) -> tuple[str, ...]:
-    from cardionets_core.config.faults import did_you_mean
-    from simulation.arm_names import ARMS
-
-    arms = tuple(part.strip() for part in typed.split(",") if part.strip())
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or not arms:
-        guess = did_you_mean(unknown[0], ARMS) if unknown else ""
-        raise UsageError(
-            f"there is no arm {', '.join(unknown) or 'at all'}{guess}",
-            where="--arms",
-            remedy=f"use some of: {','.join(ARMS)}",
-        )
-    return arms

@@ -15,7 +15,7 @@ from scipy import stats
 
 from cardionets_core.errors import CheckpointError, ConfigError, FolderMissingError, UsageError
 from simulation.asked import check_initial, ready_folder
-from simulation.commands.grids import _jobs, _seeds, _strategies
+from simulation.commands.typed import typed_jobs, typed_seeds, typed_strategies
 from simulation.compare import Setup, cell_word, summarise, unaligned
 from simulation.comparison import COLUMNS, CompareRequest, _baseline, _federations, comparison_csv, table_rows
 from simulation.comparison_table import comparison_table
@@ -94,21 +94,21 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
 
 
 def test_the_options_are_read_and_what_is_wrong_is_told():
-    assert _strategies("fedavg, fedadam:rate=0.01:tau=1e-3") == {
+    assert typed_strategies("fedavg, fedadam:rate=0.01:tau=1e-3") == {
         "fedavg": {},
         "fedadam:rate=0.01:tau=1e-3": {"rate": 0.01, "tau": 1e-3},
     }
-    assert _seeds("7,8") == (7, 8) and _seeds("1..3") == (1, 2, 3) and _seeds("") == ()
-    assert _jobs("auto") is None and _jobs("3") == 3
+    assert typed_seeds("7,8") == (7, 8) and typed_seeds("1..3") == (1, 2, 3) and typed_seeds("") == ()
+    assert typed_jobs("auto") is None and typed_jobs("3") == 3
     for wrong in ("fedprox:mu", "fedavg,fedavg", "fedprox:=1", "a:x=1,a:x=1.0", "a:x=1:x=2", ":x=1"):
         with pytest.raises(UsageError, match=r"no strategy|twice"):
-            _strategies(wrong)
+            typed_strategies(wrong)
     for wrong in ("a", "-1", "1,1", "0.5"):
         with pytest.raises(UsageError):
-            _seeds(wrong)
+            typed_seeds(wrong)
     for wrong in ("0", "many"):
         with pytest.raises(UsageError):
-            _jobs(wrong)
+            typed_jobs(wrong)
 
 
 def test_the_interval_over_seeds_is_students():
@@ -200,7 +200,7 @@ def test_a_cells_digest_follows_its_study_and_its_hospitals(tmp_path):
 
 
 def test_settings_of_one_strategy_are_arms_of_their_own(tmp_path):
-    typed = _strategies("fedprox:mu=0.1,fedprox:mu=1,fedavg")
+    typed = typed_strategies("fedprox:mu=0.1,fedprox:mu=1,fedavg")
     assert typed == {"fedprox:mu=0.1": {"mu": 0.1}, "fedprox:mu=1": {"mu": 1}, "fedavg": {}}
     asked = request(tmp_path, strategies=typed, settings={"fedprox": {"options": {"mu": 5.0}}})
     found = _federations(asked)
