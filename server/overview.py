@@ -55,7 +55,7 @@ def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, A
         "service": _service(service),
         "sites": _sites(workspace, study, now_s=now),
         "study": study,
-        "failures": _failures(service, study) + _disk(workspace),
+        "failures": _failures(service, study, workspace) + _disk(workspace),
     }
 
 
@@ -179,7 +179,9 @@ def _place(said: dict[str, Any]) -> str:
     return f"round {said['last_round']} of phase {said['last_phase']}"
 
 
-def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dict[str, Any]]:
+def _failures(
+    service: dict[str, Any] | None, study: dict[str, Any], workspace: Workspace
+) -> list[dict[str, Any]]:
     found = []
     for name, entry in ({} if service is None else service["processes"]).items():
         if entry["state"] == "waiting" and entry["last_exit"] is not None:
@@ -191,7 +193,8 @@ def _failures(service: dict[str, Any] | None, study: dict[str, Any]) -> list[dic
         found.append({"where": str(failure.get("where") or "study"), "what": failure.get("what", ""),
                       "remedy": failure.get("remedy", "")})  # fmt: skip
     elif study.get("why"):
-        found.append({"where": "study", "what": study["why"], "remedy": "cardionets-server resume"})
+        found.append({"where": "study", "what": study["why"],
+                      "remedy": f"cardionets-server resume {workspace.root}"})  # fmt: skip
     for site in study.get("sites", []):
         if site.get("code") in UNAPPROVED and study["state"] != "completed":
             found.append({"where": site["site"], "what": UNAPPROVED[site["code"]],

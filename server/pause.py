@@ -47,5 +47,5 @@ class PauseRequest:
         raise StudyPausedError(
             "the coordinator paused the study",
             where="study",
-            remedy="resume the study: it goes on where it stopped, and no site does its work twice",
+            remedy="cardionets-server resume DIR: it goes on where it stopped; no site does its work twice",
         )

@@ -8,7 +8,7 @@ Legend: R rows (one here), L leads, T samples, D width of the feature.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,6 +83,16 @@ class Predictor:
         return mean_features(self.modules, self.view(counts), needs=_ECG, split=_SPLIT, frozen=False)
 
 
+def able_parts(held: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Keys of ``PARTS`` that modules of these names can do, with the modules that do each."""
+    found: dict[str, tuple[str, ...]] = {}
+    for part, choices in PARTS.items():
+        able = [names for names in choices if {ENCODER, *names} <= set(held)]
+        if able:
+            found[part] = able[0]
+    return found
+
+
 def open_predictor(stored: StoredModel, *, device: torch.device, without: Iterable[str] = ()) -> Predictor:
     """Load the modules of everything that the model can predict.
 
@@ -94,14 +104,12 @@ def open_predictor(stored: StoredModel, *, device: torch.device, without: Iterab
     Raises:
         CheckpointError: there is no ECG encoder, or nothing that uses it; or a file is torn.
     """
-    parts: dict[str, tuple[str, ...]] = {}
-    lacking: dict[str, tuple[str, ...]] = {}
-    for part, choices in PARTS.items():
-        able = [names for names in choices if not stored.lacks([ENCODER, *names])]
-        if able:
-            parts[part] = able[0]
-        else:
-            lacking[part] = tuple(stored.lacks([ENCODER, *choices[0]]))
+    parts = able_parts(stored.digests)
+    lacking = {
+        part: tuple(stored.lacks([ENCODER, *choices[0]]))
+        for part, choices in PARTS.items()
+        if part not in parts
+    }
     if not parts:
         raise CheckpointError(
             "this model predicts nothing: it holds no ECG encoder with a head or a generator",

@@ -79,7 +79,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "the two sides run different versions",
         "install the version that the message names",
     ),
-    "study-paused": ("the coordinator paused the study", "cardionets-server resume"),
+    "study-paused": ("the coordinator paused the study", "cardionets-server resume DIR"),
     "secure-sum-refused": ("a step of a secure sum was refused", ASK),
     "fixed-point-range": (
         "a value was too large for the fixed point of a secure sum",

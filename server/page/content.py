@@ -114,7 +114,7 @@ def _failure(facts: RunFacts) -> dict[str, str] | None:
         return None
     told = facts.status.get("failure") if facts.status.get("state") in ENDED else None
     if not told and facts.why:  # its process was ended, and could not say so itself
-        told = {"what": facts.why, "remedy": "cardionets-server resume"}
+        told = {"what": facts.why, "remedy": "cardionets-server resume DIR"}
     told = told or facts.result.get("paused")
     if not told:
         return None

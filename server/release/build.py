@@ -19,7 +19,7 @@ from cardionets_core.errors import CardioNetsError, CheckpointError, StorageFail
 from cardionets_core.release.archive import pack_release
 from cardionets_core.release.layout import CHECKSUMS, SIGNATURE, checksums_of, sizes_of
 from cardionets_core.release.signature import signature_document
-from server.release.conditions import GENERATOR, NEEDS_GENERATOR, objections
+from server.release.conditions import GENERATOR, NEEDS_GENERATOR, objections, says_nothing
 from server.release.contents import Chosen, file_names, write_contents
 from server.release.onnx_export import check_installed
 from server.release.run_folder import FinishedRun, find_run, read_run
@@ -130,7 +130,8 @@ def _judged(
         signed_by="" if signer is None else signer.words,
         epsilon=_epsilons(spent),
     )
-    return (without if request.without_generator else with_generator), chosen, signer
+    against = without if request.without_generator else with_generator
+    return [*against, *says_nothing(chosen.modules, run.folder)], chosen, signer
 
 
 def _epsilons(spent: Mapping[str, Spent]) -> dict[str, float]:

@@ -7,13 +7,14 @@ for kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cardionets_core.audit import journal
 from cardionets_core.config.study import Study
-from cardionets_core.errors import CardioNetsError, ConfigError, DataError, QuorumNotMetError
+from cardionets_core.errors import CardioNetsError, CheckpointError, ConfigError, DataError, QuorumNotMetError
+from cardionets_core.prediction.predictor import able_parts
 from cardionets_core.release.refusals import MemorisationError, PrivacyUnmetError, StudyUnfinishedError
 from cardionets_core.tasks import make_task
 from cardionets_core.tasks.base import MeasureTask
@@ -55,6 +56,15 @@ def objections(
     if run.study.secure_aggregation is not None:
         found += _masked(run)
     return found
+
+
+def says_nothing(modules: Collection[str], folder: Path) -> list[CardioNetsError]:
+    """An objection to modules that tell nothing of an ECG; a drawn cine alone is no finding."""
+    if set(able_parts(modules)) - {"cine"}:
+        return []
+    what = "these modules say nothing of an ECG: there is no ECG encoder with a head"
+    remedy = "release a model whose study had a phase phenotype, probe, logistic or screening"
+    return [CheckpointError(what, where=str(folder), remedy=remedy)]
 
 
 def _memorisation(run: FinishedRun) -> list[CardioNetsError]:

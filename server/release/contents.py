@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from cardionets_core.errors import CheckpointError
 from cardionets_core.exchange.tensors import model_digest
 from cardionets_core.prediction.phenotypes import STANDARDISER
 from cardionets_core.prediction.predictor import ENCODER, PARTS, open_predictor
@@ -77,17 +76,11 @@ def write_contents(run: FinishedRun, chosen: Chosen, folder: Path) -> dict[str, 
         The content of ``release.json``.
 
     Raises:
-        CheckpointError: a module is torn, or the model predicts nothing from an ECG.
+        CheckpointError: a module is torn, or the model predicts nothing.
         OnnxDiffersError: the export does not compute what torch computes.
     """
     model_json = _write_model(run, chosen.modules, folder / MODEL)
     model = open_predictor(read_model_folder(folder / MODEL), device=_CPU, without=("cine",))
-    if not model.parts:
-        raise CheckpointError(
-            "this model says nothing of an ECG but a drawn cine: it has no head",
-            where=str(run.folder),
-            remedy="release a model whose study had a phase phenotype, probe, logistic or screening",
-        )
     exported = export_onnx(model, folder / ONNX)
     facts = ReleaseFacts(
         modules={name: entry["parameters"] for name, entry in model_json["modules"].items()},

@@ -277,3 +277,27 @@ def test_there_must_be_a_run(tmp_path, asked, run):
     refused(asked(tmp_path), "folder-missing", 4, "neither a workspace nor a run")
     assert run("cardionets-server", "init", tmp_path / "home").returncode == 0
     refused(asked(tmp_path / "home"), "study-unfinished", 7, "no study has run")
+
+
+# -- what it is for ------------------------------------------------------------------------------------------
+
+
+DRAWS_ALONE = ("ecg_encoder", "ecg_projection", "cmr_generator", "diffusion_head", "cmr_tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("ecg_encoder",), ()),
+        (("phenotype_head", "phenotype_standardiser"), ()),
+        (DRAWS_ALONE, ("--without-generator",)),
+    ],
+)
+def test_a_model_that_says_nothing_of_an_ecg_is_refused_before_anything_is_written(
+    write_run, make_study, tmp_path, asked, run, names, options
+):
+    folder = write_run(tmp_path / "run", names=names, study=make_study(("ecg_mae",)), measured={})
+    refused(asked(folder, *options), "checkpoint", 7, "say nothing of an ECG")
+    done = run("cardionets-server", "release", folder, "--out", tmp_path / "out", *options)
+    assert done.returncode == 7 and "say nothing of an ECG" in done.stderr
+    assert not (tmp_path / "out").exists()
