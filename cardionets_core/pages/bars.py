@@ -22,6 +22,7 @@ def bar_chart(
     x_name: str = "round",
     unit: str = "",
     divisions: Sequence[tuple[int, str]] = (),
+    named: bool = False,
 ) -> Markup:
     """Bars over places, each stacked of parts; never anything but from 0.
 
@@ -34,12 +35,13 @@ def bar_chart(
         x_name: what the places are.
         unit: of the values.
         divisions: place at which a new stretch begins, and its name.
+        named: the axis bears the names, which are few and short, and not the numbers of the places.
     """
     count = len(names)
     across = count_axis(1, max(1, count), begin=LEFT, end=WIDTH - RIGHT, room=0.55)
     totals = [sum(values[place] or 0.0 for _, values in parts) for place in range(count)]
     up = value_axis(totals or [1.0], begin=HEIGHT - BOTTOM, end=TOP + 12, from_zero=True)
-    drawn = [frame(across, up, x_name)]
+    drawn = [frame(across, up, x_name, places=names if named else ())]
     room = (across.end - across.begin) / max(1.0, across.high - across.low)
     wide = min(26.0, 0.76 * room)
     looks = [

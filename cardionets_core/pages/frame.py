@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from markupsafe import Markup
@@ -17,8 +18,8 @@ def known(value: Number) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def frame(across: Axis, up: Axis, x_name: str) -> Markup:
-    """Grid, axes and their words."""
+def frame(across: Axis, up: Axis, x_name: str, *, places: Sequence[str] = ()) -> Markup:
+    """Grid, axes and their words; ``places`` are the names of the places 1, 2, … where numbers will not do."""
     lines = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
             LEFT, WIDTH - RIGHT, y=up.at(tick)
@@ -41,7 +42,7 @@ def frame(across: Axis, up: Axis, x_name: str) -> Markup:
     )
     lines += [
         Markup('<text class="mid" x="{:.1f}" y="{:.1f}">{}</text>').format(
-            across.at(tick), up.begin + 16, f"{tick:.0f}"
+            across.at(tick), up.begin + 16, places[round(tick) - 1] if places else f"{tick:.0f}"
         )
         for tick in across.ticks
     ]

@@ -7,6 +7,7 @@ that is not in ``status --format json``.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -133,13 +134,19 @@ def _days(content: Mapping[str, Any]) -> Markup | str:
     kinds = [kind for kind in KINDS if any(kind in day["bytes"] for day in left["days"])]
     return bar_chart(
         "days",
-        [day["date"] for day in left["days"]],
+        [_short_day(day["date"]) for day in left["days"]],
         [(KIND_WORDS[kind], [day["bytes"].get(kind, 0) / size for day in left["days"]]) for kind in kinds],
         title=f"What left by day, {unit}",
         caption=f"{left['days'][0]['date']} to {left['days'][-1]['date']}",
-        x_name="day (7 is today)",
+        x_name="day",
         unit=unit,
+        named=True,
     )
+
+
+def _short_day(date: str) -> str:
+    """``2026-11-28`` as ``28 Nov``; the caption names the year."""
+    return f"{datetime.date.fromisoformat(date):%-d %b}"
 
 
 def _is_unused(budget: Mapping[str, Any] | None) -> bool:

@@ -43,7 +43,8 @@ def picture_phenotypes(result: Mapping[str, Any], path: Path) -> str | None:
     if compared:
         _differences(axes[0][1], columns)
         figure.legend(loc="outside lower left", ncols=2, fontsize=8, frameon=False)
-    figure.suptitle("CMR phenotypes from the ECG, held-out people of the members", fontsize=11)
+    measured = f"{len(columns)} of {len(PHENOTYPES)} that the hospitals measured"
+    figure.suptitle(f"CMR phenotypes from the ECG ({measured}), held-out people of the members", fontsize=11)
     arrays = {
         name: np.array([column[name] for column in columns])
         for name in columns[0]

@@ -121,6 +121,15 @@ def test_charts_of_nothing_are_still_charts():
     tree(interval_chart("k", [], title="t"))
 
 
+def test_places_with_names_bear_them_on_the_axis_in_their_order():
+    days = [f"{day} Nov" for day in range(1, 8)]
+    figure = tree(bar_chart("k", days, [("in", [1.0] * 7)], title="t", x_name="day", named=True))
+    told = [
+        (float(each.get("x")), each.text) for each in figure.iter() if each.text in days and each.get("x")
+    ]
+    assert [text for _, text in sorted(told)] == days
+
+
 def test_what_is_seen_can_be_heard():
     figure = line_chart("k", [Series(name="alpha", x=(1, 2), y=(2.0, 1.5))], title="Loss")
     svg = tree(figure).find("svg")
