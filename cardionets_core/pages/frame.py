@@ -19,7 +19,7 @@ def known(value: Number) -> TypeGuard[float]:
 
 
 def frame(across: Axis, up: Axis, x_name: str, *, places: Sequence[str] = ()) -> Markup:
-    """Grid, axes and their words; ``places`` are the names of the places 1, 2, … where numbers will not do."""
+    """Grid, axes and their words; ``places`` are names of the places 1, 2, … in place of numbers."""
     lines = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
             LEFT, WIDTH - RIGHT, y=up.at(tick)
