@@ -11,6 +11,9 @@ from pathlib import Path
 
 from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError, FolderMissingError, UsageError
+from cardionets_core.models import get_preset
+from server.aggregation import strategy_of
+from server.phase_order import tasks_of
 
 
 def refuse_file(out: Path) -> None:
@@ -51,6 +54,16 @@ def in_one_line(error: CardioNetsError) -> str:
     if lines[1:]:
         return f"{'; '.join(lines[1:])}{where}"
     return f"{lines[0]}{where}{f': {error.remedy}' if error.remedy else ''}"
+
+
+def check_study(study: Study) -> None:
+    """Check what a server would refuse of a study before its first round.
+
+    Raises:
+        ConfigError: a name or an option does not exist, or the parts do not fit each other.
+    """
+    get_preset(study.preset)
+    strategy_of(study, tasks_of(study))
 
 
 def check_initial(studies: Iterable[Study], initial: Path | None) -> None:

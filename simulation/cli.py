@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -165,11 +166,13 @@ def run(
         tracking_uri=checked_uri(tracking_uri, where="--tracking-uri"),
         initial=initial,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end by SIGTERM is one by Ctrl-C
     try:
         result = run_scenario(request, screen)
     except KeyboardInterrupt:
         screen.close()
-        print("stopped; --replace does away with what this run left", file=sys.stderr, flush=True)
+        told = "a run cannot go on from its middle: the same command with --replace begins it anew"
+        print(f"stopped; {told}", file=sys.stderr, flush=True)
         # The server's thread still waits for replies; a plain exit would wait for it.
         os._exit(INTERRUPTED)
     finally:

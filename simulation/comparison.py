@@ -17,19 +17,16 @@ from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.read import parse_document
 from cardionets_core.config.study import Study
 from cardionets_core.durable import write_json, write_whole
-from cardionets_core.errors import CardioNetsError, ConfigError, UnknownNameError, UsageError
-from server.aggregation import strategy_of
-from server.phase_order import tasks_of
+from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
 from server.report import finite
 from simulation.arm_names import ARMS, FEDERATED
-from simulation.asked import check_initial, in_one_line, ready_folder, refuse_file
+from simulation.asked import check_initial, check_study, in_one_line, ready_folder, refuse_file
 from simulation.compare import Setup, compare
 from simulation.make import make_hospitals, real_folders
 from simulation.run import index_hospitals
 from simulation.scenario import Scenario, StrategySetting
 from simulation.scoring import MEASURED_TASKS
 from simulation.screen import Screen
-from strategies import STRATEGIES
 
 CONTENT = "comparison.json"
 FIGURE = "comparison.png"
@@ -161,11 +158,6 @@ def _federations(request: CompareRequest) -> dict[str, Study]:
     for label, typed in request.strategies.items():
         name = label.partition(":")[0]
         try:
-            if name not in STRATEGIES:
-                raise UnknownNameError(
-                    f"there is no strategy {name!r}{did_you_mean(name, STRATEGIES)}",
-                    remedy=f"use one of: {', '.join(sorted(STRATEGIES))}",
-                )
             found[f"{FEDERATED}/{label}"] = _with_strategy(
                 study, name, settings.get(name, StrategySetting()), typed=typed
             )
@@ -195,7 +187,7 @@ def _with_strategy(study: Study, name: str, setting: StrategySetting, *, typed: 
                 phase["optimiser"] = {k: v for k, v in phase["optimiser"].items() if k not in ("lr", "blr")}
             phase["optimiser"] |= setting.optimiser
     changed = parse_document(Study, content, where=f"study under {name}")
-    strategy_of(changed, tasks_of(changed))
+    check_study(changed)
     return changed
 
 

@@ -109,7 +109,8 @@ class Consortium(Document):
         if fewest < self.policy.minimum_patients:
             faults.append(
                 f"a site of {self.smallest} (smallest) may have only {max(0, int(fewest))} patients to train "
-                f"on, and policy.minimum_patients is {self.policy.minimum_patients}"
+                f"on, and policy.minimum_patients is {self.policy.minimum_patients}: raise smallest, "
+                "or lower minimum_patients or the shares of split"
             )
         with_cmr = self.sites - _number(self.missing.cmr, self.sites)
         if with_cmr and set(self.layouts) == {ECG_ONLY}:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,22 +88,36 @@ def run_on_flower(
             )
         )
 
+    _start_ray(cores)
     run_simulation(
         server_app=server_app,
         client_app=make_app(functools.partial(hospital_of_partition, tuple(site_paths))),
         num_supernodes=len(site_paths),
-        backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {
-                "num_cpus": cores,
-                "include_dashboard": False,
-                "log_to_driver": False,
-                "logging_level": logging.ERROR,
-                "object_store_memory": OBJECT_STORE_BYTES,
-            },
-        },
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
     return results[0]
+
+
+def _start_ray(cores: int) -> None:
+    """Start Ray, which Flower then finds started, and take SIGTERM back from it.
+
+    Ray answers SIGTERM with its stack and an abort; whoever asks a run to end wants neither.
+    """
+    import ray
+
+    # As Flower does: actors do not see what this process has added to its path.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (*sys.path, os.environ.get("PYTHONPATH"))))
+    ends = signal.getsignal(signal.SIGTERM)
+    ray.init(
+        num_cpus=cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+        runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ends)
 
 
 def run_locally(

@@ -16,8 +16,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.read import Document, read_document, read_mapping
 from cardionets_core.config.study import Scalar, Study
-from cardionets_core.errors import ConfigError
+from cardionets_core.errors import CardioNetsError, ConfigError
 from server.study_files import SHIPPED, find_study
+from simulation.asked import check_study, in_one_line
 from simulation.consortium import Consortium, expand
 from simulation.events.schedule import Event, LabelFlip, check_events
 from simulation.hospitals import DrawnHospital, FolderHospital, Hospital, HospitalPolicy, Prevalence
@@ -93,6 +94,15 @@ class Scenario(Document):
         except ConfigError as error:
             # Told with the other faults of the scenario, not in their place.
             raise ValueError(f"{error.what}; {error.remedy}" if error.remedy else error.what) from error
+
+    @field_validator("study")
+    @classmethod
+    def _study_can_run(cls, value: Study) -> Study:
+        try:
+            check_study(value)
+        except CardioNetsError as error:
+            raise ValueError(in_one_line(error)) from error
+        return value
 
     @field_validator("hospitals", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.errors import UnknownNameError
 from strategies.bulyan import Bulyan
 from strategies.ditto import Ditto
@@ -56,7 +57,7 @@ def make_strategy(name: str, options: Mapping[str, Scalar]) -> Strategy:
     """
     if name not in STRATEGIES:
         raise UnknownNameError(
-            f"there is no strategy {name!r}",
+            f"there is no strategy {name!r}{did_you_mean(name, STRATEGIES)}",
             where="study: aggregation.strategy",
             remedy=f"use one of: {', '.join(sorted(STRATEGIES))}",
         )

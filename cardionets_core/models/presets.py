@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.errors import UnknownNameError
 
 LEADS = 12
@@ -279,7 +280,9 @@ def get_preset(name: str) -> Preset:
     """
     if name not in PRESETS:
         raise UnknownNameError(
-            f"there is no preset {name!r}", where="study: preset", remedy=f"use one of: {', '.join(PRESETS)}"
+            f"there is no preset {name!r}{did_you_mean(name, PRESETS)}",
+            where="study: preset",
+            remedy=f"use one of: {', '.join(PRESETS)}",
         )
     return PRESETS[name]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.errors import UnknownNameError
 from cardionets_core.tasks.align import Align
 from cardionets_core.tasks.base import (
@@ -59,7 +60,7 @@ def make_task(name: str, options: Mapping[str, Scalar]) -> Task:
     """
     if name not in TASKS:
         raise UnknownNameError(
-            f"there is no task {name!r}",
+            f"there is no task {name!r}{did_you_mean(name, TASKS)}",
             where="study: phases: task",
             remedy=f"use one of: {', '.join(TASKS)}",
         )

@@ -158,5 +158,5 @@ def _unfinished(folder: Path, why: str) -> StudyUnfinishedError:
     return StudyUnfinishedError(
         f"the study has not completed: {why}",
         where=str(folder),
-        remedy="finish it (cardionets-server resume DIR), then release",
+        remedy="finish it (cardionets-server resume DIR; a simulated one is run anew), then release",
     )

@@ -44,6 +44,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
     """Entry point of the process; ends it with 1 where the work failed."""
     # Ctrl-C reaches the whole group of processes; the parent ends its cells itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _clear(cell, folder)
     with (folder / LOG).open("ab", buffering=0) as log:

@@ -7,6 +7,7 @@ What was done before with the same digest is taken as it is, so a grid that was 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,12 @@ def _start(cell: Cell, folder: Path) -> _Running:
     # A fresh process: a fork of one that has threads (torch, a live line) may hang.
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_cell, args=(cell, folder / cell.name), name=cell.name, daemon=True)
-    process.start()
+    # Ctrl-C reaches the whole group of processes: a child that is still loading must not tell a traceback.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return _Running(cell=cell, process=process, folder=folder / cell.name)
 
 

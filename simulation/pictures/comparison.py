@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from simulation.comparison import table_rows
 from simulation.pictures.canvas import OTHER, OURS, finish
@@ -68,6 +69,7 @@ def picture_comparison(content: Mapping[str, Any], path: Path) -> str | None:
         difference_axis.set(xlabel=f"minus {content['baseline']}", title="paired difference")
         for axis in (value_axis, difference_axis):
             axis.set_ylim(len(arms) - 0.4, -0.6)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
             axis.grid(axis="x", alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
     count = len(content["seeds"])

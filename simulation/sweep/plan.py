@@ -16,8 +16,6 @@ import numpy as np
 
 from cardionets_core.config.read import parse_document, read_mapping
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
-from server.aggregation import strategy_of
-from server.phase_order import tasks_of
 from simulation.asked import in_one_line
 from simulation.scenario import Scenario, named_study, scenario_path
 from simulation.sweep.keys import set_key
@@ -126,6 +124,4 @@ def _scenario(base: Mapping[str, Any], values: Mapping[str, Value]) -> Scenario:
     document = copy.deepcopy(dict(base))
     for key, value in values.items():
         set_key(document, key, value)
-    scenario = parse_document(Scenario, document, where="")
-    strategy_of(scenario.study, tasks_of(scenario.study))
-    return scenario
+    return parse_document(Scenario, document, where="")

@@ -104,7 +104,9 @@ def _range(text: str) -> list[Value]:
         return [_short(value) for value in np.geomspace(first, last, count)]
     if count is not None:
         return [_short(value) for value in np.linspace(first, last, count)]
-    if not first.is_integer() or not last.is_integer() or last < first:
+    if last < first and not match["count"]:
+        raise ValueError(f"{text} is no range: it ends before it begins")
+    if not first.is_integer() or not last.is_integer():
         raise ValueError(f"{text} is no range of whole numbers: say how many values, as in 0..1:5")
     if last - first >= MOST_VALUES:
         raise ValueError(f"{text} has more than {MOST_VALUES} values")

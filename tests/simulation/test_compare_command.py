@@ -222,7 +222,7 @@ def test_a_strategy_that_is_not_there_is_told_in_one_line_with_a_guess(tmp_path)
     with pytest.raises(ConfigError) as caught:
         _federations(request(tmp_path, strategies={"fedvag": {}, "fedprox": {"m": 1}}))
     _, first, second = caught.value.what.splitlines()
-    assert "there is no strategy 'fedvag'; did you mean 'fedavg'?: use one of:" in first
+    assert "there is no strategy 'fedvag'; did you mean 'fedavg'?" in first and ": use one of:" in first
     assert "has no option m" in second and "it takes: mu" in second
     assert str(caught.value).count("to do:") == 1
 

@@ -13,7 +13,7 @@ from cardionets_core.errors import ConfigError
 from simulation.consortium import Consortium, expand
 from simulation.machines import Cart, Scanner
 from simulation.patients import draw_patient, ill_patients
-from simulation.scenario import Scenario, load_scenario
+from simulation.scenario import Scenario, load_scenario, named_study
 from simulation.scenario_table import scenario_content, scenario_table
 from simulation.shift import shifted_cart, shifted_scanner
 from simulation.skew import (
@@ -242,6 +242,7 @@ def test_what_is_masked_or_rounded_cannot_be_attacked_on_its_way():
         scenario(study=study, events=[{"site": "s01", "kind": "scale"}])
     study["exchange"] = {"precision": "fp32"}
     study["secure_aggregation"] = {"threshold": 3}
+    study["sites"] = {**study["sites"], "minimum": 3}
     with pytest.raises(ConfigError, match="masked"):
         scenario(study=study, events=[{"site": "s01", "kind": "scale"}])
     assert scenario(study=study, events=[{"site": "s01", "kind": "offline"}]).events
@@ -252,3 +253,20 @@ def test_a_table_of_hospitals_heads_every_column_and_spells_diseases_out():
     heads, rules = lines[2].split("  "), lines[3].split("  ")
     assert len([word for word in heads if word.strip()]) == len(rules) and lines[2].endswith("role")
     assert lines[4].endswith("member") and "cad coronary artery disease" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"aggregation": {"strategy": "fedagv"}}, "no strategy 'fedagv'; did you mean 'fedavg'"),
+        ({"aggregation": {"strategy": "fedprox", "options": {"nu": 1}}}, "fedprox has no option nu"),
+        ({"preset": "nanoo"}, "no preset 'nanoo'; did you mean 'nano'"),
+        ({"phases": [{"task": "ecg_mea", "rounds": 1}]}, "no task 'ecg_mea'; did you mean 'ecg_mae'"),
+        ({"phases": [{"task": "align", "rounds": 1}, {"task": "probe", "rounds": 1}]}, "align"),
+    ],
+)
+def test_a_study_that_no_server_would_run_is_refused_with_the_scenario(change, told):
+    study = named_study("rehearsal") | change
+    with pytest.raises(ConfigError, match="study: ") as caught:
+        scenario(study=study, events=[{"kind": "offline", "site": "s01", "phase": "ecg_mae"}])
+    assert told in str(caught.value) and "events" not in str(caught.value)

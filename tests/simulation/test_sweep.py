@@ -43,7 +43,7 @@ def test_values_are_lists_and_ranges(text, values):
     "text, told",
     [
         ("1,1", "twice"),
-        ("5..1", "no range"),
+        ("5..1", "no range: it ends before it begins"),
         ("0.1..0.5", "how many values"),
         ("log:0..1:3", "positive ends"),
         ("log:1..10", "positive ends"),

@@ -1,0 +1,35 @@
+"""A run that is asked to end: no stack of any library, its own exit code, and what to type next."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 240
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine, sent", [("flower", signal.SIGTERM), ("local", signal.SIGINT)])
+def test_a_run_that_is_asked_to_end_says_so_and_nothing_else(tmp_path, engine, sent):
+    program = Path(sys.executable).with_name("cardionets-sim")
+    command = [program, "run", "rehearsal", "--out", "run", "--no-compare", "--no-track", "--engine", engine]
+    told = tmp_path / "told"
+    with told.open("wb") as errors:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=errors, stderr=errors)
+    try:
+        until = time.monotonic() + PATIENCE_S
+        while "round 1/" not in told.read_text() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.2)
+        os.kill(process.pid, sent)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    lines = told.read_text().splitlines()
+    assert lines[-1].startswith("stopped; ") and "--replace" in lines[-1]
+    assert not [line for line in lines if "Traceback" in line or "SIGTERM received" in line]
