@@ -19,6 +19,7 @@ def code_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """The lines of one bundle."""
     yield f"CODE {facts['name']} {facts['version']}"
     yield f"  SHA-256 {facts['sha256']}"
+    yield from _withdrawn_lines(facts["withdrawn"])
     yield f"  {facts['files']} files · {facts['lines']:,} lines · {facts['bytes']:,} bytes"
     yield f"  a site runs {facts['client_app']}"
     if facts["dependencies"]:
@@ -47,6 +48,7 @@ def study_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if "problem" in facts:
         yield f"  cannot be approved here [{facts['problem']['code']}]: {facts['problem']['what']}"
         return
+    yield from _withdrawn_lines(facts["withdrawn"])
     options = ", ".join(f"{key} {value}" for key, value in facts["strategy_options"].items())
     yield f"  replies become the next model by {facts['strategy']}{f' ({options})' if options else ''}"
     yield f"  at least {facts['minimum_sites']} sites · updates travel as {facts['wire_precision']}"
@@ -70,9 +72,18 @@ def record_lines(decisions: list[Mapping[str, Any]]) -> Iterator[str]:
     if not decisions:
         yield "nothing is approved on this site"
     for said in decisions:
-        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(said["time_s"]))
-        note = f" · {said['note']}" if said["note"] else ""
-        yield f"approved {said['kind']:5} {said['digest']} · {day} by {said['who']}{note}"
+        yield f"approved {said['kind']:5} {said['digest']} · {_when(said)}"
+
+
+def _withdrawn_lines(said: Mapping[str, Any] | None) -> Iterator[str]:
+    if said is not None:
+        yield f"  was approved here, and withdrawn on {_when(said)}"
+
+
+def _when(said: Mapping[str, Any]) -> str:
+    """Moment, account and note of a decision."""
+    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(said["time_s"]))
+    return f"{day} by {said['who']}" + (f" · {said['note']}" if said["note"] else "")
 
 
 def _phase_lines(number: int, phase: Mapping[str, Any], *, is_measured: bool) -> Iterator[str]:

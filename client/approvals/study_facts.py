@@ -7,6 +7,7 @@ from the study's preset and its tasks, not from data, so they are the same on ev
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from cardionets_core.config.site import SiteConfig
@@ -59,6 +60,7 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
             _phase_facts(phase, make_task(phase.task, phase.options), study, sums, config)
             for phase in study.phases
         ],
+        "withdrawn": asdict(said) if (said := store.standing().withdrawal(STUDY, study.digest)) else None,
         "last_approved": last.digest if last else "",
         "since_last_approved": [
             {"key": key, "old": old, "new": new}

@@ -122,6 +122,13 @@ def test_status_groups_refusals_and_says_what_was_approved_since(folder, client)
     assert "3 times, last" in shown and f"cardionets-client approve {folder}" in shown
     store.approve_code(b"bundle")
     log.write("reply-left", **ROUND, bytes=1, text_bytes=1)
+    resumes = "if the study has paused, its coordinator resumes it: tell them"
+    log.write("code-refused", code="code-not-approved", bundle=sha256)
+    store.withdraw(sha256)
+    store.approve_code(b"bundle")
+    assert resumes in client("status", folder).out
+    log.write("reply-left", **ROUND, bytes=1, text_bytes=1)
+    assert resumes not in client("status", folder).out
     shown = client("status", folder).out
     assert "approved since" in shown and "replies that left since: 1" in shown
     refusal = shown[shown.index("last refusal") :].partition("!")[0]
@@ -138,6 +145,36 @@ def test_a_refused_study_is_named_by_its_digest(folder):
     assert found[0]["what"] == f"the study {'ab' * 8} is not approved on this site"
     assert found[0]["remedy"].endswith(f"cardionets-client approve {folder}") and "where" not in found[0]
     assert found[0]["approved_s"] is None  # an approval before it was not enough
+
+
+def test_a_withdrawal_is_told_with_its_moment(folder, client):
+    store = ApprovalStore(folder / "approvals")
+    assert "no code is approved yet" in client("status", folder).out
+    text = read_study(SHIPPED / "demo.yaml").to_json()
+    code, study = store.approve_code(b"bundle"), store.approve_study(text)
+    store.withdraw(study)
+    when = store.standing().withdrawal("study", study).when
+    assert f"no study is approved ({study[:16]} was withdrawn on {when})" in client("status", folder).out
+    store.withdraw(code)
+    shown = client("status", folder).out.partition("no cache")[0]
+    assert f"no code is approved ({code[:16]} was withdrawn on" in shown and "yet" not in shown
+    (folder / "study.json").write_text(text)
+    told = client("approve", folder, "--package", folder / "study.json").out
+    assert f"was approved here, and withdrawn on {when} by" in told
+    found = client("approve", folder, "--package", folder / "study.json", "--yes", "--format", "json").out
+    assert json.loads(found)["studies"][0]["withdrawn"]["digest"] == study
+    assert store.standing().withdrawal("study", study) is None
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "approve", "stop"])
+def test_a_folder_that_is_not_there_or_a_coordinators_is_named_as_that(tmp_path, client, command):
+    none = client(command, tmp_path / "nowhere")
+    assert (
+        none.code == 3 and f"there is no folder {tmp_path / 'nowhere'}" in none.err and "kit" not in none.err
+    )
+    (tmp_path / "server.yaml").write_text("consortium: heart\n")
+    other = client(command, tmp_path)
+    assert other.code == 3 and f"{tmp_path} is a coordinator's workspace" in other.err
 
 
 def refuse(folder, act):

@@ -128,6 +128,9 @@ def test_the_plan_and_the_budget_agree_with_the_ledger(consortium, hospitals, tm
         table = run("cardionets-client", "budget", "--site", path, "--plot", picture)
         assert "NOT PRIVATE" in table.stdout and f"spent {content['spent']:.3f}" in table.stdout
         root = ElementTree.fromstring(picture.read_text())
+        told = "epsilons of parts do not add up: together they would be more than the whole"
+        assert (told in table.stdout) == (len(phases) > 1)
+        assert f"ledger of {content['ledger']['lines']} lines, head" in table.stdout
         assert root.tag.endswith("svg") and content["curve"][-1]["epsilon"] == content["spent"]
         assert run("cardionets-client", "budget", "--site", path, "--plot", picture).returncode == 2
 
