@@ -17,6 +17,7 @@ This module imports nothing of the project but the reasons, and does no input or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from cardionets_core.refusal_reasons import REFUSAL_REASONS
@@ -29,13 +30,17 @@ class CardioNetsError(Exception):
         what: what happened, in one plain sentence.
         where: the file and key, or the step, in which it happened.
         remedy: what the reader can do about it.
+        facts: of it for the site's own log, by the fields of ``logs.events``; nothing of a patient.
     """
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", facts: Mapping[str, str | float] | None = None
+    ) -> None:
         super().__init__(what)
+        self.facts = dict(facts or {})
         self.what = what
         self.where = where
         self.remedy = remedy

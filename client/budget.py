@@ -70,10 +70,9 @@ def budget_lines(content: dict[str, Any]) -> Iterator[str]:
                 f"    {phase['phase'] + 1:2} {phase['task']:19} {phase['epsilon']:8.3f}   "
                 f"{rounds} answer{'s' * (rounds != 1)}" + (f", {still} still open" if still else "")
             )
-    yield (
-        f"parts are together more than the whole; ledger of {content['ledger']['lines']} lines, "
-        f"head {content['ledger']['head'][:16]}"
-    )
+    if len(content["studies"]) > 1 or any(len(study["phases"]) > 1 for study in content["studies"]):
+        yield "epsilons of parts do not add up: together they would be more than the whole"
+    yield f"ledger of {content['ledger']['lines']} lines, head {content['ledger']['head'][:16]}"
 
 
 def budget_svg(content: dict[str, Any]) -> str:

@@ -13,7 +13,15 @@ import typer
 
 from cardionets_core.errors import CardioNetsError, DataError, UsageError
 from client.commands import approve, budget, journal, logs, membership, rehearse, service, status
-from client.commands.answer import DeclaredOption, Format, FormatOption, SiteOption, VersionOption, answering
+from client.commands.answer import (
+    DeclaredOption,
+    Format,
+    FormatOption,
+    SiteCommand,
+    SiteOption,
+    VersionOption,
+    answering,
+)
 from client.ending import Stopped, error_json, run_program, tell_error
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ class PredictionFormat(enum.StrEnum):
     csv = "csv"
 
 
-@cli.command()
+@cli.command(cls=SiteCommand)
 def prepare(
     site: SiteOption = Path("site.yaml"),
     format: FormatOption = Format.table,
@@ -98,7 +106,7 @@ def _prepared(config: SiteConfig) -> tuple[dict[str, Any], CardioNetsError | Non
     return content, nothing_usable(content)
 
 
-@cli.command()
+@cli.command(cls=SiteCommand)
 def check(
     site: SiteOption = Path("site.yaml"),
     sample: Annotated[

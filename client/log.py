@@ -1,7 +1,8 @@
 """The site's own log, ``client.log`` beside ``site.yaml``: what its service and its orders did.
 
 Comes in: the site's folder, and errors as they were caught. Goes out: lines of ``cardionets_core.logs``. An
-error is told by its code and in the program's own words; of paths only those that the program itself has
+error is told by its code and in the program's own words, beside them its facts of the kinds that the table of
+events has; of paths only those that the program itself has
 named are written down, relative to the site's folder, since names of data files can be patients'.
 """
 
@@ -74,7 +75,13 @@ def log_error(
         error, words=_vocabulary(), show_path=lambda path: shown_path(path, root=root, config=config)
     )
     return log.write(
-        "order-refused", code=code, what=told.what, where=told.where, remedy=told.remedy, **round
+        "order-refused",
+        code=code,
+        what=told.what,
+        where=told.where,
+        remedy=told.remedy,
+        **error.facts,
+        **round,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
 from cardionets_core.logs.log import EventLog
-from client.approvals.store import CODE, STUDY, ApprovalStore
+from client.approvals.store import CODE, STUDY, ApprovalStore, Standing
 from client.standing import NOT_YET, link_of
 
 FIRST_LINK_S = 30.0
@@ -38,15 +38,27 @@ def missing(folder: SiteFolder) -> list[tuple[str, str]]:
     if standing.fault:
         lines.append(("approvals", f"missing: {standing.fault}: nothing counts as approved; {approve}"))
     elif not standing.approved(CODE):
-        lines.append(("code", f"missing: no code is approved yet, so no order runs here; {approve}"))
+        lines.append(("code", f"missing: no code is approved{_since(standing, CODE)}; {approve}"))
     elif not standing.approved(STUDY):
-        lines.append(("study", f"missing: no study is approved yet, so no order runs here; {approve}"))
+        lines.append(("study", f"missing: no study is approved{_since(standing, STUDY)}; {approve}"))
     # The name of cardionets_core.data.manifest, which would bring pyarrow and numpy.
     if not (read_site(folder.site_yaml).folders.cache / "cohort" / "manifest.json").is_file():
         prepare = f"cardionets-client prepare --site {folder.site_yaml}"
         told = f"missing: there is no cache of the data yet, so no order is served; make it with: {prepare}"
         lines.append(("cache", told))
     return lines
+
+
+def withdrawn_s(folder: SiteFolder) -> dict[str, float]:
+    """When the last approval of a kind was taken back; without those kinds of which none was."""
+    standing = ApprovalStore(folder.approvals).standing()
+    return {kind: found[-1].time_s for kind in (CODE, STUDY) if (found := standing.withdrawn(kind))}
+
+
+def _since(standing: Standing, kind: str) -> str:
+    found = standing.withdrawn(kind)
+    which = f" ({found[-1].digest[:16]} was withdrawn on {found[-1].when})" if found else " yet"
+    return f"{which}, so no order runs here"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -66,4 +66,5 @@ def require_study(order: Order, store: ApprovalStore) -> None:
         remedy="look at it with: cardionets-client approve"
         if kept
         else "ask the coordinator for the study: it could not be kept here",
+        facts={"study_name": study.name},
     )

@@ -7,6 +7,7 @@ the wire.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cardionets_core.audit import journal
@@ -18,7 +19,7 @@ from cardionets_core.errors import DataError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.privacy.accountant import Accountant, Part
 from cardionets_core.privacy.ledger import Ledger, Limit
-from cardionets_core.privacy.ledger_lines import Charge
+from cardionets_core.privacy.ledger_lines import Charge, Entry
 from cardionets_core.privacy.noise import SecretRandomness, public_key_of
 from cardionets_core.tasks import Task, make_task
 from cardionets_core.tasks.shapes import shape_of
@@ -110,16 +111,8 @@ class Spending:
 
     def _noise(self) -> float:
         """The study's noise at this site: that of its earlier rounds, or what keeps its epsilon."""
-        for entry in self._ledger.entries():
-            charge = entry.charge
-            if charge.study == self._study.digest:
-                task = self._tasks[charge.phase]
-                count = self._patients(task) or 1
-                scale = round_part(task, self._study.phases[charge.phase], patients=count).scale
-                return charge.mechanism.noise_multiplier / scale
-        tasks = self._tasks
-        costs = phase_costs(self._study, tasks, patients=[self._patients(task) for task in tasks])
-        return noise_of(self._study, costs)
+        patients = [self._patients(task) for task in self._tasks]
+        return noise_here(self._study, self._tasks, patients, self._ledger.entries())
 
     def _part(self, task: Task) -> Part:
         return round_part(task, self._study.phases[self._name.phase], patients=self._patients(task) or 1)
@@ -130,6 +123,29 @@ class Spending:
     def _randomness(self) -> SecretRandomness:
         key = public_key_of(self._seed, "private") if self._study.privacy.deterministic else None
         return SecretRandomness(key)
+
+
+def noise_here(
+    study: Study, tasks: Sequence[Task], patients: Sequence[int | None], entries: Sequence[Entry]
+) -> float:
+    """A study's noise at a site: that of its earlier rounds there, or what keeps its epsilon.
+
+    Args:
+        study: with ``dp_sgd``.
+        tasks: of its phases.
+        patients: how many training patients serve each phase; None where the site sits it out.
+        entries: of the site's ledger.
+
+    Raises:
+        ConfigError: no noise keeps the epsilon.
+    """
+    for entry in entries:
+        charge = entry.charge
+        if charge.study == study.digest:
+            count = patients[charge.phase] or 1
+            part = round_part(tasks[charge.phase], study.phases[charge.phase], patients=count)
+            return charge.mechanism.noise_multiplier / part.scale
+    return noise_of(study, phase_costs(study, tasks, patients=patients))
 
 
 def serving_patients(site: Site, task: Task, study: Study) -> int | None:

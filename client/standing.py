@@ -62,7 +62,7 @@ def standing(
         what orders will be refused for (``lacks``), and whether the journal is whole; what a broken site.yaml
         keeps from being known is None.
     """
-    from client.missing import missing  # it needs this module
+    from client.missing import missing, withdrawn_s  # it needs this module
 
     config = folder.config()
     service = running_service(folder.service)
@@ -87,7 +87,10 @@ def standing(
         journal = read_site(folder.site_yaml).folders.state / JOURNAL
         content["last_reply"] = _last_line(journal)
         content["journal"] = (chain or Chain(path=journal)).look() | {"path": str(journal)}
-        content["lacks"] = [{"lacks": name, "told": line} for name, line in missing(folder)]
+        since = withdrawn_s(folder)
+        content["lacks"] = [
+            {"lacks": name, "told": line, "withdrawn_s": since.get(name)} for name, line in missing(folder)
+        ]
     except CardioNetsError as error:
         content["site_yaml"] = error.what
     return content
@@ -151,7 +154,9 @@ def _refusal_lines(refusal: dict[str, Any]) -> list[str]:
     often = f"{refusal['count']} times, last " if refusal["count"] > 1 else ""
     lines = [f"  last refusal: {often}{_moment(refusal['time_s'])} · {refusal.get('code', '')} · {what}"]
     if refusal["approved_s"] is not None:
-        lines.append(f"    approved since: {_moment(refusal['approved_s'])}; nothing is to do")
+        lines.append(f"    approved since: {_moment(refusal['approved_s'])}; nothing is to do here")
+        if not refusal["left_since"]:
+            lines.append("    if the study has paused, its coordinator resumes it: tell them")
     shown = [each for each in _REFUSAL if each[1] != "remedy" or refusal["approved_s"] is None]
     lines += [f"    {name}: {refusal[key]}" for name, key in shown if key in refusal]
     if refusal["left_since"]:

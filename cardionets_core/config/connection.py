@@ -17,6 +17,9 @@ from cardionets_core.config.read import Document, read_document
 from cardionets_core.config.workspace import Logs, Restart
 from cardionets_core.errors import ConfigError
 
+COORDINATOR = "server.yaml"
+"""Lies in every workspace of a coordinator, and in no site's folder."""
+
 
 class ConnectionConfig(Document):
     """``connection.yaml``: the coordinator's address and this site's ports."""
@@ -106,14 +109,36 @@ class SiteFolder:
         return read_document(ConnectionConfig, self.connection_yaml)
 
 
+def check_may_be_site(folder: Path) -> None:
+    """Say why a folder that lacks a site's documents cannot be a site's at all.
+
+    Raises:
+        ConfigError: there is no such folder, or it is a coordinator's workspace.
+    """
+    place = folder.expanduser()
+    if not place.exists():
+        raise ConfigError(
+            f"there is no folder {folder}",
+            where=str(folder),
+            remedy="name the folder that `cardionets-client init` made",
+        )
+    if (place / COORDINATOR).is_file():
+        raise ConfigError(
+            f"{folder} is a coordinator's workspace, not a site's folder: it holds {COORDINATOR}",
+            where=str(folder),
+            remedy="name a hospital's folder; a coordinator's program is cardionets-server",
+        )
+
+
 def open_site_folder(folder: Path) -> SiteFolder:
     """The site's folder.
 
     Raises:
-        ConfigError: no startup kit was unpacked there.
+        ConfigError: no startup kit was unpacked there, it is not there, or it is a coordinator's.
     """
     found = SiteFolder(folder.expanduser().resolve())
     if not found.connection_yaml.is_file():
+        check_may_be_site(folder)
         raise ConfigError(
             f"{folder} holds no connection.yaml: no startup kit was unpacked there",
             where=str(folder),

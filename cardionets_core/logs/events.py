@@ -73,6 +73,11 @@ FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "lacks": (f"one of: {', '.join(LACKS)}", _one_of(*LACKS)),
     "kind": (f"one of: {', '.join(ORDERS)}", _one_of(*ORDERS)),
     "study": ("SHA-256 of the study", _matching(r"[0-9a-f]{64}")),
+    "study_name": ("name of a study", _matching(r"[a-z0-9][a-z0-9_-]{0,62}")),
+    "epsilon_spent": ("epsilon of all that was spent or reserved before", _number),
+    "epsilon_after": ("epsilon that it would be with the refused round", _number),
+    "epsilon_limit": ("epsilon that may not be passed", _number),
+    "delta": ("at which these epsilons are reckoned", _number),
     "phase": ("whole number, from 0", _whole),
     "round": ("whole number; 0 is the census", _whole),
     "attempt": ("whole number", _whole),
@@ -108,6 +113,8 @@ class Event:
 
 
 _ROUND = ("kind", "study", "phase", "round", "attempt")
+_BESIDE = ("study_name", "epsilon_spent", "epsilon_after", "epsilon_limit", "delta")
+"""What a refusal's sentence names; see ``sentence``."""
 _LEFT = (*_ROUND, "bytes", "text_bytes", "digest")
 
 
@@ -146,7 +153,9 @@ EVENTS: Mapping[str, Event] = {
     "reply-left": _event("info", "a reply left the building", *_LEFT),
     "reply-sent-again": _event("info", "a stored reply left once more", *_LEFT),
     "refusal-left": _event("warning", "a code left, and nothing else", *_LEFT, "code"),
-    "order-refused": _event("error", "why the order was refused", *_ROUND, "code", "what", "where", "remedy"),
+    "order-refused": _event(
+        "error", "why the order was refused", *_ROUND, "code", "what", "where", "remedy", *_BESIDE
+    ),
     "order-failed": _event(
         "error", "the order ended in an error that nobody expected", *_ROUND, "code", "error", "at"
     ),

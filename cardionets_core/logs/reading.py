@@ -16,6 +16,7 @@ from typing import Any
 from cardionets_core.errors import UsageError
 from cardionets_core.logs.events import LEVELS
 from cardionets_core.logs.ours import is_ours
+from cardionets_core.logs.sentence import sentence, told_in
 from cardionets_core.plain_json import parse_json
 
 LINE_BYTES = 65_536
@@ -171,8 +172,9 @@ def text_line(line: Line) -> str:
     told = [f"{when}  {level}{line['event']}"]
     if "phase" in line:
         told.append(f"phase {line['phase'] + 1}, round {line.get('round', 0)}")
-    hidden = {*_FIRST, "site", "phase", "round", "attempt"}
-    told += [f"{name} {_shown(name, value)}" for name, value in line.items() if name not in hidden]
+    hidden = {*_FIRST, "site", "phase", "round", "attempt", *told_in(line)}
+    shown = {**line, "what": sentence(line)} if told_in(line) else line
+    told += [f"{name} {_shown(name, value)}" for name, value in shown.items() if name not in hidden]
     text = " · ".join(told).replace("\n", " ")
     return text if text.isprintable() else ascii(text)[1:-1]
 

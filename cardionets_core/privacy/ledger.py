@@ -156,6 +156,12 @@ class Ledger:
                 f"the limit is {limit.epsilon:g} at delta {limit.delta:g}",
                 where=limit.where,
                 remedy="sit the study out, or let the hospital raise its limit; see cardionets-client budget",
+                facts={
+                    "epsilon_spent": spent,
+                    "epsilon_after": with_it,
+                    "epsilon_limit": limit.epsilon,
+                    "delta": limit.delta,
+                },
             )
 
     def _epsilon(self, charges: Sequence[Charge], delta: float) -> float:

@@ -38,6 +38,7 @@ def code_facts(bundle: CodeBundle, store: ApprovalStore) -> dict[str, Any]:
         "further_files": sorted(
             printable(path) for path in set(bundle.files) - set(shared_files(bundle.files))
         ),
+        "withdrawn": asdict(said) if (said := store.standing().withdrawal(CODE, bundle.sha256)) else None,
         "last_approved": last.sha256 if last else "",
         "since_last_approved": [asdict(change) for change in file_changes(last.files, bundle.files)]
         if last

@@ -19,6 +19,7 @@ def code_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """The lines of one bundle."""
     yield f"CODE {facts['name']} {facts['version']}"
     yield f"  SHA-256 {facts['sha256']}"
+    yield from _withdrawn_lines(facts["withdrawn"])
     yield f"  {facts['files']} files · {facts['lines']:,} lines · {facts['bytes']:,} bytes"
     yield f"  a site runs {facts['client_app']}"
     if facts["dependencies"]:
@@ -47,16 +48,17 @@ def study_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if "problem" in facts:
         yield f"  cannot be approved here [{facts['problem']['code']}]: {facts['problem']['what']}"
         return
+    yield from _withdrawn_lines(facts["withdrawn"])
     options = ", ".join(f"{key} {value}" for key, value in facts["strategy_options"].items())
     yield f"  replies become the next model by {facts['strategy']}{f' ({options})' if options else ''}"
     yield f"  at least {facts['minimum_sites']} sites · updates travel as {facts['wire_precision']}"
     yield from _privacy_lines(facts["privacy"])
+    yield from _budget_lines(facts["budget"])
     yield from _secure_lines(facts["secure_aggregation"])
-    every = facts["evaluated_every_rounds"]
-    yield f"  measured on held-out patients every {every} round(s), and on test patients at each phase's end"
+    yield from _measured_lines(facts)
     yield f"  leaves before each phase: role, versions, digests of models; {_census_words(facts['census'])}"
     for number, phase in enumerate(facts["phases"], start=1):
-        yield from _phase_lines(number, phase)
+        yield from _phase_lines(number, phase, is_measured=facts["is_measured"])
     if not facts["last_approved"]:
         yield "  no other study is approved here"
     else:
@@ -70,19 +72,29 @@ def record_lines(decisions: list[Mapping[str, Any]]) -> Iterator[str]:
     if not decisions:
         yield "nothing is approved on this site"
     for said in decisions:
-        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(said["time_s"]))
-        note = f" · {said['note']}" if said["note"] else ""
-        yield f"approved {said['kind']:5} {said['digest']} · {day} by {said['who']}{note}"
+        yield f"approved {said['kind']:5} {said['digest']} · {_when(said)}"
 
 
-def _phase_lines(number: int, phase: Mapping[str, Any]) -> Iterator[str]:
+def _withdrawn_lines(said: Mapping[str, Any] | None) -> Iterator[str]:
+    if said is not None:
+        yield f"  was approved here, and withdrawn on {_when(said)}"
+
+
+def _when(said: Mapping[str, Any]) -> str:
+    """Moment, account and note of a decision."""
+    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(said["time_s"]))
+    return f"{day} by {said['who']}" + (f" · {said['note']}" if said["note"] else "")
+
+
+def _phase_lines(number: int, phase: Mapping[str, Any], *, is_measured: bool) -> Iterator[str]:
     trains, reads = (", ".join(phase[key]) or "nothing" for key in ("trains", "reads"))
     permitted = f"permitted here: {phase['permitted']}"
     yield f"  phase {number} {phase['task']} · {phase['rounds']} round(s) · {permitted}"
     yield f"    {phase['kind']} · trains {trains} · reads {reads} · needs {' + '.join(phase['needs'])}"
     parts = {"of updates": phase["update_bytes"], "of sums": phase["sum_bytes"]}
     leaves = " + ".join(f"{count:,} bytes {what}" for what, count in parts.items() if count) or "nothing"
-    yield f"    leaves a round: {leaves}; when measured {phase['metric_sum_bytes']:,} bytes of sums"
+    measured = f"; when measured {phase['metric_sum_bytes']:,} bytes of sums" if is_measured else ""
+    yield f"    leaves a round: {leaves}{measured}"
 
 
 def _privacy_lines(privacy: Mapping[str, Any]) -> Iterator[str]:
@@ -104,6 +116,41 @@ def _privacy_lines(privacy: Mapping[str, Any]) -> Iterator[str]:
     yield f"    {reckoned} · what it means: docs/privacy.md"
     if privacy["deterministic"]:
         yield "    NOT PRIVATE: the noise follows from the study's public seed and hides nothing"
+
+
+def _budget_lines(budget: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is left of the site's limit, and whether the study fits into it."""
+    if budget is None:
+        return
+    if "problem" in budget:
+        problem = budget["problem"]
+        yield f"  how much of this site's limit {budget['limit']:g} is left cannot be told"
+        yield f"    [{problem['code']}]: {problem['what']}"
+        return
+    left = f"  this site has {budget['left']:.3f} of its limit {budget['limit']:g} left"
+    if budget["after"] is not None:
+        needs = f"with all of this study {budget['after']:.3f} would be spent"
+    elif budget["asked"] is not None:
+        needs = f"this study may need up to {budget['asked']:g}"
+    else:
+        yield f"{left}; what this study needs follows from your patients:"
+        yield "    `cardionets-client prepare` first, then this command tells it"
+        return
+    if budget["enough"]:
+        yield f"{left}; {needs}: enough"
+        return
+    yield f"{left}; {needs}:"
+    yield "    it may not be finished here (raise policy.privacy.maximum_epsilon in site.yaml, if the"
+    yield "    hospital agrees, or ask the coordinator for a smaller epsilon or fewer rounds)"
+
+
+def _measured_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    if not facts["is_measured"]:
+        yield "  nothing is measured here: neither losses nor metrics leave this hospital, since no noise"
+        yield "    hides them (docs/privacy.md)"
+        return
+    every = facts["evaluated_every_rounds"]
+    yield f"  measured on held-out patients every {every} round(s), and on test patients at each phase's end"
 
 
 def _secure_lines(secure: Mapping[str, Any]) -> Iterator[str]:

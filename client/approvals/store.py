@@ -13,6 +13,7 @@ import getpass
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,11 @@ class Decision:
     who: str
     note: str
 
+    @property
+    def when(self) -> str:
+        """When it was said, in this machine's time, to the minute."""
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.time_s))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -73,6 +79,18 @@ class Standing:
         return [
             said for said in self.decisions.values() if said.kind == kind and self.allows(kind, said.digest)
         ]
+
+    def withdrawn(self, kind: str) -> list[Decision]:
+        """What was approved and may run no longer, the latest withdrawal last."""
+        return [
+            said
+            for said in self.decisions.values()
+            if said.kind == kind and not said.approved and not self.fault
+        ]
+
+    def withdrawal(self, kind: str, digest: str) -> Decision | None:
+        """The withdrawal that is the last word on it; None where that is another, or none was said."""
+        return next((said for said in self.withdrawn(kind) if said.digest == digest), None)
 
 
 class ApprovalStore:

@@ -7,6 +7,7 @@ from the study's preset and its tasks, not from data, so they are the same on ev
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from cardionets_core.config.site import SiteConfig
@@ -48,15 +49,18 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         "strategy": study.aggregation.strategy,
         "strategy_options": dict(study.aggregation.options),
         "privacy": study.privacy.model_dump(mode="json"),
+        "budget": _budget_facts(study, config),
         "secure_aggregation": _secure_facts(study),
         "census": None if config is None else config.policy.model_dump(include=CENSUS),
         "wire_precision": study.exchange.precision,
+        "is_measured": study.exact_sums_leave,
         "evaluated_every_rounds": study.evaluation.every_rounds,
         "minimum_sites": study.sites.minimum,
         "phases": [
             _phase_facts(phase, make_task(phase.task, phase.options), study, sums, config)
             for phase in study.phases
         ],
+        "withdrawn": asdict(said) if (said := store.standing().withdrawal(STUDY, study.digest)) else None,
         "last_approved": last.digest if last else "",
         "since_last_approved": [
             {"key": key, "old": old, "new": new}
@@ -65,6 +69,15 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         if last
         else [],
     }
+
+
+def _budget_facts(study: Study, config: SiteConfig | None) -> dict[str, Any] | None:
+    """What the site has left for a private study, and would have spent after it."""
+    if study.privacy.mechanism == "none" or config is None:
+        return None
+    from client.forecast import forecast  # it brings Opacus
+
+    return forecast(study, config)
 
 
 def _secure_facts(study: Study) -> dict[str, Any]:
@@ -105,8 +118,11 @@ def _phase_facts(
         # What the strategy sends beside a module is as large as the module, and exact.
         sizes = [_size(name, study.preset) for name in task.trains]
         update = sum(wire_bytes(rule.form, size) + 4 * len(rule.extras) * size for size in sizes)
-    training, shared = sums.of_training(task), sums.of_shared(task)
-    measured = rule.metric_shapes(task, sums.of_metrics(task))
+    training, shared, measured = sums.of_training(task), sums.of_shared(task), {}
+    if study.exact_sums_leave:
+        measured = rule.metric_shapes(task, sums.of_metrics(task))
+    else:
+        shared = {}  # the site refuses to send either
     return {
         "task": task.name,
         "rounds": phase.rounds,
@@ -119,7 +135,13 @@ def _phase_facts(
         "metric_sum_bytes": bytes_of(measured),
         "metric_sums": sorted(measured),
         "permitted": privacy_permission(study, config)
-        or permission(task, phase, config, largest_bytes=update + bytes_of(training)),
+        or permission(
+            task,
+            phase,
+            config,
+            largest_bytes=update + bytes_of(training),
+            is_measured=study.exact_sums_leave,
+        ),
     }
 
 
@@ -134,7 +156,9 @@ def privacy_permission(study: Study, config: SiteConfig | None) -> str:
     return ""
 
 
-def permission(task: Task, phase: Phase, config: SiteConfig | None, *, largest_bytes: int) -> str:
+def permission(
+    task: Task, phase: Phase, config: SiteConfig | None, *, largest_bytes: int, is_measured: bool = True
+) -> str:
     """What the site's own policy says of a phase: ``yes``, ``measured only``, or why not.
 
     Args:
@@ -142,6 +166,7 @@ def permission(task: Task, phase: Phase, config: SiteConfig | None, *, largest_b
         phase: of the study.
         config: what the hospital permits.
         largest_bytes: of a training reply.
+        is_measured: whether the study lets sites measure.
     """
     if config is None:
         return "unknown: site.yaml cannot be read"
@@ -151,7 +176,7 @@ def permission(task: Task, phase: Phase, config: SiteConfig | None, *, largest_b
     if phase.rounds > policy.maximum_rounds:
         return "no: policy.maximum_rounds"
     if policy.role == "external":
-        return "measured only: policy.role"
+        return "measured only: policy.role" if is_measured else "no: policy.role"
     if largest_bytes > policy.maximum_reply_bytes:
         return "no: policy.maximum_reply_bytes"
     return "yes"

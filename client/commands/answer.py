@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+import typer.core
 
 from cardionets_core.errors import CardioNetsError
 from cardionets_core.versions import version_line
@@ -60,6 +62,19 @@ DeclaredOption = Annotated[
         help="a site's folder, or its site.yaml: it declares rate, unit and the like",
     ),
 ]
+
+
+class SiteCommand(typer.core.TyperCommand):
+    """A command that takes the site's folder by ``--site`` alone, and says so to whoever gives it bare."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; see click."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                error.message += f"; name the site's folder so: {ctx.command_path} --site DIR"
+            raise
 
 
 @contextlib.contextmanager

@@ -84,10 +84,11 @@ def approve(
 
 
 def _site_folder(folder: Path) -> SiteFolder:
-    from cardionets_core.config.connection import SiteFolder
+    from cardionets_core.config.connection import SiteFolder, check_may_be_site
 
     site = SiteFolder(folder.expanduser().resolve())
     if not site.connection_yaml.is_file() and not site.site_yaml.is_file():
+        check_may_be_site(folder)
         raise ConfigError(
             f"{folder} is no site's folder: it holds neither connection.yaml nor site.yaml",
             where=str(folder),

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from cardionets_core.errors import UsageError
-from client.commands.answer import Format, FormatOption, SiteOption, answer, answering
+from client.commands.answer import Format, FormatOption, SiteCommand, SiteOption, answer, answering
 
 
 def register(cli: typer.Typer) -> None:
     """Add the command to the program."""
-    cli.command()(budget)
+    cli.command(cls=SiteCommand)(budget)
 
 
 def budget(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import UsageError
-from client.commands.answer import Format, FormatOption, SiteOption, answer, answering
+from client.commands.answer import Format, FormatOption, SiteCommand, SiteOption, answer, answering
 
 if TYPE_CHECKING:
     from cardionets_core.audit.against import Witnessed
@@ -29,7 +29,7 @@ class Action(enum.StrEnum):
 
 def register(cli: typer.Typer) -> None:
     """Add the command to the program."""
-    cli.command()(journal)
+    cli.command(cls=SiteCommand)(journal)
 
 
 def journal(

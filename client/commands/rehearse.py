@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardionets_core.errors import CardioNetsError, ConfigError, UsageError
-from client.commands.answer import SiteOption
+from client.commands.answer import SiteCommand, SiteOption
 from client.ending import error_json, tell_error
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Format(enum.StrEnum):
 
 def register(cli: typer.Typer) -> None:
     """Add the command to the program."""
-    cli.command()(rehearse)
+    cli.command(cls=SiteCommand)(rehearse)
 
 
 def rehearse(

@@ -69,6 +69,7 @@ class Looking:
             "journal_steps": broken_steps(journal) if journal is not None else [],
             "budget": None if config is None else self._budget_of(config),
             "approvals": _approvals(folder),
+            "withdrawn": _withdrawn(folder),
             "quality": None if config is None else _quality(config),
             "prepared": None if config is None else (config.folders.cache / MANIFEST).is_file(),
             "room": _room(folder.root),
@@ -137,6 +138,18 @@ def _approvals(folder: SiteFolder) -> dict[str, Any]:
             for said in found.approved(STUDY)
         ],
         "waiting": {"code": len(store.pending.codes()), "studies": len(store.pending.studies())},
+    }
+
+
+def _withdrawn(folder: SiteFolder) -> dict[str, list[dict[str, Any]]]:
+    store = ApprovalStore(folder.approvals)
+    found = store.standing()
+    return {
+        "code": [{"digest": said.digest, "time_s": said.time_s} for said in found.withdrawn(CODE)],
+        "studies": [
+            {"digest": said.digest, "time_s": said.time_s, "name": _study(store, said.digest)["name"]}
+            for said in found.withdrawn(STUDY)
+        ],
     }
 
 

@@ -25,14 +25,20 @@ def now_of(lines: Iterable[Line], *, running: bool) -> dict[str, Any]:
 
     Returns:
         JSON-ready: ``order`` (None, or its name with ``state`` ``in hand``, ``done``, ``refused`` or ``cut
-        off``, ``since_s``, ``step`` and ``seconds``), ``link_since_s``.
+        off``, ``since_s``, ``step`` and ``seconds``; only ``code`` and ``bundle`` in the place of its name
+        where the order was refused before it was read), ``link_since_s``.
     """
     order: dict[str, Any] | None = None
+    unread: dict[str, Any] | None = None
     link_since_s: float | None = None
     for line in lines:
         event, when_s = line["event"], moment_of(line).timestamp()
         if event == "order-reached":
             order = {**_named(line), "state": "in hand", "since_s": when_s, "step": "", "seconds": None}
+            unread = None
+        elif event == "code-refused" or (event == "order-refused" and "phase" not in line):
+            told: dict[str, Any] = {name: line[name] for name in ("code", "bundle") if name in line}
+            unread = {**told, "state": "refused", "since_s": when_s, "step": "refused", "seconds": None}
         elif event == "link-changed":
             link_since_s = when_s
         elif event in ("service-started", "service-ended"):
@@ -43,6 +49,8 @@ def now_of(lines: Iterable[Line], *, running: bool) -> dict[str, Any]:
             _step(order, line)
     if order is not None and order["state"] == "in hand" and not running:
         order["state"] = "cut off"
+    if unread is not None and (order is None or order["state"] != "in hand"):
+        order = unread
     return {"order": order, "link_since_s": link_since_s}
 
 

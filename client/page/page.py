@@ -8,7 +8,7 @@ that is not in ``status --format json``.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -83,6 +83,7 @@ def _told(content: Mapping[str, Any]) -> dict[str, Any]:
         "journal_about": about,
         "days_drawn": _days(content),
         "budget_unused": _is_unused(content["budget"]),
+        "budget_in_parts": _has_parts((content["budget"] or {}).get("studies", [])),
         "budget_bar": _budget_bar(content["budget"]),
         "order_words": _order_words(content),
         "study_names": _study_names(content),
@@ -152,6 +153,11 @@ def _short_day(date: str) -> str:
 def _is_unused(budget: Mapping[str, Any] | None) -> bool:
     """Whether a figure of what is left would read as a protection that nobody has had."""
     return budget is not None and budget["spent"] == 0.0 and not budget["reserved"] and not budget["studies"]
+
+
+def _has_parts(studies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what was spent is of several studies or phases, whose epsilons do not add up."""
+    return len(studies) > 1 or any(len(study["phases"]) > 1 for study in studies)
 
 
 def _budget_bar(budget: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cardionets_core.logs.reading import Line, moment_of
+from cardionets_core.logs.sentence import sentence
 
 REFUSED = ("order-refused", "order-failed", "code-refused")
 MOST = 5
 _TOLD = (
     "code", "what", "where", "remedy", "error", "at", "kind", "study", "phase", "round", "attempt", "bundle",
+    "study_name", "epsilon_spent", "epsilon_after", "epsilon_limit", "delta",
 )  # fmt: skip
 _SAME = ("code", "what", "where", "remedy", "error", "at", "study", "bundle")
 """What makes two refusals the same one."""
@@ -57,7 +59,7 @@ def refusals_of(
         found[key] = {**told, "first_s": before["first_s"], "count": before["count"] + 1, "_left": left}
     latest = list(found.values())[-most:]
     return [
-        {**each, "left_since": left - each.pop("_left"), "approved_s": _approved_since(each, approved)}
+        {**_filled(each), "left_since": left - each["_left"], "approved_s": _approved_since(each, approved)}
         for each in latest
     ]
 
@@ -67,16 +69,21 @@ def _refusal(line: Line, root: Path) -> dict[str, Any]:
     if line["event"] == "code-refused":
         told["what"] = f"the code {line.get('bundle', '')} is not approved on this site"
         told["remedy"] = "look at it with: cardionets-client approve"
-    study = told.get("study")
-    if isinstance(study, str) and isinstance(told.get("what"), str):
-        # The log hides a study's name, which another chose; its digest is in the line.
-        told["what"] = told["what"].replace(_HIDDEN_STUDY, f"the study {study[:_SHORT]}")
     if told.get("where") == "order":
         del told["where"]
     if isinstance(told.get("remedy"), str):
         command = f"cardionets-client approve {shlex.quote(str(root))}"
         told["remedy"] = _APPROVE.sub(lambda _: command, told["remedy"])
     return {"time_s": moment_of(line).timestamp(), **told}
+
+
+def _filled(told: dict[str, Any]) -> dict[str, Any]:
+    """With numbers and names in its sentence; refusals that are told as one may differ in them."""
+    told = {name: value for name, value in told.items() if name != "_left"}
+    what, study = sentence(told), told.get("study")
+    if isinstance(study, str):  # a line without the name
+        what = what.replace(_HIDDEN_STUDY, f"the study {study[:_SHORT]}")
+    return {**told, **({"what": what} if what else {})}
 
 
 def _approved_since(refusal: Mapping[str, Any], approved: Approved) -> float | None:

@@ -6,16 +6,28 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from cardionets_core.audit import journal
+from cardionets_core.config.connection import SiteFolder
 from cardionets_core.config.site import read_site
+from cardionets_core.config.study import read_study
+from cardionets_core.errors import CardioNetsError
+from cardionets_core.exchange.messages import Order, RoundName
+from cardionets_core.privacy.accountant import Mechanism
+from cardionets_core.privacy.ledger import Ledger, Limit
+from cardionets_core.privacy.ledger_lines import Charge
 from client.approvals.store import ApprovalStore
-from client.log import LOG, site_log
+from client.log import LOG, log_error, site_log
 from client.page.chain import broken_steps
+from client.page.content import Looking
+from client.page.page import page_file
 from client.page.refusals import refusals_of
+from client.permission import require_study
 from client.spending import check_ledger
+from server.study_files import SHIPPED
 
 CONNECTION = """consortium: heart
 site: alpha
@@ -110,6 +122,13 @@ def test_status_groups_refusals_and_says_what_was_approved_since(folder, client)
     assert "3 times, last" in shown and f"cardionets-client approve {folder}" in shown
     store.approve_code(b"bundle")
     log.write("reply-left", **ROUND, bytes=1, text_bytes=1)
+    resumes = "if the study has paused, its coordinator resumes it: tell them"
+    log.write("code-refused", code="code-not-approved", bundle=sha256)
+    store.withdraw(sha256)
+    store.approve_code(b"bundle")
+    assert resumes in client("status", folder).out
+    log.write("reply-left", **ROUND, bytes=1, text_bytes=1)
+    assert resumes not in client("status", folder).out
     shown = client("status", folder).out
     assert "approved since" in shown and "replies that left since: 1" in shown
     refusal = shown[shown.index("last refusal") :].partition("!")[0]
@@ -126,6 +145,90 @@ def test_a_refused_study_is_named_by_its_digest(folder):
     assert found[0]["what"] == f"the study {'ab' * 8} is not approved on this site"
     assert found[0]["remedy"].endswith(f"cardionets-client approve {folder}") and "where" not in found[0]
     assert found[0]["approved_s"] is None  # an approval before it was not enough
+
+
+def test_a_withdrawal_is_told_with_its_moment(folder, client):
+    store = ApprovalStore(folder / "approvals")
+    assert "no code is approved yet" in client("status", folder).out
+    text = read_study(SHIPPED / "demo.yaml").to_json()
+    code, study = store.approve_code(b"bundle"), store.approve_study(text)
+    store.withdraw(study)
+    when = store.standing().withdrawal("study", study).when
+    assert f"no study is approved ({study[:16]} was withdrawn on {when})" in client("status", folder).out
+    store.withdraw(code)
+    shown = client("status", folder).out.partition("no cache")[0]
+    assert f"no code is approved ({code[:16]} was withdrawn on" in shown and "yet" not in shown
+    (folder / "study.json").write_text(text)
+    told = client("approve", folder, "--package", folder / "study.json").out
+    assert f"was approved here, and withdrawn on {when} by" in told
+    found = client("approve", folder, "--package", folder / "study.json", "--yes", "--format", "json").out
+    assert json.loads(found)["studies"][0]["withdrawn"]["digest"] == study
+    assert store.standing().withdrawal("study", study) is None
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "approve", "stop"])
+def test_a_folder_that_is_not_there_or_a_coordinators_is_named_as_that(tmp_path, client, command):
+    none = client(command, tmp_path / "nowhere")
+    assert (
+        none.code == 3 and f"there is no folder {tmp_path / 'nowhere'}" in none.err and "kit" not in none.err
+    )
+    (tmp_path / "server.yaml").write_text("consortium: heart\n")
+    other = client(command, tmp_path)
+    assert other.code == 3 and f"{tmp_path} is a coordinator's workspace" in other.err
+
+
+def refuse(folder, act):
+    """Write down the error that a refusing function raises."""
+    try:
+        act()
+    except CardioNetsError as error:
+        assert log_error(
+            site_log(folder, site="alpha"), error, root=folder, config=None, code=error.code, **ROUND
+        )
+        return error.what
+    raise AssertionError("nothing was refused")
+
+
+def test_the_epsilons_of_a_spent_budget_are_told_to_the_site(folder, client):
+    charge = Charge(
+        study="ab" * 32,
+        name="heart",
+        phase=0,
+        task="ecg_mae",
+        round=2,
+        part="train",
+        mechanism=Mechanism(noise_multiplier=1.0, sample_rate=0.5, steps=20),
+    )
+    limits = [Limit(epsilon=2.0, delta=1e-5, where="site.yaml: policy.privacy.maximum_epsilon")]
+    what = refuse(folder, lambda: Ledger(folder / "state" / "ledger.db").reserve(charge, limits))
+    assert what.startswith("epsilon 0.000 is spent, and would be") and "the limit is 2 at delta 1e-05" in what
+    for shown in (client("status", folder).out, client("logs", folder).out):
+        assert what in shown and "…" not in shown
+    (refusal,) = json.loads(client("status", folder, "--format", "json").out)["refusals"]
+    assert refusal["what"] == what and refusal["epsilon_limit"] == 2.0 and refusal["epsilon_after"] > 2.0
+    assert what in page_file(Looking(SiteFolder(folder)).look())
+
+
+@pytest.mark.parametrize("name", ["heart-of-2026", "probe"])
+def test_a_study_that_is_not_approved_is_told_by_name_and_digest(folder, client, name):
+    study = read_study(SHIPPED / "demo.yaml").model_copy(update={"name": name})
+    order = Order(
+        kind="train",
+        name=RoundName(study_digest=study.digest, phase=0, round=2, attempt=1),
+        study_json=study.to_json(),
+    )
+    with mock.patch.dict(ROUND, study=study.digest):
+        what = refuse(folder, lambda: require_study(order, ApprovalStore(folder / "approvals")))
+    assert what == f"the study {name} ({study.digest[:16]}) is not approved on this site"
+    for shown in (client("status", folder).out, client("logs", folder).out):
+        assert what in shown and "…" not in shown
+
+
+def test_no_name_of_another_kind_comes_into_a_sentence(folder, client):
+    log = site_log(folder, site="alpha")
+    log.write("order-refused", code="study-not-approved", study_name="Jane Doe", **ROUND)
+    assert "Doe" not in (folder / LOG).read_text()
+    assert "Doe" not in client("status", folder).out + client("logs", folder).out
 
 
 def test_status_says_what_the_site_lacks(folder, client):

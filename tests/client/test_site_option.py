@@ -32,6 +32,13 @@ def test_a_folder_means_the_document_in_it(command, hospital, client):
         assert f"site       {hospital.folder.name}" in ended[1].out
 
 
+@pytest.mark.parametrize("command", ["check", "prepare", "budget", "rehearse", "journal verify"])
+def test_a_folder_that_is_given_bare_is_answered_with_the_option(command, hospital, client):
+    done = client(*command.split(), hospital.folder)
+    told = " ".join(done.err.replace("│", " ").split())
+    assert done.code == 2 and f"cardionets-client {command.split()[0]} --site DIR" in told
+
+
 def test_inspect_reads_what_a_folder_of_a_site_declares(hospital, client):
     some = sorted((hospital.folder / "ecg").glob("*.hea"))[0]
     by = [client("inspect", some, "--site", given) for given in (hospital.site, hospital.folder)]

@@ -3,8 +3,12 @@
 import pytest
 import yaml
 
+from cardionets_core.audit import journal
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study
+from cardionets_core.privacy.accountant import Mechanism
+from cardionets_core.privacy.ledger import Ledger
+from cardionets_core.privacy.ledger_lines import Charge
 from cardionets_core.trust.keys import make_key, public_openssh
 from client.approvals import ApprovalStore
 from client.approvals.lines import study_lines
@@ -69,3 +73,62 @@ def test_secure_aggregation_is_told_with_how_many_hospitals_hide_each_other(tmp_
 def test_the_counts_of_a_census_are_told_as_this_sites_policy_has_them(tmp_path, policy, says, not_says):
     found = told(tmp_path, policy=policy)
     assert says in found and not_says not in found
+
+
+PRIVATE = {"mechanism": "dp_sgd", "epsilon": 5.0}
+LIMIT = {"privacy": {"maximum_epsilon": 6.0, "maximum_delta": 1e-5}}
+
+
+def spend(folder):
+    """An earlier study's rounds; gives their epsilon."""
+    ledger = Ledger(folder / "state" / "ledger.db")
+    mechanism = Mechanism(noise_multiplier=1.5, sample_rate=0.2, steps=20)
+    ledger.commit(
+        ledger.reserve(
+            Charge(
+                study="0" * 64,
+                name="earlier",
+                phase=0,
+                task="ecg_mae",
+                round=1,
+                part="train",
+                mechanism=mechanism,
+            ),
+            [],
+        )
+    )
+    return ledger.spent(delta=1e-5)
+
+
+def test_a_private_study_is_told_with_what_the_site_has_left(tmp_path):
+    found = told(tmp_path, policy=LIMIT, privacy=PRIVATE)
+    assert "this site has 6.000 of its limit 6 left; this study may need up to 5: enough" in found
+    spent = spend(tmp_path)
+    assert 1.0 < spent < 6.0
+    found = told(tmp_path, policy=LIMIT, privacy=PRIVATE)
+    left = f"this site has {6.0 - spent:.3f} of its limit 6 left; this study may need up to 5: it may not be"
+    assert left in found and "raise policy.privacy.maximum_epsilon in site.yaml" in found
+    noise = {"mechanism": "dp_sgd", "noise_multiplier": 1.25}
+    assert "what this study needs follows from your patients" in told(tmp_path, policy=LIMIT, privacy=noise)
+    assert "of its limit" not in told(tmp_path, policy=LIMIT) + told(tmp_path, privacy=PRIVATE)
+
+
+def test_a_ledger_that_was_lost_is_told_in_the_place_of_what_is_left(tmp_path):
+    spend(tmp_path)
+    facts = {"ledger_lines": 2, "ledger_head": "ab" * 32}
+    journal.append(tmp_path / "state" / "journal.jsonl", "privacy-spent", facts)
+    found = told(tmp_path, policy=LIMIT, privacy=PRIVATE)
+    assert "limit 6 is left cannot be told [data]: the ledger is not the one" in found
+    assert "enough" not in found
+
+
+def test_a_private_study_is_not_told_as_one_that_measures(tmp_path):
+    found = told(tmp_path, policy={"role": "external"}, privacy=PRIVATE)
+    assert "nothing is measured here: neither losses nor metrics leave this hospital" in found
+    assert "measured on held-out patients" not in found and "when measured" not in found
+    assert "permitted here: no: policy.role" in found and "measured only" not in found
+    roster = {name: public_openssh(make_key().public_key()).strip() for name in ("a", "b", "c")}
+    masked = told(tmp_path, privacy=PRIVATE, secure_aggregation={"threshold": 2, "roster": roster})
+    for text in (masked, told(tmp_path)):
+        assert "measured on held-out patients" in text and "when measured" in text
+        assert "nothing is measured" not in text

@@ -21,6 +21,7 @@ from cardionets_core.tasks import make_task
 from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
 from client.app import make_app
 from client.budget import budget
+from client.forecast import forecast
 from client.journal import JOURNAL
 from client.site import open_site
 from client.spending import LEDGER, SPENT, Spending
@@ -127,6 +128,9 @@ def test_the_plan_and_the_budget_agree_with_the_ledger(consortium, hospitals, tm
         table = run("cardionets-client", "budget", "--site", path, "--plot", picture)
         assert "NOT PRIVATE" in table.stdout and f"spent {content['spent']:.3f}" in table.stdout
         root = ElementTree.fromstring(picture.read_text())
+        told = "epsilons of parts do not add up: together they would be more than the whole"
+        assert (told in table.stdout) == (len(phases) > 1)
+        assert f"ledger of {content['ledger']['lines']} lines, head" in table.stdout
         assert root.tag.endswith("svg") and content["curve"][-1]["epsilon"] == content["spent"]
         assert run("cardionets-client", "budget", "--site", path, "--plot", picture).returncode == 2
 
@@ -201,6 +205,27 @@ def spend_until(ledger: Ledger, *, limit: float, leave: float) -> None:
             mechanism=Mechanism(noise_multiplier=3.0, sample_rate=0.2, steps=2),
         )
         ledger.commit(ledger.reserve(charge, [Limit(epsilon=limit, delta=1e-5, where="test")]))
+
+
+def test_what_the_approval_forecasts_is_what_the_ledger_says_afterwards(hospitals, tmp_path, run):
+    study = private_study(phases=private_study().phases[:1])
+    path = hospitals["alpha"]
+    spend_until(ledger_of(path), limit=100.0, leave=99.0)
+    before = forecast(study, read_site(path))
+    assert before["enough"] and before["left"] == 100.0 - ledger_of(path).spent(delta=1e-5)
+    first = study.model_copy(update={"phases": (study.phases[0].model_copy(update={"rounds": 1}),)})
+    assert forecast(first, read_site(path))["after"] != before["after"]
+    run_rounds(study, hospitals.values(), tmp_path / "run")
+    spent = ledger_of(path).spent(delta=1e-5)
+    assert before["after"] == spent == forecast(study, read_site(path))["after"]
+    path.write_text(path.read_text().replace("maximum_epsilon: 100.0", "maximum_epsilon: 8.2"))
+    (tmp_path / "next.json").write_text(private_study(seed=9).to_json())
+    given = ["approve", path.parent, "--package", tmp_path / "next.json", "--yes"]
+    told = run("cardionets-client", *given).stdout
+    after = forecast(private_study(seed=9), read_site(path))["after"]
+    left = f"this site has {8.2 - spent:.3f} of its limit 8.2 left"
+    assert f"{left}; with all of this study {after:.3f} would be spent:" in told and after > 8.2
+    assert "it may not be finished here" in told
 
 
 def test_a_round_that_is_asked_again_spends_nothing(hospitals, tmp_path):

@@ -218,6 +218,49 @@ def test_a_refusal_that_was_mended_is_told_once_and_as_mended(busy, bare):
     assert "approved since" in page_file(Looking(busy).look())
 
 
+def test_withdrawn_code_is_told_as_the_last_order_and_as_withdrawn(busy):
+    store = ApprovalStore(busy.approvals)
+    (code,) = store.standing().approved("code")
+    running(busy)
+    name = {"kind": "train", "study": STUDY_DIGEST, "phase": 0, "round": 3, "attempt": 1}
+    log = site_log(busy.root, site="alpha")
+    log.write("order-answered", **name, seconds=1.0)
+    store.withdraw(code.digest)
+    log.write("code-refused", code="code-not-approved", bundle=code.digest)
+    content = Looking(busy).look()
+    text = page_file(content)
+    assert content["order"]["state"] == "refused" and content["order"]["bundle"] == code.digest
+    assert '<div class="tile bad"><b>refused</b><span>last order' in text
+    assert "<code>code-not-approved</code>: nothing of the order was read" in text and ">done<" not in text
+    assert "<b>Orders are refused:</b> no code is approved since" in text and "when it was withdrawn" in text
+    assert [each["digest"] for each in content["withdrawn"]["code"]] == [code.digest]
+    assert '"soft">withdrawn' in text
+    store.pending.keep_code(b"bundle")
+    text = " ".join(page_file(Looking(busy).look()).split())
+    assert "then approve it with the command above.</p>" in text and "approve it:</p>" not in text
+    store.approve_code(b"bundle")
+    text = page_file(Looking(busy).look())
+    assert "Orders are refused" not in text and '"soft">withdrawn' not in text
+    assert "its coordinator resumes it: tell them" in text
+
+
+def test_the_command_that_approves_stands_where_it_is_named(bare):
+    text = " ".join(page_file(Looking(bare).look()).split())
+    assert 'then approve it:</p> <div class="command"><code id="command-approve"' in text
+
+
+def test_parts_are_said_not_to_add_up_only_where_there_are_parts(busy):
+    content = Looking(busy).look()
+    phase = {"phase": 0, "task": "ecg_mae", "answers": 6, "open": 0, "epsilon": 2.0}
+    study = {"name": "heart", "study": "ab" * 32, "epsilon": 2.0, "phases": [phase]}
+    told = "Epsilons of parts do not add up: together they would be more than the whole."
+    one = {**content["budget"], "spent": 2.0, "reserved": 0.0, "left": 2.0, "studies": [study]}
+    assert told not in page_file({**content, "budget": one})
+    assert told in page_file({**content, "budget": {**one, "studies": [study, study]}})
+    two = {**study, "phases": [phase, {**phase, "phase": 1}]}
+    assert told in page_file({**content, "budget": {**one, "studies": [two]}})
+
+
 def test_a_refused_order_is_not_refused_twice_in_one_line(busy):
     site_log(busy.root, site="alpha").write("order-reached", kind="train", study="ab" * 32, phase=0, round=9)
     log = site_log(busy.root, site="alpha")
