@@ -66,10 +66,13 @@ def test_what_is_nothing_on_both_sides_is_no_change(value):
 
 def test_secure_aggregation_that_came_or_went_is_one_change():
     secure = {"threshold": 2, "roster": {"north": "k1", "south": "k2"}}
-    without, with_it = {"secure_aggregation": None, "phases": []}, {"secure_aggregation": secure, "phases": []}
+    without, with_it = (
+        {"secure_aggregation": None, "phases": []},
+        {"secure_aggregation": secure, "phases": []},
+    )
     assert told(without, with_it) == ["secure_aggregation is new"]
     assert told(with_it, without) == ["secure_aggregation is gone"]
-    other = {"secure_aggregation": secure | {"threshold": 3}, "phases": []}
+    other = {"secure_aggregation": secure | {"threshold": 3}}
     assert told(with_it, other) == ["secure_aggregation.threshold: 2 -> 3"]
 
 
