@@ -1,6 +1,6 @@
 """Which study the coordinator approved last, and what has changed since.
 
-Comes in: a workspace and a study. Goes out: differences key by key; an approval as one line of a hash-chained
+Comes in: a workspace and a study. Goes out: what differs; an approval as one line of a hash-chained
 journal, beside the study itself under its digest. The sites approve for themselves, elsewhere.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cardionets_core.audit import journal
+from cardionets_core.config.changes import change_words, study_changes
 from cardionets_core.config.study import Study, study_from_json
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import CardioNetsError, DataError
@@ -62,16 +63,18 @@ def last_approved(workspace: Workspace) -> Study | None:
 
 
 def changes(earlier: Study, study: Study) -> list[dict[str, Any]]:
-    """Every key whose value differs, in the order of the keys.
+    """What differs, the weightiest first, as ``config.changes`` tells it.
 
     Returns:
-        ``key`` as ``phases.0.rounds``, ``was`` and ``is``; an absent value is ``(absent)``.
+        ``key`` as ``phases.1.rounds``, ``was`` and ``is``; an absent value is ``(absent)``.
     """
-    old, new = dict(_flat(json.loads(earlier.to_json()))), dict(_flat(json.loads(study.to_json())))
     return [
-        {"key": key, "was": old.get(key, ABSENT), "is": new.get(key, ABSENT)}
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, ABSENT) != new.get(key, ABSENT)
+        {
+            "key": change.key,
+            "was": ABSENT if change.was is None else change.was,
+            "is": ABSENT if change.now is None else change.now,
+        }
+        for change in study_changes(json.loads(earlier.to_json()), json.loads(study.to_json()))
     ]
 
 
@@ -93,16 +96,12 @@ def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
         yield "approved, unchanged"
     else:
         yield f"changed since the approved plan {found['digest']}:"
-        yield from (f"  {each['key']}: {each['was']} -> {each['is']}" for each in found["changes"])
+        yield from (f"  {words}" for words in changes_words(found))
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings and lists under dotted keys; an empty one is a leaf."""
-    children = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
-    pairs = [(f"{key}.{name}" if key else str(name), child) for name, child in children]
-    if not pairs:
-        yield key, value
-    for name, child in pairs:
-        yield from _flat(child, name)
+def changes_words(found: dict[str, Any]) -> list[str]:
+    """A line for each change of a ``comparison``, in its order."""
+    return [
+        change_words(each["key"], *(None if each[side] == ABSENT else each[side] for side in ("was", "is")))
+        for each in found["changes"]
+    ]

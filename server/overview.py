@@ -13,7 +13,12 @@ from typing import Any
 from cardionets_core.config.study import read_study
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.durable import little_room
-from cardionets_core.errors import CardioNetsError, CodeNotApprovedError, StudyNotApprovedError
+from cardionets_core.errors import (
+    BudgetSpentError,
+    CardioNetsError,
+    CodeNotApprovedError,
+    StudyNotApprovedError,
+)
 from cardionets_core.service.logs import tail
 from cardionets_core.service.state import is_held, read_json, running_service
 from server.approved_plans import last_approved
@@ -21,7 +26,7 @@ from server.link.admission import last_heard
 from server.link.wanted import RUN, RUN_LOCK, Wanted, newer_result, read_wanted
 from server.pause import PAUSE_REQUEST
 from server.provision.registry import read_registry
-from server.study_notes import AGAIN, ENDED, UNDER_WAY, not_begun, study_notes
+from server.study_notes import AGAIN, BUDGET_SPENT, ENDED, UNDER_WAY, not_begun, study_notes
 
 SCHEMA_VERSION = 1
 STATUS = "status.json"
@@ -30,10 +35,13 @@ HEALTHY_S = 65.0
 DAY_S = 86_400.0
 NO_SITES = "sites: none admitted yet"
 NO_SERVICE = "not running"
-UNAPPROVED = {
-    CodeNotApprovedError.code: "the site has not approved this code",
-    StudyNotApprovedError.code: "the site has not approved this study",
+APPROVE = "its IT decides: cardionets-client approve FOLDER"
+STOPPED_BY_SITE = {
+    CodeNotApprovedError.code: ("the site has not approved this code", APPROVE),
+    StudyNotApprovedError.code: ("the site has not approved this study", APPROVE),
+    BudgetSpentError.code: BUDGET_SPENT,
 }
+"""Codes by which a hospital itself stops its part: what is the matter, and what can be done."""
 
 
 def overview(workspace: Workspace, *, now_s: float | None = None) -> dict[str, Any]:
@@ -196,9 +204,9 @@ def _failures(
         found.append({"where": "study", "what": study["why"],
                       "remedy": f"cardionets-server resume {workspace.root}"})  # fmt: skip
     for site in study.get("sites", []):
-        if site.get("code") in UNAPPROVED and study["state"] != "completed":
-            found.append({"where": site["site"], "what": UNAPPROVED[site["code"]],
-                          "remedy": "its IT decides: cardionets-client approve FOLDER"})  # fmt: skip
+        if site.get("code") in STOPPED_BY_SITE and study["state"] != "completed":
+            what, remedy = STOPPED_BY_SITE[site["code"]]
+            found.append({"where": site["site"], "what": what, "remedy": remedy})
     return found
 
 

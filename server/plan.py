@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from cardionets_core.config.study import Study
@@ -18,21 +18,23 @@ from server.privacy_plan import privacy_lines, privacy_of, read_patients
 SCHEMA_VERSION = 1
 
 
-def plan_of(study: Study, *, patients: Sequence[str] = ()) -> dict[str, Any]:
+def plan_of(study: Study, *, patients: Sequence[str] = (), sites: Collection[str] = ()) -> dict[str, Any]:
     """The phases of a study with their modules and payload, what it starts from, and its sums.
 
     Args:
         study: the study.
         patients: of sites, as ``read_patients`` takes them, for what a private study will spend there.
+        sites: that ``patients`` may be of; any where none are known.
 
     Raises:
         ConfigError: the study names a task, strategy, preset or option that does not exist, or a part of
             a private study cannot be made private.
-        UsageError: ``patients`` cannot be read.
+        UsageError: ``patients`` cannot be read, or are of a site that is none.
     """
     tasks = tasks_of(study)
     strategy_of(study, tasks)
     rule, sums = local_rule(study), expected_sums(study.preset)
+    known = read_patients(patients, phases=len(tasks), sites=sites)
     phases: list[dict[str, Any]] = []
     for task, phase in zip(tasks, study.phases, strict=True):
         sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
@@ -72,7 +74,7 @@ def plan_of(study: Study, *, patients: Sequence[str] = ()) -> dict[str, Any]:
         "preset": study.preset,
         "phases": phases,
         "precision": study.exchange.precision,
-        "privacy": privacy_of(study, tasks, patients=read_patients(patients, phases=len(tasks)) or None),
+        "privacy": privacy_of(study, tasks, patients=known or None),
         "secure_aggregation": study.secure_aggregation.model_dump(mode="json")
         if study.secure_aggregation
         else None,
@@ -89,13 +91,13 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
     yield f"study {content['study']} · preset {content['preset']} · digest {content['study_digest']}"
     for phase in content["phases"]:
         megabytes = (phase["bytes_per_round_and_site"] + phase["sum_bytes_per_round_and_site"]) / 1e6
-        once = phase["frozen_bytes_once_per_site"] / 1e6
+        measured, once = phase["measured_bytes_each_time"] / 1e6, phase["frozen_bytes_once_per_site"] / 1e6
         trains, rounds = ", ".join(phase["trains"]) or "nothing", phase["rounds"]
         yield (
             f"  {phase['task']:10} {rounds:4} round{'s' * (rounds != 1)} · trains {trains}"
             f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
             f" · {megabytes:.2f} MB out and back a round and site"
-            + f" · {phase['measured_bytes_each_time'] / 1e6:.2f} MB of sums each time it is measured"
+            + (f" · {measured:.2f} MB of sums each time it is measured" if measured else "")
             + (f" · {once:.2f} MB once a site" if once else "")
         )
     rounds, megabytes = content["totals"]["rounds"], content["totals"]["bytes_per_site"] / 1e6

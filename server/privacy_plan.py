@@ -7,9 +7,10 @@ sites' own ledgers will reckon them: both use ``training.private_plan``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.study import Study
 from cardionets_core.errors import UsageError
 from cardionets_core.tasks import Task
@@ -17,19 +18,21 @@ from cardionets_core.training.private_plan import PhaseCost, epsilon_after, nois
 
 EXAMPLES = (50, 200, 1000, 5000)
 """Sizes of sites that are shown where none are given."""
+NOT_MEASURED = "nothing is measured: neither losses nor metrics leave the sites"
 NONE = "none: updates are not noised, and a curious coordinator may learn of patients from them"
 _GIVEN = re.compile(r"([a-z0-9][a-z0-9-]{0,62})=([0-9]{1,9}(?:,[0-9]{1,9})*)")
 
 
-def read_patients(given: Sequence[str], *, phases: int) -> dict[str, list[int]]:
+def read_patients(given: Sequence[str], *, phases: int, sites: Collection[str] = ()) -> dict[str, list[int]]:
     """Training patients of sites by phase, from ``NAME=COUNT`` or ``NAME=COUNT,COUNT,...``.
 
     Args:
         given: as typed; one count stands for every phase, 0 for a phase that the site sits out.
         phases: of the study.
+        sites: that are known; any name will do where none are.
 
     Raises:
-        UsageError: names what cannot be read.
+        UsageError: names what cannot be read, or the site that is not known.
     """
     found: dict[str, list[int]] = {}
     for text in given:
@@ -40,6 +43,12 @@ def read_patients(given: Sequence[str], *, phases: int) -> dict[str, list[int]]:
                 f"{text!r} does not say how many training patients a site has",
                 where="--patients",
                 remedy=f"give NAME=COUNT, or NAME=COUNT,... with one count for each of the {phases} phases",
+            )
+        if sites and match[1] not in sites:
+            raise UsageError(
+                f"there is no site {match[1]!r} in this workspace{did_you_mean(match[1], sites)}",
+                where="--patients",
+                remedy="name a site that is admitted: cardionets-server sites DIR lists them",
             )
         found[match[1]] = counts * phases if len(counts) == 1 else counts
     return found
@@ -61,6 +70,7 @@ def privacy_of(
     sizes = patients or {f"a site of {count}": [count] * len(tasks) for count in EXAMPLES}
     return {
         **privacy.model_dump(mode="json"),
+        "measured": study.exact_sums_leave,
         "examples": not patients,
         "sites": [
             _site(study, name, phase_costs(study, tasks, patients=list(counts)))
@@ -83,7 +93,8 @@ def privacy_lines(content: Mapping[str, Any]) -> Iterator[str]:
         f"privacy: dp_sgd for each patient · {aim} at delta {content['delta']:g} · "
         f"clip {content['clip_norm']:g} · accountant {content['accountant']}"
     )
-    yield "  each site finds its own noise; neither losses nor metrics leave the sites"
+    told = "losses and metrics leave in secret sums alone" if content["measured"] else NOT_MEASURED
+    yield f"  each site finds its own noise; {told}"
     if content["deterministic"]:
         yield "  NOT PRIVATE: the noise follows from the public seed; real sites refuse this study"
     if content["examples"]:

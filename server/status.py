@@ -87,10 +87,9 @@ class StatusBoard:
         if event.kind == "warning":
             self._content["warnings"] = [*self._content["warnings"], event.text][-20:]
         if event.site:
-            site = self._sites.setdefault(event.site, {"last_phase": None, "last_round": None})
+            site = self._sites.setdefault(event.site, {"last_phase": None})
+            # The last round that counted follows from the checkpoint: one that is open may be repeated.
             site |= {"code": event.code, "at_s": time.time()}
-            if event.kind == "trained":
-                site |= {"last_phase": event.phase, "last_round": event.round}
         self._write(at_once=moved or event.kind in ("round", "warning"))
 
     def waiting(self, waiting: Waiting | None) -> None:

@@ -12,6 +12,11 @@ from typing import Any
 
 ENDED = ("completed", "paused", "failed")
 UNDER_WAY = ("waiting", "running")
+BUDGET_SPENT = (
+    "a further round would pass its epsilon",
+    "its IT may raise the limit or leave the study, which goes on without it while enough sites are left",
+)
+"""What is the matter with a site whose budget is spent, and what can be done."""
 AGAIN = "starting again"
 """The process of the study ended by itself, and the service has not begun the next one yet."""
 

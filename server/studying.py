@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from cardionets_core.config.changes import first_of
 from cardionets_core.config.study import Study, read_study
 from cardionets_core.config.workspace import Workspace
 from cardionets_core.errors import ConfigError, ServiceDownError, UsageError
 from cardionets_core.service.state import read_json, running_service
-from server.approved_plans import approve_plan, comparison
+from server.approved_plans import approve_plan, changes_words, comparison
 from server.link.control import Control
 from server.link.keeper import finished_rounds, is_running, submit
 from server.link.wanted import NOTHING, RESULT, RUN, Wanted, newer_result, read_wanted, write_wanted
@@ -23,6 +24,8 @@ from server.tracking.settings import write_settings
 
 STOP_S = 40.0
 ENDING_S = 30.0
+MOST_CHANGES = 8
+"""That are told where a study is not the approved one; `plan` tells all of them."""
 
 
 def run_folder(workspace: Workspace, study: Study) -> Path:
@@ -192,7 +195,7 @@ def _require_approved(workspace: Workspace, study: Study) -> None:
     found = comparison(workspace, study)
     if found["is_this"]:
         return
-    changed = "; ".join(f"{each['key']}: {each['was']} -> {each['is']}" for each in found["changes"][:5])
+    changed = first_of(changes_words(found), most=MOST_CHANGES)
     raise ConfigError(
         f"study.yaml has changed since its plan was approved ({changed})"
         if found["digest"]

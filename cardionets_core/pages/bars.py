@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from cardionets_core.pages.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, count_axis, value_axis
-from cardionets_core.pages.figures import figure, legend, thinned
+from cardionets_core.pages.figures import bar_legend, figure, thinned
 from cardionets_core.pages.frame import Number, division, frame
 from cardionets_core.pages.marks import Look
 
@@ -73,7 +73,7 @@ def bar_chart(
         title=title,
         caption=caption,
         told=f"Bars over {count} {x_name}s; the highest is {most:.4g} {unit}.",
-        legend=legend([(name, look) for (name, _), look in zip(parts, looks, strict=True)])
+        legend=bar_legend([(name, look) for (name, _), look in zip(parts, looks, strict=True)])
         if len(parts) > 1
         else "",
         head=(x_name, *(f"{name} ({unit})" if unit else name for name, _ in parts)),

@@ -30,6 +30,18 @@ def thinned(values: Sequence[Each], *, most: int = MOST_ROWS) -> list[Each]:
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
+def bar_legend(entries: Iterable[tuple[str, Look]]) -> Markup:
+    """Names with a square of the colour of each."""
+    rows = [
+        Markup(
+            '<li><svg viewBox="0 0 12 12" aria-hidden="true" class="chart-key square"><g class="chart">'
+            "{}</g></svg>{}</li>"
+        ).format(mark_svg("square", 6, 6, look.colour, size=5.6), name)
+        for name, look in entries
+    ]
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(rows))
+
+
 def legend(entries: Iterable[tuple[str, Look]]) -> Markup:
     """Names with the line and mark of each; lines that look alike have one entry."""
     found = list(entries)
@@ -75,7 +87,7 @@ def figure(
         told: what the chart shows, in words, for those who hear the page.
         head: of the table.
         rows: of the table; numbers are written in few digits.
-        legend: of ``legend``.
+        legend: of ``legend`` or ``bar_legend``.
         height: of the chart.
     """
     svg = Markup(

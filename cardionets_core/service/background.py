@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -11,13 +12,20 @@ from typing import Any
 
 import psutil
 
-from cardionets_core.errors import ServiceDownError, UsageError
+from cardionets_core.errors import CardioNetsError, ServiceDownError, UsageError, error_codes
 from cardionets_core.service.logs import open_private, tail
 from cardionets_core.service.state import living, running_service
 
 START_S = 120.0
 STOP_S = 60.0
 LOOK_S = 0.2
+OWN_LINES = 12
+"""Last lines of a log in which the error of a service that ended is looked for."""
+_ERROR = re.compile(
+    r"^error \[(?P<code>[a-z-]+)\]: (?P<what>.*?)"
+    r"(?:\n  where: (?P<where>.*?))?(?:\n  to do: (?P<remedy>.*?))?\Z",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def start_in_background(
@@ -37,6 +45,7 @@ def start_in_background(
 
     Raises:
         UsageError: one runs already.
+        CardioNetsError: it ended with an error of its own, which is told as it told it.
         ServiceDownError: it ended, or was not up in time; it is then left as it is, with its log named.
     """
     if running_service(folder):
@@ -54,7 +63,7 @@ def start_in_background(
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise ServiceDownError(
+            raise _own_error(tail(log, OWN_LINES, since=before), process.returncode) or ServiceDownError(
                 f"the service ended with {process.returncode}:\n" + "\n".join(tail(log, 5, since=before)),
                 where=str(log),
                 remedy="mend what the log says, then start again",
@@ -94,3 +103,14 @@ def stop_service(folder: Path, *, patience_s: float = STOP_S) -> bool:
                 remedy=f"look at it; its process is {process.pid}",
             ) from None
     return True
+
+
+def _own_error(lines: Sequence[str], returncode: int) -> CardioNetsError | None:
+    """The error with which a program of ours ended, as its last words tell it; None where they tell none."""
+    found = _ERROR.search("\n".join(lines))
+    kind = error_codes().get(found["code"]) if found else None
+    if found is None or kind is None or kind.exit_code != returncode:
+        return None
+    if kind.__init__ is not CardioNetsError.__init__:
+        return None  # it is made of more than its words
+    return kind(found["what"], where=found["where"] or "", remedy=found["remedy"] or "")

@@ -1,6 +1,6 @@
-"""What differs between two bundles, line by line, and between two studies, key by key.
+"""What differs between two bundles, line by line.
 
-Comes in: files or JSON values. Goes out: counted changes. Text of a stranger is made safe for a terminal.
+Comes in: files. Goes out: counted changes. Text of a stranger is made safe for a terminal.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from client.approvals.bundle import printable
 
@@ -69,16 +68,6 @@ def lines_of(content: bytes) -> list[str]:
     ]
 
 
-def key_changes(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
-    """The keys of two JSON values that differ, as (dotted key, old, new); what is absent is None."""
-    old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
-    return [
-        (key, old.get(key), new.get(key))
-        for key in sorted(set(old) | set(new))
-        if old.get(key) != new.get(key) or (key in old) != (key in new)
-    ]
-
-
 def _body(before: bytes, after: bytes) -> Iterator[str]:
     old, new = lines_of(before), lines_of(after)
     if max(len(old), len(new)) > LONGEST_LINES:
@@ -87,14 +76,3 @@ def _body(before: bytes, after: bytes) -> Iterator[str]:
         return
     # The first two lines are the names, which the caller writes.
     yield from list(difflib.unified_diff(old, new, lineterm="", n=3))[2:]
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and value:
-        for number, inner in enumerate(value, start=1):
-            yield from _leaves(inner, f"{key}[{number}]")
-    else:
-        yield key, value

@@ -5,10 +5,11 @@ Comes in: JSON-ready facts. Goes out: text. Nothing is computed here.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from cardionets_core.config.changes import change_words
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 MOST_CHANGES = 40
@@ -64,7 +65,7 @@ def study_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"  since the last approved study ({facts['last_approved'][:16]}):"
         for change in facts["since_last_approved"]:
-            yield f"    {change['key']}: {_value(change['old'])} -> {_value(change['new'])}"
+            yield f"    {change_words(change['key'], change['old'], change['new'])}"
 
 
 def record_lines(decisions: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -185,7 +186,3 @@ def _changes(changes: list[Mapping[str, Any]]) -> Iterator[str]:
         yield f"    {SIGNS[change['kind']]} {change['path']} (+{change['plus']} -{change['minus']} lines)"
     if len(changes) > MOST_CHANGES:
         yield f"    and {len(changes) - MOST_CHANGES} more; --format json lists them, --diff shows them"
-
-
-def _value(value: Any) -> str:
-    return "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from cardionets_core.config.changes import study_changes
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.config.study import Phase, Study, study_from_json
 from cardionets_core.errors import PhaseNotPermittedError
@@ -19,7 +20,6 @@ from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Tas
 from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of, expected_sums
 from cardionets_core.training.local_rule import local_rule
 from cardionets_core.trust.keys import fingerprint, read_public
-from client.approvals.differences import key_changes
 from client.approvals.store import STUDY, ApprovalStore
 from client.privacy_policy import check_policy
 
@@ -63,8 +63,8 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         "withdrawn": asdict(said) if (said := store.standing().withdrawal(STUDY, study.digest)) else None,
         "last_approved": last.digest if last else "",
         "since_last_approved": [
-            {"key": key, "old": old, "new": new}
-            for key, old, new in key_changes(json.loads(last.to_json()), now)
+            {"key": change.key, "old": change.was, "new": change.now}
+            for change in study_changes(json.loads(last.to_json()), now)
         ]
         if last
         else [],

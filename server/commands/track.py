@@ -10,6 +10,8 @@ import typer
 
 from server.commands.answer import Format, FormatOption, answer, answering
 
+THERE = 'its experiment, under "Training runs" (MLflow opens on "GenAI": switch to "Model training")'
+
 
 def register(cli: typer.Typer) -> None:
     """Add the command to the program."""
@@ -67,3 +69,4 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
             yield f"  why: {content['reason']}"
     if content["look"]:
         yield f"  look: {content['look']}"
+        yield f"  there: {THERE}"

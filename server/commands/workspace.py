@@ -110,12 +110,12 @@ def _plan(study: str, *, approve: bool, patients: Sequence[str]) -> dict[str, An
             )
         return plan_of(read_study(find_study(study)), patients=patients)
     from server.approved_plans import approve_plan, comparison
-    from server.provision.roster import check_roster
+    from server.provision.roster import check_roster, known_sites
 
     workspace = open_workspace(Path(study))
     document = read_study(workspace.study_yaml)
     check_roster(workspace, document)
-    content = plan_of(document, patients=patients)
+    content = plan_of(document, patients=patients, sites=known_sites(workspace))
     since = comparison(workspace, document)
     recorded = approve and approve_plan(workspace, document)
     return content | {"approved": since | {"recorded": recorded}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.rounds import CRASHED, LATE
+from server.study_notes import BUDGET_SPENT
 
 SITS_OUT = frozenset({"phase-not-permitted", "modality-missing", "too-few-patients"})
 """Nothing is wrong with a site that says so: its data or its policy do not serve this phase."""
@@ -49,10 +50,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "nothing, or its hospital changes the policy",
     ),
     "disclosure-refused": ("its gate stopped the reply; nothing left", "the site looks at client.log"),
-    "budget-spent": (
-        "a further round would pass its epsilon",
-        "nothing: the study goes on with the other sites",
-    ),
+    "budget-spent": BUDGET_SPENT,
     "code-not-approved": (
         "has not approved this code; none of it was run",
         "the site runs cardionets-client approve",

@@ -25,6 +25,7 @@ from server.study_notes import AGAIN, UNDER_WAY, waited_for
 MEMORISATION = "memorisation"
 COUNTED = frozenset({"standardise", "prevalence"})
 """Their metric counts what was found; the best of it says nothing."""
+GOES_ON = (*UNDER_WAY, "starting", AGAIN, "ending")
 STATES = {
     "waiting": ("waiting for sites", "warn"),
     "running": ("running", "good"),
@@ -46,7 +47,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
     done = len(facts.history)
     planned = sum(phase.rounds for phase in study.phases)
     words, kind = STATES.get(state, (state, ""))
-    live = state in (*UNDER_WAY, "starting", AGAIN, "ending")
+    live = state in GOES_ON
     left_s = status.get("left_s") if state in UNDER_WAY else None
     return {
         "name": study.name,
@@ -129,7 +130,7 @@ def _phases(facts: RunFacts, names: list[str]) -> list[dict[str, Any]]:
     found = []
     for index, phase in enumerate(facts.study.phases):
         done = sum(entry.get("phase") == index for entry in facts.history)
-        stands = index == current and facts.state not in ("completed", "ending")
+        stands = index == current and facts.state in GOES_ON and facts.state != "ending"
         state = "done" if done >= phase.rounds else "now" if stands else "begun" if done else "to come"
         found.append(
             {

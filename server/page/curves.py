@@ -23,6 +23,7 @@ MOST_ROWS = 30
 CHANCE = {"auroc": 0.5, "auroc_mean": 0.5}
 POOLED = "pooled"
 PART = "part/"
+HELD = "Nothing was sent in a round whose sites held the model already."
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 Rows = Sequence[Mapping[str, Any]]
@@ -79,6 +80,7 @@ def cost_figures(facts: RunFacts) -> list[Markup]:
     divisions = starts if len(starts) <= 24 else []
     about = "Rounds of all phases one after the other; dotted lines: a phase begins."
     moved = [(int(entry.get("bytes_sent") or 0), int(entry.get("bytes_received") or 0)) for entry in rounds]
+    held = any(came and not sent for sent, came in moved)
     most = max((sum(each) for each in moved), default=0)
     size, unit = next((each for each in UNITS if most >= each[0]), UNITS[-1])
     return [
@@ -99,7 +101,7 @@ def cost_figures(facts: RunFacts) -> list[Markup]:
                 (f"received from them, {unit}", [came / size for _, came in moved]),
             ],
             title="Bytes of a round",
-            caption=about,
+            caption=f"{about} {HELD}" if held else about,
             unit=unit,
             divisions=divisions,
         ),

@@ -23,6 +23,8 @@ BIN = 3.0
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800,
            604800, 1209600, 2592000)  # fmt: skip
 TICKS = 7
+SIGN = 7.0
+"""Width of a sign of the axis, and a little."""
 LONGEST_NAME = 20
 
 
@@ -135,11 +137,12 @@ def _times(scale: _Scale, bottom: float) -> Markup:
     drawn = []
     for number in range(int((scale.end - first) // step) + 1):
         moment = first + number * step
-        x = scale.at(moment)
+        x, words = scale.at(moment), _words(moment, length)
+        cut = x + SIGN * len(words) / 2 > WIDTH
         drawn.append(
             Markup('<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{}" y2="{}"/>').format(TOP, bottom, x=x)
-            + Markup('<text class="mid" x="{:.1f}" y="{:.1f}">{}</text>').format(
-                x, bottom + 16, _words(moment, length)
+            + Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(
+                "end" if cut else "mid", WIDTH - 1 if cut else x, bottom + 16, words
             )
         )
     return Markup("").join(drawn)

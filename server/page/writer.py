@@ -16,7 +16,8 @@ from cardionets_core.durable import write_whole
 from server.checkpoint import Checkpoint
 from server.link.admission import heard_online
 from server.page.drawings import Drawer
-from server.page.facts import RunReader
+from server.page.facts import RunFacts, RunReader
+from server.page.privacy import privacy_content
 from server.page.render import report_html
 
 REPORT = "report.html"
@@ -24,6 +25,9 @@ SHARE = 0.05
 """Of the time of a round that a page may take; where it takes more, some rounds write none."""
 ALWAYS_S = 0.5
 """A page that takes no longer is written each round, however quick the rounds are."""
+
+COMPLETED_S, PAUSED_S = 600.0, 20.0
+"""For the reckoning of what is spent, of the last page; whoever resumes a paused study waits for it."""
 
 
 class PageWriter:
@@ -36,6 +40,7 @@ class PageWriter:
     """
 
     def __init__(self, study: Study, folder: Path, *, warn: Callable[[str], None]) -> None:
+        self._study = study
         self._path = folder / REPORT
         self._reader = RunReader(folder)
         self._drawer = Drawer(study, folder)
@@ -56,15 +61,21 @@ class PageWriter:
     def ended(self, checkpoint: Checkpoint | None, status: dict[str, Any]) -> None:
         """The study is complete or paused; its result is on the disk."""
         self._write(checkpoint, status)
+        if self._study.privacy.mechanism != "none":
+            # The page above has what there was time for; this one is read for good.
+            within_s = COMPLETED_S if status["state"] == "completed" else PAUSED_S
+            self._safely(lambda: privacy_content(self._facts(checkpoint, status), within_s=within_s), REPORT)
+            self._write(checkpoint, status)
+
+    def _facts(self, checkpoint: Checkpoint | None, status: dict[str, Any]) -> RunFacts:
+        history = [] if checkpoint is None else checkpoint.history
+        return self._reader.read(history=history, status=status, around={"online": heard_online(self._state)})
 
     def _write(self, checkpoint: Checkpoint | None, status: dict[str, Any]) -> None:
         begin = time.monotonic()
 
         def write() -> None:
-            history = [] if checkpoint is None else checkpoint.history
-            facts = self._reader.read(
-                history=history, status=status, around={"online": heard_online(self._state)}
-            )
+            facts = self._facts(checkpoint, status)
             write_whole(self._path, report_html(facts).encode(), wait=False)
 
         self._safely(write, "the study page")

@@ -50,6 +50,11 @@ def roster_of(workspace: Workspace, sites: Sequence[str] = ()) -> dict[str, Any]
     }
 
 
+def known_sites(workspace: Workspace) -> list[str]:
+    """The sites that are admitted."""
+    return [row.site for row in read_registry(workspace).admitted()]
+
+
 def check_roster(workspace: Workspace, study: Study) -> None:
     """Refuse a roster that its sites could not keep to: they sign with the keys that they were admitted with.
 

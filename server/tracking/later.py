@@ -80,11 +80,17 @@ def run_folder_of(folder: Path) -> Path:
     """The run folder that a person means: itself, or the newest of a workspace.
 
     Raises:
-        UsageError: there is no study.
+        UsageError: there is no folder, or no study in it.
     """
     folder = folder.expanduser().resolve()
     if (folder / STUDY).is_file():
         return folder
+    if not folder.is_dir():
+        raise UsageError(
+            "there is no such folder, and no study was begun in it",
+            where=str(folder),
+            remedy="name a workspace, or a run folder such as DIR/runs/NAME-DIGEST",
+        )
     runs = [path.parent for path in (folder / "runs").glob(f"*/{STUDY}")]
     if not runs:
         raise UsageError(
@@ -118,6 +124,6 @@ def _look(folder: Path, settings: Tracking) -> str:
     """How to look at it."""
     if settings.uri.startswith(("http:", "https:")):
         return settings.uri
-    if settings.uri:
-        return f"mlflow ui --backend-store-uri {settings.uri}"
-    return f"mlflow ui --backend-store-uri sqlite:///{folder / STORE}"
+    store = settings.uri or f"sqlite:///{folder / STORE}"
+    # Its four workers, as it starts them by itself, are ended as too slow on a small machine.
+    return f"mlflow ui --workers 1 --backend-store-uri {store}"

@@ -22,7 +22,7 @@ from cardionets_core.errors import (
 )
 from client.approvals import ApprovalStore
 from client.approvals.bundle import LARGEST_FILE_BYTES, printable, read_bundle
-from client.approvals.differences import file_changes, key_changes, unified
+from client.approvals.differences import file_changes, unified
 from client.approvals.pending import MOST
 from client.approvals.signing import KEY_NAME, TRUSTED, approval_key, vouch
 
@@ -262,16 +262,6 @@ def test_equal_files_never_differ_and_others_always_do(files, content):
     changed = {**files, "a": content}
     assert file_changes(files, files) == []
     assert bool(file_changes(files, changed)) == (files != changed)
-
-
-def test_keys_that_changed_are_told_with_both_values():
-    before = {"phases": [{"rounds": 2, "task": "a"}], "privacy": {"mechanism": "none"}, "same": 1}
-    after = {
-        "phases": [{"rounds": 3, "task": "a"}, {"rounds": 1}],
-        "privacy": {"mechanism": "none"},
-        "same": 1,
-    }
-    assert key_changes(before, after) == [("phases[1].rounds", 2, 3), ("phases[2].rounds", None, 1)]
 
 
 # -- the signature -----------------------------------------------------------------------------------------

@@ -113,6 +113,8 @@ def test_bars_begin_at_zero_and_stack():
     )
     assert second["height"] == pytest.approx(2 * first["height"], abs=0.2)
     assert third["y"] + third["height"] == pytest.approx(first["y"], abs=0.2)
+    keys = figure.findall(".//ul[@class='legend']/li/svg")
+    assert len(keys) == 2 and all(key.findall(".//polygon") and not key.findall(".//line") for key in keys)
 
 
 def test_charts_of_nothing_are_still_charts():

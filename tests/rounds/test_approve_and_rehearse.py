@@ -127,7 +127,7 @@ def test_what_changed_in_the_study_is_told_by_key_with_both_values(folder, study
     (facts,) = told["studies"]
     assert facts["since_last_approved"] == [
         {"key": "aggregation.strategy", "old": "fedavg", "new": "fedavgm"},
-        {"key": "phases[2].rounds", "old": 2, "new": 5000},
+        {"key": "phases.2.rounds", "old": 2, "new": 5000},
     ]
     assert [phase["permitted"] for phase in facts["phases"]][:2] == ["yes", "no: policy.maximum_rounds"]
 

@@ -118,6 +118,21 @@ def test_on_a_phone_what_a_site_says_stands_under_its_name_and_nothing_is_cut(vi
         assert says["x"] >= 0 and says["x"] + says["width"] <= 390
 
 
+def test_on_a_phone_the_newest_part_of_the_timeline_is_reached_by_scrolling_and_a_word_says_so(
+    visit, finished
+):
+    address = (finished[0] / "report.html").as_uri()
+    page = visit(address, viewport={"width": 390, "height": 844}, is_mobile=True)
+    assert page.locator(".later-hint").is_visible()
+    page.evaluate("document.getElementById('timeline').scrollLeft = 1e6")
+    picture, box = (page.locator(each).bounding_box() for each in ("#timeline > svg", "#timeline"))
+    assert picture["x"] < box["x"], "it is wider than the screen"
+    assert abs(picture["x"] + picture["width"] - box["x"] - box["width"]) <= 1
+    assert picture["width"] >= 960, "its words are as large as they are drawn"
+    wide = visit(address, viewport={"width": 1280, "height": 800})
+    assert not wide.locator(".later-hint").is_visible()
+
+
 def test_a_keyboard_reaches_everything(visit, finished):
     page = visit((finished[0] / "report.html").as_uri())
     controls = page.locator("a[href], summary, [tabindex='0']").evaluate_all(

@@ -140,6 +140,15 @@ def test_while_sites_are_asked_before_a_phase_the_status_stands_at_it(tmp_path, 
     assert place(board) == (2, "cmr_mae", 0)
 
 
+def test_the_last_round_of_a_site_is_one_that_is_closed(tmp_path):
+    board = StatusBoard(tmp_path, two_phases(), members=Members(), journal=ReplyJournal(tmp_path))
+    board.running(checkpoint(tmp_path, 0, 0))
+    counts = {"task": "ecg_mae", "phase": 1, "phases": 2, "rounds": 2, "site": "alpha"}
+    board.event(Event(kind="trained", round=1, **counts))
+    (row,) = board.content()["sites"]
+    assert row["last_round"] is None and row["last_phase"] is None
+
+
 def test_an_answer_of_the_next_phase_does_not_keep_the_round_of_the_one_before(tmp_path):
     board = StatusBoard(tmp_path, two_phases(), members=Members(), journal=ReplyJournal(tmp_path))
     counts = {"phases": 2, "rounds": 2, "site": "alpha"}

@@ -4,11 +4,15 @@ import json
 import stat
 
 import pytest
+import yaml
 
-from cardionets_core.config.study import Study, read_study
+from cardionets_core.config.study import Privacy, SecureAggregation, Study, read_study
 from cardionets_core.config.workspace import ServerConfig, Workspace
 from cardionets_core.errors import DataError
 from server.approved_plans import changes, last_approved
+from server.plan import plan_lines, plan_of
+from server.provision.admission import provision
+from server.study_files import find_study
 
 
 @pytest.fixture
@@ -112,10 +116,50 @@ def test_the_plan_of_a_workspace_tells_what_changed_since_it_was_approved(run, h
     since = answer(run, "plan", home)["approved"]
     assert since["digest"] == first["study_digest"] and not since["is_this"]
     assert since["changes"] == [
-        {"key": "phases.3.rounds", "was": 1, "is": 4}, {"key": "seed", "was": 1, "is": 2}
+        {"key": "phases.4.rounds", "was": 1, "is": 4}, {"key": "seed", "was": 1, "is": 2}
     ]  # fmt: skip
     told = run("cardionets-server", "plan", home).stdout
-    assert "seed: 1 -> 2" in told and "phases.3.rounds: 1 -> 4" in told
+    assert "seed: 1 -> 2" in told and "phases.4.rounds: 1 -> 4" in told
+
+
+PRIVATE = {"mechanism": "dp_sgd", "epsilon": 8.0}
+
+
+def private_study(home, **changes):
+    content = yaml.safe_load((home / "study.yaml").read_text())
+    phase = {"task": "ecg_mae", "rounds": 2, "local_steps": 4, "optimiser": {"lr": 1e-3}}
+    content |= {"phases": [phase], "privacy": PRIVATE} | changes
+    (home / "study.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_the_plan_of_a_private_study_says_once_that_nothing_is_measured(run, home):
+    private_study(home)
+    told = run("cardionets-server", "plan", home, "--patients", "riverside=100")
+    assert "neither losses nor metrics leave the sites" in told.stdout, told.stderr
+    assert "each time it is measured" not in told.stdout
+
+
+def test_with_secret_sums_a_private_study_is_measured_in_them():
+    key = "ssh-ed25519 AAAA"
+    secure = SecureAggregation.model_construct(threshold=2, roster={"north": key, "south": key})
+    one = read_study(find_study("demo"))
+    privacy = Privacy.model_validate(PRIVATE)
+    phases = tuple(phase for phase in one.phases if phase.task == "ecg_mae")
+    study = one.model_copy(update={"privacy": privacy, "phases": phases, "secure_aggregation": secure})
+    told = "\n".join(plan_lines(plan_of(study)))
+    assert "MB of sums each time it is measured" in told and "in secret sums alone" in told
+    assert "neither losses nor metrics" not in told
+
+
+def test_patients_of_a_site_that_is_none_are_refused_with_a_guess(run, home):
+    private_study(home)
+    assert answer(run, "plan", home, "--patients", "nroth=41")["privacy"]["sites"][0]["site"] == "nroth"
+    provision(Workspace(home), ["north", "south"])
+    error = answer(run, "plan", home, "--patients", "nroth=41", code=2)["error"]
+    assert "did you mean 'north'?" in error["what"] and error["where"] == "--patients"
+    assert answer(run, "plan", home, "--patients", "north=41")["privacy"]["sites"][0]["site"] == "north"
+    alone = answer(run, "plan", home / "study.yaml", "--patients", "nroth=41")
+    assert alone["privacy"]["sites"][0]["site"] == "nroth"
 
 
 def test_half_the_bytes_of_the_updates_travel_in_bf16_and_the_orders_as_before(run, home):
@@ -135,7 +179,7 @@ def test_changes_are_none_for_equals_and_mirror_when_swapped(home):
     assert changes(one, one) == []
     forth, back = changes(one, other), changes(other, one)
     assert [(c["key"], c["was"], c["is"]) for c in forth] == [(c["key"], c["is"], c["was"]) for c in back]
-    assert {"key": "phases.1.task", "was": "cmr_mae", "is": "(absent)"} in forth
+    assert {"key": "phases.2", "was": "cmr_mae", "is": "(absent)"} in forth
 
 
 def test_an_approval_that_was_touched_is_told(run, home):

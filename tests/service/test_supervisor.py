@@ -280,6 +280,26 @@ def test_a_service_that_ends_tells_its_own_words_and_not_those_of_an_earlier_sta
     assert log.read_text().startswith("words of an earlier start")
 
 
+@pytest.mark.parametrize(
+    ("words", "returncode", "kind", "what"),
+    [
+        ("error [usage]: the port is used\n  where: p\n  to do: choose", 2, UsageError, "the port is used"),
+        ("error [usage]: the port is used", 1, ServiceDownError, "ended with 1"),
+        ("error [no-such-code]: words", 2, ServiceDownError, "ended with 2"),
+    ],
+)
+def test_the_error_of_a_service_that_ended_is_told_once(tmp_path, words, returncode, kind, what):
+    program = f"print('begins'); print({words!r}); raise SystemExit({returncode})"
+    with pytest.raises(kind) as told:
+        start_in_background(
+            [sys.executable, "-c", program], folder=tmp_path / "state", log=tmp_path / "log", cwd=tmp_path
+        )
+    assert type(told.value) is kind and what in told.value.what
+    if kind is UsageError:
+        assert (told.value.where, told.value.remedy, told.value.exit_code) == ("p", "choose", 2)
+        assert "error [" not in str(told.value)
+
+
 def test_its_events_stand_in_the_side_s_log(tmp_path):
     log = EventLog(path=tmp_path / "server.log", side="server")
     with_marks = "/data/Jane-Doe.xml"

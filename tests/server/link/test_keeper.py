@@ -217,6 +217,13 @@ def test_only_the_study_whose_plan_was_approved_is_begun(workspace, monkeypatch)
     workspace.study_yaml.write_text(yaml.safe_dump(STUDY | {"seed": 2}))
     with pytest.raises(ConfigError, match="seed: 1 -> 2"):
         begin(workspace, initial=None, track=False)
+    options = {f"o{number:02d}": 1 for number in range(20)}
+    content = STUDY | {"phases": [STUDY["phases"][0] | {"options": options}], "name": "other"}
+    content |= {"privacy": {"mechanism": "dp_sgd", "epsilon": 2.0}}
+    workspace.study_yaml.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"privacy.mechanism: none -> dp_sgd.*; and [0-9]+ more") as told:
+        begin(workspace, initial=None, track=False)
+    assert told.value.what.index("name: ") < told.value.what.index("privacy.")
     assert begun == [1, 1]
 
 
@@ -341,6 +348,15 @@ def test_a_site_that_sits_a_phase_out_or_has_not_approved_is_told_with_what_to_d
     assert "sits this phase out (phase-not-permitted)" in text and "not configured for this phase yet" in text
     (found,) = content["failures"]
     assert found["where"] == "beta" and "cardionets-client approve" in found["remedy"]
+
+
+def test_a_site_whose_budget_is_spent_is_told_with_what_to_do(workspace, wanted):
+    served(workspace)
+    sites = [{"site": "north", "phases": {"align": "serves"}, "code": "budget-spent"}]
+    write_json(wanted.out / "status.json", {"state": "running", "task": "align", "phase": 1, "sites": sites})
+    lines = overview_lines(overview(workspace))
+    place = lines.index("! north: a further round would pass its epsilon")
+    assert "raise the limit or leave the study" in lines[place + 1]
 
 
 def test_sites_of_a_study_that_is_over_are_not_waited_for(workspace, wanted):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,13 +17,16 @@ from cardionets_core.config.study import Study
 from cardionets_core.errors import UsageError, error_codes
 from cardionets_core.tasks import TASKS
 from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
-from server.page.codes import MEANINGS
+from server.checkpoint import Checkpoint
+from server.page import privacy
+from server.page.codes import MEANINGS, remedy
 from server.page.content import page_content
-from server.page.curves import phase_figures
+from server.page.curves import cost_figures, phase_figures
 from server.page.facts import JournalTail, RunReader
 from server.page.render import report_html
 from server.page.timeline import last_halt, phase_spans, sitting_out, span_of, timeline_svg
 from server.page.words import TASK_WORDS
+from server.page.writer import PageWriter
 from server.phase_order import tasks_of
 from server.rounds import CRASHED, LATE
 
@@ -236,8 +241,8 @@ def test_phases_follow_each_other_on_the_timeline(tmp_path):
 
 
 def test_planned_epsilon_is_what_the_ledgers_reckon(tmp_path):
-    privacy = {"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
-    study = study_of(privacy=privacy)
+    asked = {"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
+    study = study_of(privacy=asked)
     write_run(tmp_path, study, rounds=2, sites=("alpha", "beta"))
     content = json.loads((tmp_path / "status.json").read_text())
     content["sites"][1]["patients"] = None
@@ -310,8 +315,8 @@ def unasked(name):
 
 
 def test_a_site_that_was_not_asked_yet_hides_nothing(tmp_path):
-    privacy = {"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
-    study = study_of(privacy=privacy)
+    asked = {"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
+    study = study_of(privacy=asked)
     write_run(tmp_path, study, sites=("alpha", "beta"))
     content = json.loads((tmp_path / "status.json").read_text())
     content["sites"] = [unasked("alpha"), site_of("beta", patients=None)]
@@ -413,3 +418,83 @@ def test_losses_of_different_kinds_have_charts_of_their_own(tmp_path):
     html = report_html(RunReader(tmp_path).read())
     page = Text(html)
     assert len(page.ids) == len(set(page.ids)) and ">Training loss<" not in html
+
+
+def test_no_phase_is_called_now_unless_the_study_runs(tmp_path):
+    write_run(tmp_path, study_of(), state="running")
+    assert states_of(tmp_path, workspace_state="running") == ["now"]
+    for state in ("paused", "stopped", "failed"):
+        assert states_of(tmp_path, workspace_state=state) == ["begun"]
+    write_run(tmp_path, study_of(), rounds=0, state="paused")
+    assert states_of(tmp_path) == ["to come"]
+
+
+def states_of(folder, **around):
+    return [phase["state"] for phase in page_content(RunReader(folder).read(around=around))["phases"]]
+
+
+def test_advice_on_a_spent_budget_holds_also_where_too_few_sites_are_left():
+    told = remedy("budget-spent")
+    assert "raise the limit or leave the study" in told and "while enough sites are left" in told
+
+
+@pytest.mark.parametrize(("shift", "words"), [(0.0, True), (0.02, True), (0.5, False)])
+def test_the_last_label_of_the_time_axis_is_not_cut(tmp_path, shift, words):
+    """A step before the end the label stands in the middle of its line, and at the end left of it."""
+    begin = 1_900_000_000 - 1_900_000_000 % 600
+    write_run(tmp_path, study_of(), started_s=begin, updated_s=begin + 600 + shift * 100)
+    facts = RunReader(tmp_path).read(around={"online": {"alpha": [[begin, begin + 5.0]]}})
+    found = re.findall(
+        r'<text class="(end|mid)" x="([0-9.]+)" y="[0-9.]+">([0-9:]+)<', str(timeline_svg(facts, ["alpha"]))
+    )
+    assert len(found) > 3
+    for kind, x, text in found:
+        right = float(x) + (6.2 * len(text) / 2 if kind == "mid" else 0.0)
+        assert right <= 960.0, text
+    assert (found[-1][0] == "end") == words
+
+
+def test_a_round_whose_sites_held_the_model_is_told_from_one_that_was_not_counted(tmp_path):
+    write_run(tmp_path, study_of())
+    facts = RunReader(tmp_path).read()
+    assert "held the model already" not in str(cost_figures(facts)[1])
+    facts.history[0]["bytes_sent"] = 0
+    assert "held the model already" in str(cost_figures(facts)[1])
+
+
+def test_a_narrow_screen_is_told_that_the_timeline_goes_on(tmp_path):
+    write_run(tmp_path, study_of(), updated_s=2e9)
+    replied(tmp_path, "alpha")
+    page = report_html(RunReader(tmp_path).read())
+    assert page.index("scroll for later rounds") < page.index('id="timeline"')
+    assert ".later-hint { display: none;" in page and ".later-hint { display: block; }" in page
+
+
+@pytest.mark.parametrize("state", ["completed", "paused"])
+def test_the_last_page_has_what_took_too_long_for_the_pages_before(tmp_path, monkeypatch, state):
+    study = study_of(
+        privacy={"mechanism": "dp_sgd", "noise_multiplier": 1.1, "delta": 1e-5, "clip_norm": 1.0}
+    )
+    write_run(tmp_path, study, state=state, sites=("alpha", "beta", "gamma"))
+    status = json.loads((tmp_path / "status.json").read_text())
+    for number, row in enumerate(status["sites"]):
+        row["patients"] = {"train": 50 + number}
+    clock = [0.0]
+
+    @lru_cache
+    def slow(study_json, counts):
+        clock[0] += 5.0
+        return 1.1, 2.0
+
+    monkeypatch.setattr(privacy, "_whole", slow)
+    monkeypatch.setattr(privacy, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    history = [entry(1, sites=("alpha", "beta", "gamma"))]
+    checkpoint = Checkpoint(
+        folder=tmp_path, phase=0, round=1, study_digest=study.digest, history=history, layouts={}, digests={}
+    )
+    warned = []
+    writer = PageWriter(study, tmp_path, warn=warned.append)
+    writer.round(checkpoint, status | {"state": "running"}, round_s=1.0)
+    assert "not reckoned yet" in (tmp_path / "report.html").read_text()
+    writer.ended(checkpoint, status)
+    assert "not reckoned yet" not in (tmp_path / "report.html").read_text() and not warned

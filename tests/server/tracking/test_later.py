@@ -40,6 +40,17 @@ def test_a_workspace_means_its_newest_study(folder, tmp_path):
     assert run_folder_of(tmp_path) == folder == run_folder_of(folder)
     with pytest.raises(UsageError, match="no study was begun"):
         run_folder_of(folder / "nothing")
+    with pytest.raises(UsageError, match="there is no such folder"):
+        run_folder_of(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no study was begun in this folder"):
+        run_folder_of(tmp_path / "empty")
+
+
+def test_how_to_look_asks_mlflow_for_one_worker_and_says_where_the_study_is(run, folder):
+    told = run("cardionets-server", "track", folder, "--dry-run").stdout
+    assert f"look: mlflow ui --workers 1 --backend-store-uri sqlite:///{folder / 'mlflow.db'}\n" in told
+    assert '"Training runs"' in told
 
 
 def test_how_a_study_stands_is_what_its_result_says(folder):
