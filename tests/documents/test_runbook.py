@@ -247,7 +247,7 @@ def test_the_runbook_line_by_line(tmp_path, shell, hospital):
     # renewed, lost, and back
     reader.type("cardionets-server renew DIR --site")
     reader.type("cardionets-server renew DIR --server")
-    reader.type("cardionets-server revoke DIR")
+    reader.type("cardionets-server revoke DIR", answer="y\n")
     shutil.rmtree(site / "trust", ignore_errors=True)
     subprocess.run(
         ["cardionets-client", "request", "--site", "riverside", "--out", "again"],
