@@ -22,7 +22,8 @@ def sites(tmp_path_factory):
          "prevalence": {"cm": 0.1, "ph": 0.05}, "cart": {"leads": leads}}
         for site, leads in (("sound", "right"), ("mixed", "shuffled"), ("turned", "arms-swapped"))
     ]  # fmt: skip
-    study = {"name": "tiny", "phases": [{"task": "ecg_mae", "rounds": 1}]}
+    phase = {"task": "ecg_mae", "rounds": 1, "local_steps": 1, "optimiser": {"lr": 0.001}}
+    study = {"name": "tiny", "phases": [phase]}
     scenario = Scenario.model_validate({"name": "tiny", "seed": 5, "hospitals": hospitals, "study": study})
     made = make_hospitals(scenario, tmp_path_factory.mktemp("faults") / "h", workers=1)
     return {path.parent.name: path for path in made}

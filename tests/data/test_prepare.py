@@ -170,14 +170,21 @@ def copy(made: tuple[SiteConfig, Cohort], tmp_path: Path) -> SiteConfig:
     return SiteConfig.model_validate(json.loads(text))
 
 
+def without_sync_marks(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files, without the lines of the store's log that say that all before them is on the disk."""
+    lines = files["log.jsonl"].splitlines(keepends=True)
+    return {**files, "log.jsonl": b"".join(line for line in lines if b'"synced"' not in line)}
+
+
 def test_two_prepares_and_any_number_of_workers_give_the_same_cohort(
     made: tuple[SiteConfig, Cohort], copy: SiteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_equal(open_cache(copy), made[1])
-    before = content(copy)
+    before = without_sync_marks(content(copy))
     shutil.rmtree(copy.folders.cache)
     assert_equal(prepare(copy), made[1])
-    assert content(copy) == before  # in one process even byte for byte
+    # In one process even byte for byte, but for when a slow machine has flushed.
+    assert without_sync_marks(content(copy)) == before
     shutil.rmtree(copy.folders.cache)
     monkeypatch.setattr("cardionets_core.data.reading.WORTH_SECONDS", 0)
     monkeypatch.setattr("cardionets_core.data.reading.RECORDINGS_AT_ONCE", 2)
