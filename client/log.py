@@ -2,8 +2,8 @@
 
 Comes in: the site's folder, and errors as they were caught. Goes out: lines of ``cardionets_core.logs``. An
 error is told by its code and in the program's own words, beside them its facts of the kinds that the table of
-events has; of paths only those that the program itself has
-named are written down, relative to the site's folder, since names of data files can be patients'.
+events has. Of paths only those that the program itself has named are written down, relative to the site's
+folder, since names of data files can be patients'.
 """
 
 from __future__ import annotations

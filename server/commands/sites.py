@@ -97,10 +97,10 @@ def kit(
     """Make kits again, with today's address, code and study; keys and certificates stay as they are."""
     with answering(format):
         from server.provision.admission import remake_kit
-        from server.provision.registry import read_registry
+        from server.provision.roster import known_sites
 
         workspace = _workspace(folder)
-        names = site or [row.site for row in read_registry(workspace).admitted()]
+        names = site or known_sites(workspace)
         content = {"sites": [_admission(remake_kit(workspace, name)) for name in names]}
     answer(content, _sites_made_lines, format)
 
