@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +89,37 @@ def run_on_flower(
         )
 
     _start_ray(cores)
-    run_simulation(
-        server_app=server_app,
-        client_app=make_app(functools.partial(hospital_of_partition, tuple(site_paths))),
-        num_supernodes=len(site_paths),
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    _beside(
+        functools.partial(
+            run_simulation,
+            server_app=server_app,
+            client_app=make_app(functools.partial(hospital_of_partition, tuple(site_paths))),
+            num_supernodes=len(site_paths),
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        )
     )
     return results[0]
+
+
+def _beside(work: Callable[[], object]) -> None:
+    """Do the work in a thread, so that Ctrl-C is raised here and not in Flower.
+
+    Flower would shut Ray down while its threads still use it, and Ray then ends the process with a code of
+    its own.
+    """
+    failed: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:  # it is raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _start_ray(cores: int) -> None:

@@ -37,11 +37,12 @@ def run(study, sites, folder, *, track=True, progress=lambda event: None):
 
 
 def client_of(uri):
+    """With its own registry: another test may have set one for the whole process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow.tracking import MlflowClient
 
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def runs_of(client, name="quick"):

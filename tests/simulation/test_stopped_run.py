@@ -20,8 +20,11 @@ def test_a_run_that_is_asked_to_end_says_so_and_nothing_else(tmp_path, engine, s
     program = Path(sys.executable).with_name("cardionets-sim")
     command = [program, "run", "rehearsal", "--out", "run", "--no-compare", "--no-track", "--engine", engine]
     told = tmp_path / "told"
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited: not by this child.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with told.open("wb") as errors:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=errors, stderr=errors)
+    signal.signal(signal.SIGINT, before)
     try:
         until = time.monotonic() + PATIENCE_S
         while "round 1/" not in told.read_text() and process.poll() is None and time.monotonic() < until:
