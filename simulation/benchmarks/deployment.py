@@ -18,7 +18,7 @@ from cardionets_core.errors import ServiceDownError
 from simulation.benchmarks.exchange.case import run_case
 
 MB = 1_000_000
-QUICK = ((100 * MB, 100, 2),)
+QUICK = (100 * MB, 100, 2)
 FULL = (
     (MB, 100, 2), (MB, 100, 4), (100 * MB, 100, 2), (100 * MB, 100, 4), (100 * MB, 4, 2), (100 * MB, 100, 8),
 )  # fmt: skip
@@ -36,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--patient", action="store_true",
         help="bare Flower's SuperLink waits for its database for minutes, not for 5 s that may end the run",
     )  # fmt: skip
-    parser.add_argument("--model-bytes", type=int)
-    parser.add_argument("--arrays", type=int, default=100)
-    parser.add_argument("--sites", type=int, default=2)
+    parser.add_argument("--model-bytes", type=int, help="a single case, like --arrays and --sites")
+    parser.add_argument("--arrays", type=int)
+    parser.add_argument("--sites", type=int)
     options = parser.parse_args(arguments)
-    cases = FULL if options.full else QUICK
-    if options.model_bytes:
-        cases = ((options.model_bytes, options.arrays, options.sites),)
+    single = (options.model_bytes, options.arrays, options.sites)
+    if options.full and any(single):
+        parser.error("--full has cases of its own: leave --model-bytes, --arrays and --sites out")
+    cases = FULL if options.full else (_single(*single),)
     for model_bytes, arrays, sites in cases:
         seconds: dict[str, list[float]] = {}
         for _ in range(options.repeat):
@@ -64,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "median_round_s": medians,
                 "ratio_to_flower": round(medians["cardionets"] / medians["flower"], 3),
             })  # fmt: skip
+
+
+def _single(*asked: int | None) -> tuple[int, ...]:
+    """The quick case, but for what is asked."""
+    return tuple(value or usual for value, usual in zip(asked, QUICK, strict=True))
 
 
 def _write(content: dict[str, Any]) -> None:

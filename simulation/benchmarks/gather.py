@@ -19,14 +19,16 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+import psutil
+
 from cardionets_core.durable import write_json
 from cardionets_core.plain_json import parse_json, read_json
 from simulation.benchmarks.catalogue import DATA, Benchmark, Figure
 
 VERSIONS = ("cardionets", "flwr", "torch", "numpy", "numba")
 LONGEST_FAULT = 200
-BUSY = 0.8
-"""Load a core from which on seconds, and ratios of seconds, are no longer those of the programs alone."""
+BUSY = 0.5
+"""Busy cores from which on seconds, and ratios of seconds, are no longer those of the programs alone."""
 SCHEMA_VERSION = 1
 
 
@@ -61,20 +63,27 @@ def gather(
             tell(f"{each.name}: taken up from the run before")
             found[each.name] = known
             continue
-        busy = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-        told = f" (the machine is busy, load {busy:.1f} a core: ratios will be off)" if busy > BUSY else ""
+        busy = busy_cores()
+        told = f" (other work keeps {busy:.1f} cores busy: ratios will be off)" if busy > BUSY else ""
         tell(f"{each.name}: {each.command}{told}")
-        found[each.name] = run_one(each, folder, data=data, note=note)
+        found[each.name] = run_one(each, folder, data=data, note=note, busy=busy)
         write_json(folder / f"{each.name}.json", found[each.name])
         tell(f"{each.name}: {outcome_line(found[each.name])}")
     return found
 
 
-def run_one(benchmark: Benchmark, folder: Path, *, data: Path | None, note: str) -> dict[str, Any]:
-    """Run a benchmark whatever comes of it; returns its entry."""
+def busy_cores() -> float:
+    """Cores that are busy now. The load average would still hold the benchmark that ran before."""
+    return psutil.cpu_percent(interval=1.0) / 100 * (psutil.cpu_count() or 1)
+
+
+def run_one(
+    benchmark: Benchmark, folder: Path, *, data: Path | None, note: str, busy: float = 0.0
+) -> dict[str, Any]:
+    """Run a benchmark whatever comes of it; returns its entry. ``busy`` is of ``busy_cores`` before it."""
     words = [each.replace(DATA, str(data)) for each in benchmark.arguments]
     command = [sys.executable, "-W", "ignore", "-m", f"simulation.benchmarks.{benchmark.module}", *words]
-    load, start = os.getloadavg()[0], time.monotonic()
+    start = time.monotonic()
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     output, errors = folder / f"{benchmark.name}.jsonl", folder / f"{benchmark.name}.err"
     # Straight into files: what a broken run has printed so far can be read.
@@ -89,7 +98,7 @@ def run_one(benchmark: Benchmark, folder: Path, *, data: Path | None, note: str)
         "date": day,
         "seconds": round(time.monotonic() - start, 1),
         "machine": machine(),
-        "load_before": round(load, 1),
+        "busy_cores_before": round(busy, 1),
         "versions": versions(),
         "note": note,
         "status": "done",

@@ -42,7 +42,7 @@ def entry(*rows: tuple[str, float], status: str = "done", name: str = "toy", **c
         "date": "2026-01-02",
         "seconds": 1.0,
         "machine": {"processor": "A processor", "cores": 2, "memory_gb": 24, "system": "Linux 6.18"},
-        "load_before": 0.1,
+        "busy_cores_before": 0.1,
         "versions": {"python": "3.11.7"},
         "note": "",
         "status": status,
@@ -167,6 +167,15 @@ def test_a_failing_benchmark_stops_no_other_and_tells_no_path(tmp_path: Path, mo
     assert "none of the figures" in found["c"]["fault"] and "1 of its lines" in found["d"]["fault"]
     assert "somebody" not in json.dumps(found)
     assert "node" not in found["a"]["machine"] and found["a"]["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("busy, is_told", [(1.4, True), (0.1, False)])
+def test_work_beside_a_benchmark_is_told_and_kept(tmp_path: Path, monkeypatch, busy, is_told) -> None:
+    monkeypatch.setattr(gathering.subprocess, "run", Runs({"a": LINE}))
+    monkeypatch.setattr(gathering, "busy_cores", lambda: busy)
+    told: list[str] = []
+    found = gather(benches("a"), tmp_path, tell=told.append)
+    assert ("1.4 cores busy" in told[0]) == is_told and found["a"]["busy_cores_before"] == busy
 
 
 def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
