@@ -24,7 +24,9 @@ def live(workspace: Workspace) -> None:
     """Show the overview until the study ends."""
     console = Console(file=sys.stdout)
     if not console.is_terminal:
-        follow(workspace, tell=lambda text: console.print(text, markup=False, highlight=False))
+        follow(
+            workspace, tell=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+        )
         return
     with Live(console=console, refresh_per_second=4) as view:
         while True:

@@ -5,6 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from cardionets_core.config.workspace import Workspace
+from server import live
 from server.overview import overview_lines
 from server.watch_view import BLOCKS, CURVE, curve, watch_view
 
@@ -94,3 +96,11 @@ def test_the_curve_goes_from_the_lowest_to_the_highest():
     assert curve([0.0, 1.0, 0.5]) == BLOCKS[0] + BLOCKS[-1] + BLOCKS[4]
     assert curve([2.0, 2.0]) == BLOCKS[0] * 2
     assert len(curve(list(range(100)))) == CURVE
+
+
+def test_without_a_terminal_no_line_is_broken(monkeypatch, tmp_path, capsys):
+    line = "! alpha: " + "word " * 40 + "end"
+    monkeypatch.setattr(live, "overview", lambda workspace: {})
+    monkeypatch.setattr(live, "overview_lines", lambda content: [line])
+    live.live(Workspace(tmp_path))
+    assert capsys.readouterr().out == f"{line}\n"
