@@ -6,7 +6,7 @@ Comes in: options of ``run``, ``compare`` and ``sweep``. Goes out: nothing, or o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cardionets_core.config.study import Study
@@ -29,13 +29,24 @@ def refuse_file(out: Path) -> None:
             raise UsageError(f"{path} is a file", where=str(out), remedy="give a folder")
 
 
-def ready_folder(out: Path) -> None:
+def ready_folder(out: Path, *, ours: Collection[str] = ()) -> None:
     """Make the folder for everything that will be written, unless it is there.
 
+    Args:
+        out: the folder.
+        ours: what an earlier call has put into it: where it is not empty, one of these must be there.
+
     Raises:
-        UsageError: it is a file, cannot be made, or cannot be written to.
+        UsageError: it is a file, holds other things, cannot be made, or cannot be written to.
     """
     refuse_file(out)
+    held = {path.name for path in out.iterdir()} if ours and os.access(out, os.R_OK) else set()
+    if held and held.isdisjoint(ours):
+        raise UsageError(
+            f"the folder holds other things, such as {min(held)}",
+            where=str(out),
+            remedy="give a new folder, or that of a call which was broken off",
+        )
     remedy = "give another folder, or one in which you may write"
     try:
         out.mkdir(parents=True, exist_ok=True)

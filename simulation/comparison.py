@@ -30,6 +30,8 @@ from simulation.screen import Screen
 
 CONTENT = "comparison.json"
 FIGURE = "comparison.png"
+OURS = ("hospitals", "cells", CONTENT)
+"""What an earlier call may have put into the folder."""
 COLUMNS = (
     "arm", "task", "metric", "population", "mean", "ci_low", "ci_high", "seeds", "seeds_low", "seeds_high",
     "n",
@@ -93,7 +95,7 @@ def run_comparison(request: CompareRequest, screen: Screen) -> dict[str, Any]:
     refuse_file(out)
     real_folders(scenario, request.data)
     check_initial([scenario.study], request.initial)
-    ready_folder(out)
+    ready_folder(out, ours=OURS)
     paths = make_hospitals(
         scenario,
         out / "hospitals",

@@ -40,10 +40,11 @@ def start(
         for line in missing_lines(place):
             _say(line)
         command = [sys.executable, "-P", "-m", "client.cli", "start", str(place.root)]
+        _say(f"the service starts; log {place.logs}")
         content = start_in_background(
             command, folder=place.service, log=place.logs / "service.log", cwd=place.root
         )
-        _say(f"the service runs (process {content['supervisor']['pid']:.0f}); log {place.logs}")
+        _say(f"the service runs (process {content['supervisor']['pid']:.0f})")
         _say(f"whether it reaches the coordinator, says: cardionets-client status {place.root}")
         return
     from client.service import run_service

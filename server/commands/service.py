@@ -37,10 +37,11 @@ def start(
         from cardionets_core.service.background import start_in_background
 
         command = [sys.executable, "-P", "-m", "server.cli", "start", str(workspace.root)]
+        _say(f"the service starts; log {workspace.logs}")
         content = start_in_background(
             command, folder=workspace.state, log=workspace.logs / "service.log", cwd=workspace.root
         )
-        _say(f"the service runs (process {content['supervisor']['pid']:.0f}); log {workspace.logs}")
+        _say(f"the service runs (process {content['supervisor']['pid']:.0f})")
         return
     from server.service import run_service
 

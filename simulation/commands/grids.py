@@ -192,6 +192,8 @@ def sweep(
         track=track,
     )
     if dry_run:
+        if not quiet:
+            print("checking the study of every cell", file=sys.stderr, flush=True)
         content = plan_content(planned_cells(request))
         if format is GridFormat.table:
             print(plan_table(content))

@@ -31,6 +31,8 @@ from simulation.sweep.values import Axis
 
 CONTENT = "sweep.json"
 FIGURE = "sweep.png"
+OURS = ("hospitals", "cells", "mlflow.db", CONTENT)
+"""What an earlier call may have put into the folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,7 @@ def run_sweep(request: SweepRequest, screen: Screen) -> dict[str, Any]:
     planned = planned_cells(request)
     for each in planned:
         real_folders(each.scenario, request.data)
-    ready_folder(request.out)
+    ready_folder(request.out, ours=OURS)
     cells, by_name = _cells(request, planned, screen)
     tracker = None
     if request.track:

@@ -17,7 +17,15 @@ from cardionets_core.errors import CheckpointError, ConfigError, FolderMissingEr
 from simulation.asked import check_initial, ready_folder
 from simulation.commands.typed import typed_jobs, typed_seeds, typed_strategies
 from simulation.compare import Setup, cell_word, summarise, unaligned
-from simulation.comparison import COLUMNS, CompareRequest, _baseline, _federations, comparison_csv, table_rows
+from simulation.comparison import (
+    COLUMNS,
+    OURS,
+    CompareRequest,
+    _baseline,
+    _federations,
+    comparison_csv,
+    table_rows,
+)
 from simulation.comparison_table import comparison_table
 from simulation.pictures.comparison import picture_comparison
 from simulation.run import _prepare_stale
@@ -250,6 +258,24 @@ def test_a_file_is_no_folder_to_write_to(command, run, tmp_path):
         done = run("cardionets-sim", *command, "--out", out)
         assert done.returncode == 2 and "is a file" in done.stderr and "give a folder" in done.stderr
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "command", [("compare", "rehearsal"), ("sweep", "rehearsal", "--set", "study.seed=1..2")]
+)
+def test_a_folder_of_other_things_is_left_alone(command, run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("kept")
+    done = run("cardionets-sim", *command, "--out", tmp_path)
+    assert done.returncode == 2 and "other things, such as thesis.tex" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_of_a_call_that_was_broken_off_is_taken_up(tmp_path):
+    (tmp_path / "hospitals").mkdir()
+    (tmp_path / "notes").touch()
+    ready_folder(tmp_path, ours=OURS)
+    (tmp_path / "empty").mkdir()
+    ready_folder(tmp_path / "empty", ours=OURS)
 
 
 def test_a_folder_that_cannot_be_made_is_told():
