@@ -317,3 +317,15 @@ CONTRASTS = """() => {
   }
   return found;
 }"""
+
+
+def test_commands_of_many_studies_do_not_bury_the_page(bare):
+    store, demo = ApprovalStore(bare.approvals), read_study(SHIPPED / "demo.yaml")
+    studies = [demo.model_copy(update={"seed": number}) for number in range(5)]
+    for study in studies:
+        store.approve_study(study.to_json())
+    page = page_file(Looking(bare).look())
+    folded = page.index('id="earlier-approvals"')
+    places = [page.index(f"--withdraw {study.digest[:16]}") for study in studies]
+    assert [place < folded for place in places] == [False, False, True, True, True]
+    assert places[4] < places[3] < places[2] and "2 earlier studies" in page
