@@ -53,4 +53,7 @@ def test_the_rehearsal_of_the_runbook(tmp_path):
     assert result["status"] == "completed"
     assert {site["site"] for site in result["sites"]} == {"biobank", "intensive", "riverside"}
     assert (tmp_path / "coordinator" / "runs").glob("*/model/model.json")
-    assert "reply-left" in done.stdout
+    journal = tmp_path / "hospitals" / "riverside" / "state" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    left = [line["digest"][:12] for line in lines if line["event"] == "reply-left"]
+    assert left and set(left) <= set(done.stdout.split())
