@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cardionets_core.audit import journal
 from cardionets_core.service.state import end_tree, living, running_service
 from simulation.deployment import free_ports
 
@@ -53,7 +54,6 @@ def test_the_rehearsal_of_the_runbook(tmp_path):
     assert result["status"] == "completed"
     assert {site["site"] for site in result["sites"]} == {"biobank", "intensive", "riverside"}
     assert (tmp_path / "coordinator" / "runs").glob("*/model/model.json")
-    journal = tmp_path / "hospitals" / "riverside" / "state" / "journal.jsonl"
-    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    lines = journal.bodies(tmp_path / "hospitals" / "riverside" / "state" / "journal.jsonl")
     left = [line["digest"][:12] for line in lines if line["event"] == "reply-left"]
     assert left and set(left) <= set(done.stdout.split())
