@@ -19,6 +19,7 @@ class Event:
         text: what there is to say: counts, a code, metrics.
         loss: mean local loss, or None.
         left_s: seconds that the study will still take, if that can be guessed yet.
+        untimed: phases to come of a task that was not timed yet, with ``left_s``.
         code: why the site sits or was left out; else empty.
         attempt: number of the round's attempt, or 0 where that does not matter.
     """
@@ -33,6 +34,7 @@ class Event:
     text: str = ""
     loss: float | None = None
     left_s: float | None = None
+    untimed: int = 0
     code: str = ""
     attempt: int = 0
 
@@ -56,8 +58,14 @@ def line(event: Event) -> str:
     if event.text:
         parts.append(event.text)
     if event.left_s is not None:
-        parts.append(f"about {_duration(event.left_s)} left")
+        parts.append(left_words(event.left_s, event.untimed))
     return " · ".join(parts)
+
+
+def left_words(seconds: float, untimed: int) -> str:
+    """How long a study will still take, and of how many phases that is a mere guess."""
+    guessed = f" ({untimed} phase{'s' * (untimed > 1)} to come not timed yet)" if untimed else ""
+    return f"about {_duration(seconds)} left{guessed}"
 
 
 def _duration(seconds: float) -> str:

@@ -69,6 +69,7 @@ class StatusBoard:
             "waiting_for": None,
             "primary": None,
             "left_s": None,
+            "left_untimed": 0,
             "warnings": [],
             "failure": None,
             "model_digest": None,
@@ -83,7 +84,7 @@ class StatusBoard:
         if event.attempt:
             self._content["attempt"] = event.attempt
         if event.left_s is not None:
-            self._content["left_s"] = round(event.left_s, 1)
+            self._content |= {"left_s": round(event.left_s, 1), "left_untimed": event.untimed}
         if event.kind == "warning":
             self._content["warnings"] = [*self._content["warnings"], event.text][-20:]
         if event.site:
@@ -127,7 +128,7 @@ class StatusBoard:
         if checkpoint is not None:
             self._stand_at(checkpoint)
         if error is None:
-            self._content["left_s"] = 0.0
+            self._content |= {"left_s": 0.0, "left_untimed": 0}
         else:
             self._content["failure"] = {
                 "code": error.code,

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from server.progress import left_words
+
 ENDED = ("completed", "paused", "failed")
 UNDER_WAY = ("waiting", "running")
 BUDGET_SPENT = (
@@ -50,7 +52,7 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         lines.append(f"waits for {waited_for(waiting)} until {_clock(waiting['until_s'])}")
     lines += primary_note(study)
     if study.get("left_s") is not None and study["state"] in UNDER_WAY:
-        lines.append(f"about {study['left_s']:.0f} s left")
+        lines.append(left_words(study["left_s"], study.get("left_untimed") or 0))
     return lines
 
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cardionets_core.config.study import Study
 from cardionets_core.durable import on_disk
 from cardionets_core.errors import CardioNetsError, QuorumNotMetError, StorageFailedError
@@ -36,6 +34,7 @@ from server.reply_journal import ReplyJournal
 from server.round_run import FinishedRound, RoundRun
 from server.rounds import SiteLink, Waiting
 from server.status import StatusBoard
+from server.time_left import time_left
 
 
 class StudyRun:
@@ -74,7 +73,6 @@ class StudyRun:
         self._progress = progress
         self._initial = initial
         self._minimum_free_bytes = minimum_free_bytes
-        self._seconds: list[float] = []
         self._place = (0, 0)
         trust = head_trust(folder)
         self._journal = ReplyJournal(folder, study_digest=study.digest, trust=trust)
@@ -177,7 +175,6 @@ class StudyRun:
     ) -> Checkpoint:
         """Write the checkpoint of a finished round and tell of it."""
         entry = finished.history[-1]
-        self._seconds.append(entry["seconds"])
         self._place = (index, number)
         written = self.checkpoints.write(
             phase=index,
@@ -197,12 +194,14 @@ class StudyRun:
             keep_best=kept.keep_best,
         )
         self.status.running(written)
+        left = time_left(self.study, finished.history)
         self._tell(
             index,
             number,
             "round",
             text=_summary(finished.history),
-            left_s=self._left_s(index, number),
+            left_s=left.seconds,
+            untimed=left.untimed,
             attempt=entry["attempt"],
         )
         self.page.round(written, self.status.content(), round_s=entry["seconds"])
@@ -216,11 +215,6 @@ class StudyRun:
                 where=str(self._folder),
                 remedy="free space, or lower minimum_free_bytes; then resume",
             )
-
-    def _left_s(self, index: int, number: int) -> float:
-        rounds = sum(phase.rounds for phase in self.study.phases[index + 1 :])
-        rounds += self.study.phases[index].rounds - number
-        return rounds * float(np.mean(self._seconds[-10:]))
 
     def _waits(self, waiting: Waiting | None) -> None:
         self.status.waiting(waiting)

@@ -125,6 +125,9 @@ def run(
     out: OutOption,
     data: DataOption = None,
     replace: ReplaceOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with a run that was stopped, from its newest round")
+    ] = False,
     engine: Annotated[
         EngineName, typer.Option("--engine", help="flower, or local: no Ray")
     ] = EngineName.flower,
@@ -145,9 +148,11 @@ def run(
     """Run a scenario from nothing to its result table: hospitals, study, pictures, comparison.
 
     The run folder gets result.json, report.html, model/ and plots/; nothing of an earlier run is written over
-    unless --replace says so. The same scenario and seed give the same model, with either engine.
+    unless --replace says so. A run that was stopped goes on with --resume and ends with the model that it
+    would have had. The same scenario and seed give the same model, with either engine.
     """
     from cardionets_core.config.tracking import checked_uri
+    from simulation.begun import BEGUN
     from simulation.run import RunRequest, run_scenario
     from simulation.scenario import load_scenario
     from simulation.screen import Screen
@@ -159,6 +164,7 @@ def run(
         data=data,
         engine=engine.value,
         replace=replace,
+        resume=resume,
         seed=seed,
         cores=cores,
         compare=compare,
@@ -171,7 +177,9 @@ def run(
         result = run_scenario(request, screen)
     except KeyboardInterrupt:
         screen.close()
-        told = "a run cannot go on from its middle: the same command with --replace begins it anew"
+        told = "the same command with --replace begins it anew"
+        if (out / BEGUN).exists():
+            told = f"finished rounds are kept: the same command with --resume goes on; {told}"
         print(f"stopped; {told}", file=sys.stderr, flush=True)
         # The server's thread still waits for replies; a plain exit would wait for it.
         os._exit(INTERRUPTED)

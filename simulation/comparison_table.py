@@ -9,36 +9,30 @@ from typing import Any
 from simulation.comparison import table_rows
 from simulation.table_lines import interval, number, table
 
-HEAD = (
-    "arm", "task", "metric", "patients of", "mean", "95 % over patients", "over seeds", "minus baseline",
-    "95 % over patients", "over seeds", "p", "patients", "seeds",
-)  # fmt: skip
+OF = ("arm", "task", "metric", "patients of")
+OVER = ("95 % over patients", "over seeds")
 
 
 def comparison_table(content: Mapping[str, Any], folder: Path) -> str:
-    """What was compared, with intervals, and how to read them."""
-    rows = []
+    """What was compared, and beside the baseline, with intervals, and how to read them."""
+    values, differences = [], []
     for row in table_rows(content):
-        cells = [row["arm"], row["task"], row["metric"], row["population"], number(row["mean"])]
+        of = [row["arm"], row["task"], row["metric"], row["population"]]
         if row["mean"] is None:
-            rows.append([*cells, row["reason"], *[""] * (len(HEAD) - len(cells) - 1)])
+            values.append([*of, number(None), row["reason"], "", "", ""])
             continue
-        rows.append(
-            [
-                *cells,
-                interval(row["ci_low"], row["ci_high"]),
-                interval(row["seeds_low"], row["seeds_high"]),
-                "baseline" if row["arm"] == content["baseline"] else number(row["difference"]),
-                interval(row["difference_low"], row["difference_high"]),
-                interval(row["difference_seeds_low"], row["difference_seeds_high"]),
-                number(row["p"]),
-                str(row["n"]),
-                str(row["seeds"]),
-            ]
-        )
+        over = [interval(row["ci_low"], row["ci_high"]), interval(row["seeds_low"], row["seeds_high"])]
+        values.append([*of, number(row["mean"]), *over, str(row["n"]), str(row["seeds"])])
+        if row["arm"] != content["baseline"]:
+            ends = [(row["difference_low"], row["difference_high"])]
+            ends += [(row["difference_seeds_low"], row["difference_seeds_high"])]
+            beside = [interval(low, high) for low, high in ends]
+            differences.append([*of, number(row["difference"]), *beside, number(row["p"])])
     seeds = ", ".join(map(str, content["seeds"]))
     lines = [f"{content['scenario']} · seeds {seeds} · baseline {content['baseline']}", ""]
-    lines += table(HEAD, rows)
+    lines += table((*OF, "mean", *OVER, "patients", "seeds"), values)
+    if differences:
+        lines += ["", *table((*OF, f"minus {content['baseline']}", *OVER, "p"), differences)]
     lines += [
         "",
         "over patients: paired bootstrap over people, of the mean over seeds; over seeds: Student's t, from "

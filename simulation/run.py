@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.data.prepare import prepare
 from cardionets_core.durable import write_json
-from cardionets_core.errors import CardioNetsError, DataError, UsageError
+from cardionets_core.errors import CardioNetsError, DataError
 from server.app import RESULT
 from server.report import finite
 from server.tracking.settings import write_settings
 from server.tracking.tracker import send_now
 from simulation.asked import check_initial, ready_folder, refuse_file
+from simulation.begun import clear_earlier, note_begun
 from simulation.compare import Setup, compare
 from simulation.flower import run_locally, run_on_flower
 from simulation.make import make_hospitals, real_folders
@@ -30,24 +30,6 @@ from simulation.scenario import Scenario
 from simulation.screen import Screen
 
 Engine = Literal["flower", "local"]
-RUN_PARTS = (
-    "checkpoints",
-    "rounds",
-    "work",
-    "requests",
-    "status.json",
-    "journal.jsonl",
-    "report.html",
-    "drawn.json",
-    "model",
-    "plots",
-    "compare",
-    "mlflow",
-    "mlflow.db",
-    "tracking.json",
-    "tracked.json",
-    "study.json",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +42,7 @@ class RunRequest:
         data: folder of real recordings, for scenarios that use them.
         engine: ``flower`` (Flower's simulation engine) or ``local`` (in this process).
         replace: do away with an earlier run in the folder; its hospitals are kept if they are the same.
+        resume: go on with an earlier run in the folder, from its newest round.
         seed: replaces the study's seed, if given.
         cores: how many processes compute at a time.
         compare: whether to run the other arms.
@@ -73,6 +56,7 @@ class RunRequest:
     data: Path | None = None
     engine: Engine = "flower"
     replace: bool = False
+    resume: bool = False
     seed: int | None = None
     cores: int = 2
     compare: bool = True
@@ -88,15 +72,16 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
         The content of ``result.json``.
 
     Raises:
-        UsageError: the folder holds an earlier run and ``replace`` was not asked for, or cannot be written
-            to, or an option does not fit the scenario.
+        UsageError: the folder holds an earlier run and neither ``replace`` nor ``resume`` was asked for, or
+            another one than ``resume`` could go on with, or cannot be written to, or an option does not fit
+            the scenario.
         CardioNetsError: no site, or too few, could serve; what could be done lies in the folder.
     """
     started = time.monotonic()
     refuse_file(request.out)
     real_folders(request.scenario, request.data)
     check_initial([request.scenario.study], request.initial)
-    _clear(request)
+    clear_earlier(request.out, replace=request.replace, resume=request.resume)
     ready_folder(request.out)
     screen.note(f"{request.scenario.name}: {len(request.scenario.hospitals)} hospitals in {request.out}")
     study = request.scenario.study
@@ -112,6 +97,7 @@ def run_scenario(request: RunRequest, screen: Screen) -> dict[str, Any]:
     )
     study = with_roster(study, paths)
     cohorts, broken = index_hospitals(paths, screen, cores=request.cores)
+    note_begun(request.out, study, request.scenario)
     seconds = {"hospitals_and_index": time.monotonic() - started}
     track = request.track
     if track:
@@ -259,20 +245,3 @@ def _prepare_one(path: Path, screen: Screen | None = None) -> tuple[str, str]:
     except CardioNetsError as error:
         return error.code, str(error)
     return "", ""
-
-
-def _clear(request: RunRequest) -> None:
-    """An earlier run is never mixed with a new one."""
-    earlier = [name for name in (*RUN_PARTS, RESULT) if (request.out / name).exists()]
-    if earlier and not request.replace:
-        raise UsageError(
-            f"{request.out} holds an earlier run",
-            where="--out",
-            remedy="choose another folder, or pass --replace",
-        )
-    for name in earlier:
-        path = request.out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    # The sites answer an order once and keep their replies: a run that begins anew is to be worked on anew.
-    for path in (request.out / "hospitals").glob("*/state/replies"):
-        shutil.rmtree(path)

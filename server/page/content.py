@@ -60,6 +60,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
         "planned": planned,
         "share": done / planned,
         "left_s": left_s,
+        "left_untimed": status.get("left_untimed") or 0,
         "spent_s": sum(float(entry.get("seconds") or 0.0) for entry in facts.history),
         "started_s": status.get("started_s"),
         "updated_s": status.get("updated_s"),

@@ -162,7 +162,7 @@ class Outbox:
         note: PhaseNote = self._note.phase(index)
         if not note.run:
             task = str(self._study["phases"][index]["task"])
-            tags = {"phase": str(index), "task": task}
+            tags = {"phase": str(index + 1), "task": task}
             note.run = self._store.run(
                 f"{self._note.key}/{index}", name=f"{index + 1} {task}", tags=tags, parent=self._note.run
             )

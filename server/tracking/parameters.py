@@ -21,7 +21,7 @@ CUT = "…"
 
 
 def study_parameters(study: Mapping[str, Any], digest: str) -> dict[str, str]:
-    """The whole document, flat: ``phases.0.optimiser.lr``; longer texts than MLflow takes are cut.
+    """The whole document, flat: ``phases.1.optimiser.lr``, entries counted from 1; long texts are cut.
 
     Args:
         study: the document, as JSON.
@@ -49,7 +49,7 @@ def _flat(value: Any, head: str = "") -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             yield from _flat(item, f"{head}.{key}" if head else str(key))
     elif isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
-        for place, item in enumerate(value):
+        for place, item in enumerate(value, start=1):
             yield from _flat(item, f"{head}.{place}" if head else str(place))
     else:
         yield head, value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

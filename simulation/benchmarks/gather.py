@@ -78,7 +78,7 @@ def busy_cores() -> float:
 
 
 def run_one(
-    benchmark: Benchmark, folder: Path, *, data: Path | None, note: str, busy: float = 0.0
+    benchmark: Benchmark, folder: Path, *, data: Path | None, note: str, busy: float
 ) -> dict[str, Any]:
     """Run a benchmark whatever comes of it; returns its entry. ``busy`` is of ``busy_cores`` before it."""
     words = [each.replace(DATA, str(data)) for each in benchmark.arguments]

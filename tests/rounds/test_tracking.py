@@ -165,7 +165,7 @@ def test_the_store_in_the_folder_holds_the_study(fake_sites, quick, tmp_path):
     params = parent.data.params
     assert params["study_digest"] == result["study_digest"]
     assert params["model_digest"] == result["model_digest"]
-    assert params["phases.0.optimiser.lr"] == "0.001" and params["seed"] == "11"
+    assert params["phases.1.optimiser.lr"] == "0.001" and params["seed"] == "11"
     assert parent.data.tags["cardionets.state"] == "completed"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"study.json", "result.json"}
     version = client.get_model_version_by_alias("quick", "newest")

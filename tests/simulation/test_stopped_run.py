@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,5 +35,9 @@ def test_a_run_that_is_asked_to_end_says_so_and_nothing_else(tmp_path, engine, s
     finally:
         process.kill()
     lines = told.read_text().splitlines()
-    assert lines[-1].startswith("stopped; ") and "--replace" in lines[-1]
+    assert lines[-1].startswith("stopped; ") and "--resume" in lines[-1]
     assert not [line for line in lines if "Traceback" in line or "SIGTERM received" in line]
+    with told.open("wb") as errors:
+        resumed = subprocess.run([*command, "--resume"], cwd=tmp_path, stdout=errors, stderr=errors)
+    assert resumed.returncode == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"

@@ -123,11 +123,11 @@ def test_the_whole_document_is_flat_and_within_the_limits():
     found = parameters.study_parameters(study, "ab" * 32)
     assert found["study_digest"] == "ab" * 32 and found["strategy"] == "fedavg"
     assert found["sites.minimum"] == "2" and found["sites.roster"] == "[]"
-    assert found["phases.0.task"] == "align" and found["phases.0.options.x"] == "null"
+    assert found["phases.1.task"] == "align" and found["phases.1.options.x"] == "null"
     assert found["ratio"] == "[0.5, 0.5]"
     for name, value in found.items():
         _validate_param(name, value)
-    assert len(found["phases.0.options.long"]) == MAX_PARAM_VAL_LENGTH
+    assert len(found["phases.1.options.long"]) == MAX_PARAM_VAL_LENGTH
 
 
 def test_our_limits_are_mlflows():
