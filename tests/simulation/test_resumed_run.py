@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from cardionets_core.errors import UsageError
+from cardionets_core.errors import QuorumNotMetError, UsageError
 from simulation.run import RunRequest, run_scenario
 from simulation.scenario import Scenario
 from simulation.screen import Screen
@@ -126,3 +126,16 @@ def test_where_nothing_was_begun_it_begins(whole, tmp_path):
     shutil.copytree(whole[0] / "hospitals", tmp_path / "hospitals", copy_function=shutil.copy2)
     result, rounds = run(tmp_path, resume=True)
     assert len(rounds) == 3 and result["model_digest"] == whole[1]["model_digest"]
+
+
+def test_a_run_that_paused_for_want_of_sites_goes_on_when_they_are_mended(whole, tmp_path):
+    shutil.copytree(whole[0] / "hospitals", tmp_path / "hospitals", copy_function=shutil.copy2)
+    site = tmp_path / "hospitals" / "beta" / "site.yaml"
+    right = site.read_text()
+    site.write_text(right.replace("minimum_patients: 5", "minimum_patients: 500"))
+    with pytest.raises(QuorumNotMetError):
+        run(tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "paused"
+    site.write_text(right)
+    result, _ = run(tmp_path, resume=True)
+    assert result["status"] == "completed" and result["model_digest"] == whole[1]["model_digest"]
