@@ -9,7 +9,7 @@ from markupsafe import Markup
 from cardionets_core.pages.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, count_axis, value_axis
 from cardionets_core.pages.figures import bar_legend, figure, thinned
 from cardionets_core.pages.frame import Number, division, frame
-from cardionets_core.pages.marks import Look
+from cardionets_core.pages.marks import COLOURS, Look
 
 
 def bar_chart(
@@ -44,9 +44,7 @@ def bar_chart(
     drawn = [frame(across, up, x_name, places=names if named else ())]
     room = (across.end - across.begin) / max(1.0, across.high - across.low)
     wide = min(26.0, 0.76 * room)
-    looks = [
-        Look(colour=("s0", "s1", "s2", "s3")[each % 4], dash=0, mark="square") for each in range(len(parts))
-    ]
+    looks = [Look(colour=f"s{each % COLOURS}", dash=0, mark="square") for each in range(len(parts))]
     floor = [0.0] * count
     for (_, values), look in zip(parts, looks, strict=True):
         for place in range(count):

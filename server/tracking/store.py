@@ -28,6 +28,7 @@ IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0.0",
 }
 """MLflow's own patience is minutes a call; what fails is sent again later."""
+DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 METRICS_A_CALL = 1000
 PARAMETERS_A_CALL = 100
 LONGEST_TAG = 8000
@@ -53,6 +54,22 @@ def quiet_mlflow() -> Iterator[None]:
         yield
 
 
+def _ask_once(address: str) -> None:
+    """Connect to a database; MLflow would ask one that cannot be opened again and again, for 100 s."""
+    if not address.startswith(DATABASES):
+        return
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(address)
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
+    engine = sqlalchemy.create_engine(url)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
 class Store:
     """One experiment of one store.
 
@@ -67,6 +84,7 @@ class Store:
         from mlflow.tracking import MlflowClient
 
         self.address, self.registry = address, registry or address
+        _ask_once(address)
         self.client = MlflowClient(tracking_uri=address, registry_uri=self.registry)
         self.experiment = self._experiment(experiment, artefacts)
 

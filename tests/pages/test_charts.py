@@ -117,6 +117,12 @@ def test_bars_begin_at_zero_and_stack():
     assert len(keys) == 2 and all(key.findall(".//polygon") and not key.findall(".//line") for key in keys)
 
 
+def test_parts_of_a_bar_have_colours_of_their_own():
+    parts = [(name, [1.0]) for name in "abcdef"]
+    figure = tree(bar_chart("k", ["1"], parts, title="t"))
+    assert len({bar.get("class") for bar in figure.findall(".//rect")}) == len(parts)
+
+
 def test_charts_of_nothing_are_still_charts():
     assert "No values yet" in str(line_chart("k", [Series(name="a", x=(1,), y=(math.nan,))], title="t"))
     tree(bar_chart("k", [], [("in", [])], title="t"))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from server.memory import young_heap
 from strategies import RoundFacts, StoredModule, make_strategy
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap():
+    """As a server runs: Flower's strategies collect garbage at every reply, in all that a process holds."""
+    with young_heap():
+        yield
 
 
 class Bench:

@@ -47,4 +47,4 @@ def test_a_cell_is_one_run_however_often_it_is_written(tmp_path):
 
 def test_a_store_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "mlflow.db").mkdir()
-    assert write(tmp_path, {"a": 0.5}).failure
+    assert write(tmp_path, {"a": 0.5}).failure == "the SQLite file cannot be opened"
