@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -136,7 +137,7 @@ def test_flowers_own_command(reader):
             time.sleep(1)
         assert result_of(reader, "flwr-demo")["status"] == "completed"
     finally:
-        for pid in set(psutil.pids()) - before:
-            with_name = psutil.pid_exists(pid) and " ".join(psutil.Process(pid).cmdline())
-            if with_name and "superlink" in with_name:
-                psutil.Process(pid).terminate()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it may have ended by itself meanwhile
+                if process.pid not in before and "flower-superlink" in " ".join(process.cmdline()):
+                    process.terminate()
