@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -14,14 +15,23 @@ class InputShape:
     """What a preset's encoders take.
 
     Attributes:
-        ecg_samples: samples of a window at 250 Hz.
+        ecg_samples: samples of a window at 250 Hz, as recordings are kept.
         cine_frames: frames of a cine.
-        cine_pixels: rows and columns of a cine.
+        cine_pixels: rows and columns of a 4-chamber cine.
+        sax_pixels: rows and columns of a short-axis cine.
+        view: which of the two a batch's ``cine_BFYX`` shows.
+        ecg_window: how a window is made of the kept recording: ``standardised`` at 250 Hz, or an ``image`` at
+            500 Hz, each lead within [-1, 1].
+        preset: name of the preset that these are the sizes of.
     """
 
     ecg_samples: int
     cine_frames: int
     cine_pixels: int
+    sax_pixels: int = 0
+    view: Literal["4ch", "sax"] = "4ch"
+    ecg_window: Literal["standardised", "image"] = "standardised"
+    preset: str = ""
 
 
 def evaluation_starts(samples: int, length: int) -> tuple[int, ...]:
