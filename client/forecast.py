@@ -19,7 +19,7 @@ from cardionets_core.errors import CardioNetsError
 from cardionets_core.privacy.accountant import Mechanism, Part, epsilon_of
 from cardionets_core.privacy.ledger import EXCESS
 from cardionets_core.privacy.ledger_lines import Entry
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import task_of
 from cardionets_core.training.private_plan import check_private, phase_costs
 from client.ending import error_json
 from client.site import Site
@@ -69,7 +69,7 @@ def _to_come(study: Study, config: SiteConfig, entries: Sequence[Entry]) -> list
     Raises:
         CardioNetsError: the data is not prepared, or the study cannot be made private.
     """
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    tasks = [task_of(phase, study) for phase in study.phases]
     check_private(study, tasks)
     site = Site(config=config, cohort=open_cache(config, check="quick"), device=torch.device("cpu"))
     patients = [serving_patients(site, task, study) for task in tasks]

@@ -24,7 +24,7 @@ from cardionets_core.exchange.messages import Kind, Order, PackedModule, Reply, 
 from cardionets_core.exchange.tensors import layout_of, module_digest, pack
 from cardionets_core.exchange.updates import from_update
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
+from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, task_of
 from cardionets_core.training.controls import TAKEN, taken
 from cardionets_core.training.local_rule import LocalRule, local_rule
 from cardionets_core.training.seeds import derive_seed
@@ -90,10 +90,10 @@ class Rehearsal:
         self.masked = self.study.secure_aggregation is not None
         self.study = self.study.model_copy(update={"secure_aggregation": None})
         asked = self.study.phases[self.phase]
-        self.task, self.rule = make_task(asked.task, asked.options), local_rule(self.study)
+        self.task, self.rule = task_of(asked, self.study), local_rule(self.study)
         for name in (*self.task.trains, *self.task.reads):
             seed = derive_seed(self.study.seed, "initial", name)
-            self.modules[name] = pack_module(build_module(name, self.study.preset, seed=seed))
+            self.modules[name] = pack_module(build_module(name, self.study.models, seed=seed))
 
     def run(self) -> Iterator[Left]:
         """Answer census, statistics, training and measurements; each answer as it is ready."""

@@ -21,7 +21,7 @@ from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import OrderRefusedError, PhaseNotPermittedError
 from cardionets_core.exchange.messages import Envelope, Order, Reply, reply_from_envelope
 from cardionets_core.privacy.secure_sum.fixed_point import Ring
-from cardionets_core.tasks import GradientTask, SiteView, Task, make_task
+from cardionets_core.tasks import GradientTask, SiteView, Task, task_of
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.controls import TAKEN
@@ -67,7 +67,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     # Between the rounds of a phase the files are not compared again; each phase begins with a census.
     site = open_site(site_path, check="full" if order.kind == "census" else "quick")
     study = study_from_json(order.study_json, digest=order.name.study_digest)
-    task, shape = _task_of(order, study), shape_of(study.preset)
+    task, shape = _task_of(order, study), shape_of(study.models)
     if study.phases[order.name.phase].rounds > site.config.policy.maximum_rounds:
         raise PhaseNotPermittedError(
             f"the phase asks for {study.phases[order.name.phase].rounds} rounds; "
@@ -102,7 +102,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
     # Control variates, local tensors and coded updates are told from the modules as they were sent.
     reads_sent = trains and bool(rule.extras or rule.local or rule.form != "fp32" or secure)
     hides = not study.exact_sums_leave
-    allowed = permitted(order, task, preset=study.preset, role=role, rule=rule, is_noised=hides)
+    allowed = permitted(order, task, preset=study.models, role=role, rule=rule, is_noised=hides)
     masking = partial(Masking, sessions, study=study, task=task, role=role)
     replies = ReplyStore(state / "replies", maximum_bytes=2 * site.config.policy.maximum_reply_bytes)
     found = replies.find(order)
@@ -120,7 +120,7 @@ def respond(order: Order, *, site_path: Path) -> Envelope:
             mask=None if secure is None else masking(order=order).mask,
         )
     extras = rule.extras_of(task) if trains else ()
-    modules = build_modules(order, task, preset=study.preset, state=state, device=site.device, extras=extras)
+    modules = build_modules(order, task, preset=study.models, state=state, device=site.device, extras=extras)
     if reads_sent:
         order = with_held(order, state=state)
     local = LocalTensors(state, order=order, rule=rule)
@@ -172,7 +172,7 @@ def _task_of(order: Order, study: Study) -> Task:
     phase = study.phases[order.name.phase]
     if order.kind != "census" and not 1 <= order.name.round <= phase.rounds:
         raise OrderRefusedError("the order names a round that the phase does not have", where="order")
-    return make_task(phase.task, phase.options)
+    return task_of(phase, study)
 
 
 def _census(order: Order, site: Site, *, root: Path) -> Envelope:
@@ -214,7 +214,7 @@ def _statistics(work: Work) -> Answered:
         sums=sums,
         values={"role": float(task.roles.index(work.role))},
     )
-    return Answered(reply=reply, rows=work.view.rows(work.role.needs, "train"))
+    return Answered(reply=reply, rows=work.view.rows(work.role.row_needs, "train"))
 
 
 def _evaluate(work: Work) -> Answered:

@@ -21,7 +21,7 @@ from cardionets_core.privacy.accountant import Accountant, Part
 from cardionets_core.privacy.ledger import Ledger, Limit
 from cardionets_core.privacy.ledger_lines import Charge, Entry
 from cardionets_core.privacy.noise import SecretRandomness, public_key_of
-from cardionets_core.tasks import Task, make_task
+from cardionets_core.tasks import Task, task_of
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.private import PrivateSteps
 from cardionets_core.training.private_plan import check_private, noise_of, phase_costs, round_part
@@ -50,7 +50,7 @@ class Spending:
     """
 
     def __init__(self, site: Site, study: Study, *, name: RoundName, seed: int) -> None:
-        self._tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+        self._tasks = [task_of(phase, study) for phase in study.phases]
         check_private(study, self._tasks)
         self._site = site
         self._study = study
@@ -150,12 +150,12 @@ def noise_here(
 
 def serving_patients(site: Site, task: Task, study: Study) -> int | None:
     """Training patients of the site who serve a phase; None where it sits the phase out."""
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     try:
         role = serving_role(site, task, shape)
     except (DataError, PhaseNotPermittedError):
         return None
-    return site.cohort.patients(site.cohort.rows(role.needs, "train", shape))
+    return site.cohort.patients(site.cohort.rows(role.row_needs, "train", shape))
 
 
 def limits_of(study: Study, config: SiteConfig) -> list[Limit]:

@@ -32,7 +32,7 @@ def train(work: Work) -> Answered:
         OrderRefusedError: the task trains nothing, or the order lacks what the strategy needs.
     """
     start, task = time.monotonic(), work.task
-    rows = work.view.rows(work.role.needs, "train")
+    rows = work.view.rows(work.role.row_needs, "train")
     if isinstance(task, MeasureTask):
         raise OrderRefusedError(f"task {task.name} measures and trains nothing", where="order")
     if isinstance(task, ClosedFormTask):

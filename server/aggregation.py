@@ -37,7 +37,7 @@ def strategy_of(study: Study, tasks: Sequence[Task]) -> Strategy:
             where="study: sites.minimum",
             remedy=f"set it to {strategy.fewest} or more, or assume fewer attackers",
         )
-    _check_patterns(rule, tasks, preset=study.preset)
+    _check_patterns(rule, tasks, preset=study.models)
     return strategy
 
 

@@ -60,7 +60,7 @@ class Collector:
         self._members = members
         self._journal = journal
         self._tell = tell
-        self._sums = expected_sums(study.preset)
+        self._sums = expected_sums(study.models)
         self._rule = local_rule(study)
         self._secure = (
             None

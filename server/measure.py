@@ -113,7 +113,7 @@ class Measurer:
         self._study = study
         self._collector = collector
         self._members = members
-        self._sums = expected_sums(study.preset)
+        self._sums = expected_sums(study.models)
         self._rule = local_rule(study)
 
     def measure(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cardionets_core.config.study import Study
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import task_of
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS
 from cardionets_core.tasks.generate import Generate
 
@@ -27,7 +27,7 @@ def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str,
         study: the study.
         history: one entry a finished round.
     """
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    tasks = [task_of(phase, study) for phase in study.phases]
     drawers = [task for task in tasks if isinstance(task, Generate)]
     drawing = {name: (drawers[-1].options if drawers else DRAWING_OPTIONS)[name] for name in DRAWING_OPTIONS}
     evaluation = []
@@ -47,7 +47,7 @@ def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str,
             }
         )
     return {
-        "preset": study.preset,
+        "preset": study.models,
         "study": {"name": study.name, "digest": study.digest},
         "drawing": drawing,
         "evaluation": evaluation,

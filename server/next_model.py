@@ -41,10 +41,10 @@ def first_model(
     Raises:
         CheckpointError: the study names weights that the folder does not hold.
     """
-    given = given_modules(study.initial, initial, preset=study.preset)
+    given = given_modules(study.initial, initial, preset=study.models)
     files, layouts = {}, {}
     for name in sorted({name for task in tasks for name in (*task.trains, *task.reads)}):
-        module = build_module(name, study.preset, seed=derive_seed(study.seed, "initial", name))
+        module = build_module(name, study.models, seed=derive_seed(study.seed, "initial", name))
         if name in given:
             load_tensors(module, given[name], where=f"--initial: {name}")
         tensors = export_tensors(module)

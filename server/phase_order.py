@@ -6,11 +6,14 @@ from collections.abc import Collection, Sequence
 
 from cardionets_core.config.study import Study
 from cardionets_core.errors import ConfigError
-from cardionets_core.tasks import TASKS, ClosedFormTask, Task, make_task
+from cardionets_core.config.generation import LATER, Parts
+from cardionets_core.tasks import TASKS, ClosedFormTask, Task, make_task, task_of
+from cardionets_core.tasks.short_axis import SHORT_AXIS, VIEW, short_axis_name
 from cardionets_core.training.local import check_phase
 
 # An encoder may be read as it was drawn, for comparison. These make no sense until they are trained.
-TRAINED_FIRST = frozenset({"cmr_tokenizer", "cmr_generator", "diffusion_head", "screening_head"})
+_TRAINED_FIRST = ("cmr_tokenizer", "cmr_generator", "diffusion_head", "cmr_projection", "screening_head")
+TRAINED_FIRST = frozenset({*_TRAINED_FIRST, *map(short_axis_name, _TRAINED_FIRST)})
 
 
 def tasks_of(study: Study) -> list[Task]:
@@ -19,29 +22,25 @@ def tasks_of(study: Study) -> list[Task]:
     Raises:
         ConfigError: a task or an option does not exist, or what ``check_phase`` and ``check_order`` refuse.
     """
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    tasks = [task_of(phase, study) for phase in study.phases]
     for task, phase in zip(tasks, study.phases, strict=True):
         check_phase(task, phase)
-    check_order(tasks, initial=study.initial)
+    check_order(tasks, initial=study.initial, parts=study.model_parts)
     return tasks
 
 
-def check_order(tasks: Sequence[Task], *, initial: Collection[str]) -> None:
+def check_order(tasks: Sequence[Task], *, initial: Collection[str], parts: Parts = LATER) -> None:
     """Refuse a phase that reads what no phase before it, and no given weights, have made.
 
     Args:
         tasks: of the phases, in order.
         initial: modules that start from given weights.
+        parts: which generation each part of the model is of.
 
     Raises:
         ConfigError: names the phase, the module and the task that makes it.
     """
-    makers = {
-        module: name
-        for name, kind in TASKS.items()
-        for module in make_task(name, {}).trains
-        if issubclass(kind, ClosedFormTask) or module in TRAINED_FIRST
-    }
+    makers = _makers(parts)
     known = set(initial)
     for number, task in enumerate(tasks, start=1):
         for module in task.reads:
@@ -49,6 +48,20 @@ def check_order(tasks: Sequence[Task], *, initial: Collection[str]) -> None:
                 raise ConfigError(
                     f"phase {number} ({task.name}) reads {module}, which nothing before it makes",
                     where="study: phases",
-                    remedy=f"put a phase of task {makers[module]} before it, or give its weights as initial",
+                    remedy=f"put a phase of {makers[module]} before it, or give its weights as initial",
                 )
         known |= set(task.trains)
+
+
+def _makers(parts: Parts) -> dict[str, str]:
+    """Module that must have been made before it is read, to the task that makes it, for people."""
+    found: dict[str, str] = {}
+    for name, kind in TASKS.items():
+        views = {f"task {name}": make_task(name, {}, parts)}
+        if VIEW in views[f"task {name}"].defaults:
+            words = f"task {name} with options: {{{VIEW}: {SHORT_AXIS}}}"
+            views[words] = make_task(name, {VIEW: SHORT_AXIS}, parts)
+        for words, task in views.items():
+            made = [m for m in task.trains if issubclass(kind, ClosedFormTask) or m in TRAINED_FIRST]
+            found |= dict.fromkeys(made, words)
+    return found

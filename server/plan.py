@@ -33,11 +33,11 @@ def plan_of(study: Study, *, patients: Sequence[str] = (), sites: Collection[str
     """
     tasks = tasks_of(study)
     strategy_of(study, tasks)
-    rule, sums = local_rule(study), expected_sums(study.preset)
+    rule, sums = local_rule(study), expected_sums(study.models)
     known = read_patients(patients, phases=len(tasks), sites=sites)
     phases: list[dict[str, Any]] = []
     for task, phase in zip(tasks, study.phases, strict=True):
-        sizes = {name: _parameters(name, study.preset) for name in (*task.trains, *task.reads)}
+        sizes = {name: _parameters(name, study.models) for name in (*task.trains, *task.reads)}
         ordered = 4 * sum(sizes[name] for name in task.trains)
         # Only what a site trained comes back in the study's precision.
         update = sum(wire_bytes(rule.form, sizes[name]) for name in task.trains)
@@ -71,7 +71,7 @@ def plan_of(study: Study, *, patients: Sequence[str] = (), sites: Collection[str
         "schema_version": SCHEMA_VERSION,
         "study": study.name,
         "study_digest": study.digest,
-        "preset": study.preset,
+        "preset": study.models,
         "phases": phases,
         "precision": study.exchange.precision,
         "privacy": privacy_of(study, tasks, patients=known or None),

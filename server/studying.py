@@ -235,7 +235,7 @@ def _check(study: Study, initial: Path | None) -> None:
     from server.plan import plan_of
 
     plan_of(study)
-    given_modules(study.initial, initial, preset=study.preset)
+    given_modules(study.initial, initial, preset=study.models)
     if not study.initial and initial is not None:
         raise ConfigError(
             "the study names no initial weights, but a folder of them was given",

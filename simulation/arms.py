@@ -17,7 +17,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.cache import open_cache
 from cardionets_core.data.cohort import Cohort, concatenate
 from cardionets_core.plain_json import read_json
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import task_of
 from cardionets_core.tasks.shapes import shape_of
 from server.app import RESULT
 from server.checkpoints import CheckpointStore, export_model
@@ -120,12 +120,12 @@ def run_arm(job: ArmJob, folder: Path) -> list[Score]:
         study, cohort = job.study, next(cohort for cohort in members if cohort.site == site)
     study = without(study, LEFT_OUT)
     ends = train_centrally(study, cohort, initial=job.initial).phase_ends
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     models = {
         phase.task: end
         for phase, end in zip(study.phases, ends, strict=True)
         if phase.task in MEASURED_TASKS
-        and len(cohort.rows(make_task(phase.task, phase.options).needs, "train", shape))
+        and len(cohort.rows(task_of(phase, study).needs, "train", shape))
     }
     return _scores(job.names[job.arm], models, job, members=members, external=external)
 
@@ -141,12 +141,12 @@ def pooled_study(study: Study, cohorts: Sequence[Cohort], *, by: Literal["steps"
 
     A phase that counts in epochs needs no more steps: an epoch of the pooled data is an epoch of every site.
     """
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     phases = []
     for phase in study.phases:
         spec = phase.optimiser
         if spec is not None:
-            needs = make_task(phase.task, phase.options).needs
+            needs = task_of(phase, study).needs
             sites = max(1, sum(len(cohort.rows(needs, "train", shape)) > 0 for cohort in cohorts))
             if by == "batch":
                 phase = phase.model_copy(update={"batch_size": phase.batch_size * sites})

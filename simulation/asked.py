@@ -73,7 +73,7 @@ def check_study(study: Study) -> None:
     Raises:
         ConfigError: a name or an option does not exist, or the parts do not fit each other.
     """
-    get_preset(study.preset)
+    get_preset(study.models)
     strategy_of(study, tasks_of(study))
 
 
@@ -85,7 +85,7 @@ def check_initial(studies: Iterable[Study], initial: Path | None) -> None:
         FolderMissingError: there is no such folder.
         CheckpointError: a study names weights, and none or others were given.
     """
-    asked = {(study.preset, tuple(sorted(study.initial.items()))) for study in studies}
+    asked = {(study.models, tuple(sorted(study.initial.items()))) for study in studies}
     if initial is not None and not any(wanted for _, wanted in asked):
         raise UsageError(
             "the study names no initial weights, but a folder of them was given",

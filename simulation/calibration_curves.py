@@ -63,7 +63,7 @@ def reliability_curves(
     end = calibrated or phase_end(study, "screening", folder=folder)
     if end is None:
         return {}
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     parts = {}
     for name, cohort in cohorts.items():
         if name not in external and len(cohort.rows(end.task.needs, "test", shape)):

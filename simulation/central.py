@@ -17,7 +17,7 @@ from cardionets_core.config.study import Phase, Study
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.exchange.tensors import layout_of, model_digest, module_digest, pack
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, SiteView, make_task
+from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, SiteView, task_of
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.local import round_statistics, train_locally
@@ -73,14 +73,14 @@ def train_centrally(
         CheckpointError: the study starts from given weights, and they are not in the folder.
     """
     device = device or torch.device("cpu")
-    shape = shape_of(study.preset)
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    shape = shape_of(study.models)
+    tasks = [task_of(phase, study) for phase in study.phases]
     names = sorted({name for task in tasks for name in (*task.trains, *task.reads)})
     modules: Modules = {
-        name: build_module(name, study.preset, seed=derive_seed(study.seed, "initial", name)).to(device)
+        name: build_module(name, study.models, seed=derive_seed(study.seed, "initial", name)).to(device)
         for name in names
     }
-    for name, tensors in given_modules(study.initial, initial, preset=study.preset).items():
+    for name, tensors in given_modules(study.initial, initial, preset=study.models).items():
         if name in modules:
             load_tensors(modules[name], tensors, where=f"initial: {name}")
     ends = []

@@ -160,7 +160,7 @@ def compare(
 
 
 def _cells(setup: Setup) -> list[Cell]:
-    shape = shape_of(setup.study.preset)
+    shape = shape_of(setup.study.models)
     paths = tuple(setup.site_paths[site] for site in sorted(setup.cohorts))
     # A site that has no ECG to train on cannot give an encoder of its own.
     alone = [

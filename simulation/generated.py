@@ -87,12 +87,12 @@ def study_drawings(
     ]
     if not cases:
         return {}, []
-    meter = train_lv_meter(shape_of(study.preset), seed=study.seed)
+    meter = train_lv_meter(shape_of(study.models), seed=study.seed)
     populations = {"members": [case for case in cases if case.site not in external]}
     populations |= {case.site: [case] for case in cases if case.site in external}
     measured: dict[str, Any] = {"area_r_meter": meter.agreement}
     members = [cohort for name, cohort in sorted(cohorts.items()) if name not in external]
-    mean_1FYX = members_mean_cine(members, shape_of(study.preset))
+    mean_1FYX = members_mean_cine(members, shape_of(study.models))
     for population, chosen in populations.items():
         if chosen:
             measured[population] = measure_drawings(meter, chosen, mean_1FYX)
@@ -124,7 +124,7 @@ def _view(cohort: Cohort, shape: InputShape) -> SiteView:
 def _draw(
     task: Generate, modules: Mapping[str, torch.nn.Module], cohort: Cohort, *, study: Study, most: int
 ) -> DrawnCases | None:
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     site = _view(cohort, shape)
     device = site.device
     seed = derive_seed(study.seed, "drawings", cohort.site)

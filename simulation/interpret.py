@@ -109,7 +109,7 @@ def choose_person(
         external: sites that never trained; somebody of theirs is chosen only if no member has anybody.
         needs: what the recording holds.
     """
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     found: tuple[tuple[bool, float], Cohort, int] | None = None
     for name in sorted(cohorts):
         cohort = cohorts[name]
@@ -157,7 +157,7 @@ def compare_tokens(study: Study, person: Person, *, folder: Path) -> TokenSimila
     end = phase_end(study, "align", folder=folder)
     if end is None:
         return None
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     batch = person.cohort.batch(np.array([person.row]), keys=frozenset({"cine"}), shape=shape)
     cine_BFYX = cast(torch.Tensor, batch.cine_BFYX)
     ecg_encoder = cast(EcgEncoder, end.modules["ecg_encoder"])

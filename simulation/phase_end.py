@@ -9,7 +9,7 @@ from torch import nn
 
 from cardionets_core.config.study import Study
 from cardionets_core.models import build_module
-from cardionets_core.tasks import Task, make_task
+from cardionets_core.tasks import Task, task_of
 from cardionets_core.training.tensors import load_tensors
 from server.checkpoints import CheckpointStore
 
@@ -44,12 +44,12 @@ def phase_end(study: Study, name: str, *, folder: Path) -> PhaseEnd | None:
     if not indices:
         return None
     phase = study.phases[indices[-1]]
-    task = make_task(phase.task, phase.options)
+    task = task_of(phase, study)
     end = CheckpointStore(folder / "checkpoints", study_digest=study.digest).phase_end(
         indices[-1], phase.rounds
     )
     modules = {}
     for module in (*task.trains, *task.reads):
-        modules[module] = build_module(module, study.preset, seed=0).eval().requires_grad_(False)
+        modules[module] = build_module(module, study.models, seed=0).eval().requires_grad_(False)
         load_tensors(modules[module], end.tensors(module))
     return PhaseEnd(index=indices[-1], task=task, modules=modules)

@@ -68,7 +68,7 @@ def _of_the_result(run: FinishedRun, out: Path) -> Iterator[str | None]:
 
 def _of_the_model(run: FinishedRun, out: Path) -> Iterator[str | None]:
     """Pictures of recordings, and of what the model makes of them."""
-    yield picture_examples(run.cohorts, out / "examples.png", preset=run.study.preset)
+    yield picture_examples(run.cohorts, out / "examples.png", preset=run.study.models)
     if run.cases:
         yield picture_drawings(run.cases, out / "drawn_cines.png")
     if (tokenized := tokenized_cines(run.study, run.cohorts, folder=run.folder)) is not None:

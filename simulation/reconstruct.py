@@ -147,7 +147,7 @@ def _first_of_each(
     study: Study, cohorts: Mapping[str, Cohort], needs: frozenset[str]
 ) -> tuple[tuple[str, ...], Batch]:
     """The first test recording of each site, and all of them as one batch."""
-    shape = shape_of(study.preset)
+    shape = shape_of(study.models)
     sites, batches = [], []
     for name in sorted(cohorts):
         rows = cohorts[name].rows(needs, "test", shape)

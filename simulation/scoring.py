@@ -20,7 +20,7 @@ from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.regression import measured_columns, r_squared
 from cardionets_core.evaluation.sums import add_sums
 from cardionets_core.models import build_module
-from cardionets_core.tasks import SiteView, Task, make_task
+from cardionets_core.tasks import SiteView, Task, task_of
 from cardionets_core.tasks.base import Sums
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.phenotype_sums import REPLICATED
@@ -77,7 +77,7 @@ class Score:
 def measured_phases(study: Study) -> list[tuple[int, Task]]:
     """Index and task of each phase by which arms are compared."""
     return [
-        (index, make_task(phase.task, phase.options))
+        (index, task_of(phase, study))
         for index, phase in enumerate(study.phases)
         if phase.task in MEASURED_TASKS
     ]
@@ -95,10 +95,10 @@ def site_sums(
         base: the study that was run; its seed draws the people of the bootstrap.
         index: of the phase in that study.
     """
-    shape = shape_of(base.preset)
+    shape = shape_of(base.models)
     modules = {}
     for name in (*task.trains, *task.reads):
-        modules[name] = build_module(name, base.preset, seed=0)
+        modules[name] = build_module(name, base.models, seed=0)
         load_tensors(modules[name], model[name])
     task.prepare_modules(modules)
     found = {}

@@ -9,7 +9,7 @@ It knows no sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cardionets_core.config.faults import did_you_mean
 from cardionets_core.errors import UnknownNameError
@@ -40,9 +40,18 @@ class Parts:
     cmr_generator: str = CHOICES["cmr_generator"][0]
 
     @property
+    def earlier(self) -> tuple[str, ...]:
+        """The parts that are of the earlier generation."""
+        return tuple(part for part, names in CHOICES.items() if getattr(self, part) == names[1])
+
+    @property
     def two_views(self) -> bool:
         """Whether there is a tower for each of two views."""
         return self.cmr_encoder == "swin"
+
+
+LATER = Parts()
+"""All parts of the later generation."""
 
 
 def parts_of(generation: str, chosen: Mapping[str, str]) -> Parts:
@@ -68,8 +77,7 @@ def parts_of(generation: str, chosen: Mapping[str, str]) -> Parts:
 
 def models_name(preset: str, parts: Parts) -> str:
     """The name of a preset with these parts; one choice of parts has one name."""
-    chosen = asdict(parts)
-    earlier = [chosen[part] for part, names in CHOICES.items() if chosen[part] == names[1]]
+    earlier = [CHOICES[part][1] for part in parts.earlier]
     if len(earlier) == len(CHOICES):
         earlier = [GENERATIONS[1]]
     return JOINT.join([preset, *earlier])

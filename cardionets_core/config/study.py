@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cardionets_core.config.patterns import SHA256, SITE_NAME, STUDY_NAME
+from cardionets_core.config.generation import Parts, models_name, parts_of
+from cardionets_core.config.patterns import PRESET_NAME, SHA256, SITE_NAME, STUDY_NAME
 from cardionets_core.config.read import Document, parse_document, read_document
 from cardionets_core.errors import ConfigError, OrderRefusedError
 from cardionets_core.plain_json import parse_json
@@ -198,13 +199,27 @@ class ReplyBounds(Document):
     maximum_update_norm: float | None = Field(default=None, gt=0, description="L2 norm of a module's change")
 
 
+class ModelParts(Document):
+    """Single parts of another generation than the study's; the names of the later one come first."""
+
+    ecg_encoder: Literal["st-mem", "vit"] | None = None
+    cmr_encoder: Literal["vit", "swin"] | None = Field(
+        default=None, description="swin: two towers, for the 4-chamber view and the short axis"
+    )
+    cmr_generator: Literal["mar", "diffusion"] | None = None
+
+
 class Study(Document):
     """A whole study. Tasks, strategies and presets are names, resolved by the registries that own them."""
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=STUDY_NAME)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    preset: str = "nano"
+    preset: str = Field(default="nano", pattern=PRESET_NAME)
+    generation: Literal["cardionets", "cardiacnets"] = Field(
+        default="cardionets", description="of the method: the later one, or the earlier one"
+    )
+    parts: ModelParts = ModelParts()
     sites: Sites = Sites()
     phases: tuple[Phase, ...] = Field(min_length=1)
     aggregation: Aggregation = Aggregation()
@@ -223,6 +238,17 @@ class Study(Document):
         return json.dumps(
             self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
         )
+
+    @property
+    def model_parts(self) -> Parts:
+        """Which generation each part of the model is of."""
+        chosen = self.parts.model_dump(exclude_none=True)
+        return parts_of(self.generation, chosen)
+
+    @property
+    def models(self) -> str:
+        """The preset with its parts, by the name that the models' registry knows, ``nano+swin`` for one."""
+        return models_name(self.preset, self.model_parts)
 
     @property
     def exact_sums_leave(self) -> bool:

@@ -3,95 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from cardionets_core.config.faults import did_you_mean
+from cardionets_core.config.generation import Parts, models_name, split_name
 from cardionets_core.errors import UnknownNameError
+from cardionets_core.models.sizes import (
+    DiffusionSize,
+    EarlierSizes,
+    GeneratorSize,
+    SamplingSize,
+    SwinSize,
+    TokenizerSize,
+    TransformerSize,
+)
 
 LEADS = 12
 PHENOTYPES = 82
 DISEASES = 5
 SUBTYPES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransformerSize:
-    """Width, number of blocks, and heads of each block."""
-
-    width: int
-    depth: int
-    heads: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizerSize:
-    """Sizes of the tokenizer V and of its discriminator.
-
-    Attributes:
-        channels: width of the first level.
-        multipliers: width of each level in units of ``channels``; the plane is halved between two levels.
-        blocks: residual blocks of an encoder's level; a decoder's level has twice as many.
-        latent: channels of the latent.
-        groups: groups of every group norm.
-        heads: attention heads in the middle.
-        time_halvings: how many of the halvings, the last ones, also halve the frames.
-        discriminator: width of the discriminator's first layer.
-    """
-
-    channels: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    latent: int
-    groups: int
-    heads: int
-    time_halvings: int
-    discriminator: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GeneratorSize:
-    """Sizes of the generator G: latent patch (time, row, column), transformer, buffer tokens.
-
-    Attributes:
-        patch: latent values of a token along time, rows and columns.
-        width: of the transformer.
-        depth: blocks of the encoder, and of the decoder.
-        heads: heads of each block.
-        buffer: tokens that carry the condition.
-    """
-
-    patch: tuple[int, int, int]
-    width: int
-    depth: int
-    heads: int
-    buffer: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiffusionSize:
-    """Width, residual blocks, and training steps of the diffusion head DH."""
-
-    width: int
-    depth: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingSize:
-    """How a cine is sampled.
-
-    Attributes:
-        steps: autoregressive steps.
-        diffusion_steps: denoising steps within each of them.
-        guidance: classifier-free guidance; 1 is none.
-        temperature: what the noise of each denoising step is multiplied by; below 1 draws nearer to the mode.
-    """
-
-    steps: int
-    diffusion_steps: int
-    guidance: float
-    temperature: float = 1.0
+STORED_RATE_HZ = 250
+"""Of recordings as the cache keeps them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +32,8 @@ class Preset:
     """All sizes of one preset.
 
     Attributes:
-        name: its name.
-        ecg_samples: samples of a window at 250 Hz.
+        name: its name, that of its parts included (``models_name``).
+        ecg_samples: samples of a window, at ``ecg_rate_hz``.
         ecg_patch: samples of a patch.
         cine_frames: frames of a cine.
         cine_pixels: rows and columns of a cine.
@@ -116,6 +49,11 @@ class Preset:
         diffusion: DH.
         sampling: of the generator.
         fusion: F.
+        sax_pixels: rows and columns of a short-axis cine.
+        earlier: what parts of the earlier generation have in the place of the later one's.
+        parts: which generation each part is of.
+        ecg_rate_hz: of the windows.
+        view: which view ``cine_pixels`` and all that follows from them are of.
     """
 
     name: str
@@ -135,6 +73,36 @@ class Preset:
     diffusion: DiffusionSize
     sampling: SamplingSize
     fusion: TransformerSize
+    sax_pixels: int
+    earlier: EarlierSizes
+    parts: Parts = Parts()
+    ecg_rate_hz: int = STORED_RATE_HZ
+    view: Literal["4ch", "sax"] = "4ch"
+
+    @property
+    def swin(self) -> SwinSize | None:
+        """The towers of the earlier generation; None where the tower is the later one's."""
+        return self.earlier.swin if self.parts.two_views else None
+
+    @property
+    def cmr_width(self) -> int:
+        """Width of a cine's feature."""
+        return self.swin.last_width if self.swin else self.cmr_encoder.width
+
+    @property
+    def stored_samples(self) -> int:
+        """Samples that a window takes of a recording as it is kept, at 250 Hz."""
+        return self.ecg_samples * STORED_RATE_HZ // self.ecg_rate_hz
+
+    @property
+    def stored_patch(self) -> int:
+        """Samples that a patch takes of a recording as it is kept, at 250 Hz."""
+        return self.ecg_patch * STORED_RATE_HZ // self.ecg_rate_hz
+
+    @property
+    def short_axis(self) -> Preset:
+        """The same sizes for the short-axis view."""
+        return replace(self, cine_pixels=self.sax_pixels, view="sax")
 
     @property
     def ecg_patches(self) -> int:
@@ -177,11 +145,14 @@ class Preset:
 
 
 class InputSize(NamedTuple):
-    """What the encoders of a preset take, as plain numbers."""
+    """What the encoders of a preset take, as plain numbers and names."""
 
     ecg_samples: int
     cine_frames: int
     cine_pixels: int
+    sax_pixels: int
+    ecg_window: Literal["standardised", "image"]
+    preset: str
 
 
 PRESETS: dict[str, Preset] = {
@@ -212,6 +183,15 @@ PRESETS: dict[str, Preset] = {
         diffusion=DiffusionSize(width=64, depth=2, steps=100),
         sampling=SamplingSize(steps=4, diffusion_steps=10, guidance=1.5),
         fusion=TransformerSize(width=64, depth=1, heads=4),
+        sax_pixels=24,
+        earlier=EarlierSizes(
+            ecg_samples=1000,
+            ecg_patch=100,
+            ecg_encoder=TransformerSize(width=256, depth=3, heads=4),
+            swin=SwinSize(pixels=32, patch=4, width=128, depths=(1, 1), heads=(2, 4), window=4),
+            diffusion_steps=1000,
+            sampling=SamplingSize(steps=1, diffusion_steps=20, guidance=1.5, temperature=0.0),
+        ),
     ),
     "small": Preset(
         name="small",
@@ -240,6 +220,15 @@ PRESETS: dict[str, Preset] = {
         diffusion=DiffusionSize(width=256, depth=3, steps=1000),
         sampling=SamplingSize(steps=8, diffusion_steps=50, guidance=3.0),
         fusion=TransformerSize(width=256, depth=2, heads=4),
+        sax_pixels=48,
+        earlier=EarlierSizes(
+            ecg_samples=5000,
+            ecg_patch=100,
+            ecg_encoder=TransformerSize(width=384, depth=3, heads=6),
+            swin=SwinSize(pixels=112, patch=4, width=96, depths=(2, 2, 4), heads=(3, 6, 12), window=7),
+            diffusion_steps=1000,
+            sampling=SamplingSize(steps=1, diffusion_steps=50, guidance=3.0, temperature=0.0),
+        ),
     ),
     "paper": Preset(
         name="paper",
@@ -268,30 +257,63 @@ PRESETS: dict[str, Preset] = {
         diffusion=DiffusionSize(width=1024, depth=3, steps=1000),
         sampling=SamplingSize(steps=16, diffusion_steps=100, guidance=3.0),
         fusion=TransformerSize(width=768, depth=4, heads=8),
+        sax_pixels=80,
+        earlier=EarlierSizes(
+            ecg_samples=5000,
+            ecg_patch=100,
+            ecg_encoder=TransformerSize(width=1024, depth=24, heads=16),
+            swin=SwinSize(pixels=224, patch=4, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=7),
+            diffusion_steps=1000,
+            sampling=SamplingSize(steps=1, diffusion_steps=50, guidance=9.0, temperature=0.0),
+        ),
     ),
 }
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of a name.
+    """The preset of a name: ``nano``, or one with parts of the earlier generation, ``nano+cardiacnets``.
 
     Raises:
         UnknownNameError: there is none.
     """
-    if name not in PRESETS:
+    size, parts = split_name(name)
+    if size not in PRESETS:
         raise UnknownNameError(
-            f"there is no preset {name!r}{did_you_mean(name, PRESETS)}",
+            f"there is no preset {size!r}{did_you_mean(size, PRESETS)}",
             where="study: preset",
             remedy=f"use one of: {', '.join(PRESETS)}",
         )
-    return PRESETS[name]
+    preset = PRESETS[size]
+    earlier = preset.earlier
+    if parts.ecg_encoder == "vit":
+        preset = replace(
+            preset,
+            ecg_samples=earlier.ecg_samples,
+            ecg_patch=earlier.ecg_patch,
+            ecg_rate_hz=2 * STORED_RATE_HZ,
+            ecg_encoder=earlier.ecg_encoder,
+        )
+    if parts.cmr_generator == "diffusion":
+        preset = replace(
+            preset,
+            diffusion=replace(preset.diffusion, steps=earlier.diffusion_steps),
+            sampling=earlier.sampling,
+        )
+    return replace(preset, name=models_name(size, parts), parts=parts)
 
 
 def input_shape(preset: str) -> InputSize:
-    """Samples of a window, frames of a cine, pixels of its side.
+    """What the encoders of a preset take; samples are those of the kept recording, at 250 Hz.
 
     Raises:
         UnknownNameError: there is no such preset.
     """
     sizes = get_preset(preset)
-    return InputSize(sizes.ecg_samples, sizes.cine_frames, sizes.cine_pixels)
+    return InputSize(
+        ecg_samples=sizes.stored_samples,
+        cine_frames=sizes.cine_frames,
+        cine_pixels=sizes.cine_pixels,
+        sax_pixels=sizes.sax_pixels,
+        ecg_window="image" if sizes.parts.ecg_encoder == "vit" else "standardised",
+        preset=sizes.name,
+    )

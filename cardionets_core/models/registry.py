@@ -10,11 +10,13 @@ from torch import nn
 
 from cardionets_core.errors import UnknownNameError
 from cardionets_core.models.align_scale import AlignScale
+from cardionets_core.models.cmr_diffusion import CmrDiffusion
 from cardionets_core.models.cmr_encoder import CmrEncoder
 from cardionets_core.models.cmr_generator import CmrGenerator
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer
 from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.ecg_encoder import EcgEncoder
+from cardionets_core.models.ecg_vit import EcgVit, EcgVitDecoder
 from cardionets_core.models.fusion_head import FusionHead
 from cardionets_core.models.heads import (
     ScreeningHead,
@@ -30,13 +32,15 @@ from cardionets_core.models.solved import (
     ScreeningCalibration,
     ScreeningPrior,
 )
+from cardionets_core.models.swin import CmrSwin, SwinDecoder
 from cardionets_core.models.tokenizer_discriminator import TokenizerDiscriminator
 from cardionets_core.models.transformer import DrawsOwnWeights, initialise
 
 
 def _ecg_encoder(preset: Preset) -> nn.Module:
     size = preset.ecg_encoder
-    return EcgEncoder(
+    kind = EcgVit if preset.parts.ecg_encoder == "vit" else EcgEncoder
+    return kind(
         leads=LEADS,
         patch=preset.ecg_patch,
         patches=preset.ecg_patches,
@@ -48,6 +52,16 @@ def _ecg_encoder(preset: Preset) -> nn.Module:
 
 def _ecg_decoder(preset: Preset) -> nn.Module:
     size = preset.ecg_decoder
+    if preset.parts.ecg_encoder == "vit":
+        return EcgVitDecoder(
+            leads=LEADS,
+            patch=preset.ecg_patch,
+            patches=preset.ecg_patches,
+            encoder_width=preset.ecg_encoder.width,
+            width=size.width,
+            depth=size.depth,
+            heads=size.heads,
+        )
     return EcgDecoder(
         patch=preset.ecg_patch,
         patches=preset.ecg_patches,
@@ -59,7 +73,17 @@ def _ecg_decoder(preset: Preset) -> nn.Module:
 
 
 def _cmr_encoder(preset: Preset) -> nn.Module:
-    size = preset.cmr_encoder
+    size, swin = preset.cmr_encoder, preset.swin
+    if swin:
+        return CmrSwin(
+            frames=preset.cine_frames,
+            pixels=swin.pixels,
+            patch=swin.patch,
+            width=swin.width,
+            depths=swin.depths,
+            heads=swin.heads,
+            window=swin.window,
+        )
     return CmrEncoder(
         frames=preset.cine_frames,
         pixels=preset.cine_pixels,
@@ -71,7 +95,10 @@ def _cmr_encoder(preset: Preset) -> nn.Module:
 
 
 def _cmr_decoder(preset: Preset) -> nn.Module:
-    size = preset.cmr_decoder
+    size, swin = preset.cmr_decoder, preset.swin
+    if swin:
+        unit = swin.patch << (len(swin.depths) - 1)
+        return SwinDecoder(width=swin.last_width, unit=unit, frames=preset.cine_frames)
     return CmrDecoder(
         patch=preset.cine_patch,
         frames=preset.cine_frames,
@@ -98,6 +125,15 @@ def _cmr_tokenizer(preset: Preset) -> nn.Module:
 
 def _cmr_generator(preset: Preset) -> nn.Module:
     size = preset.generator
+    if preset.parts.cmr_generator == "diffusion":
+        return CmrDiffusion(
+            latent=preset.latent_shape,
+            patch=size.patch,
+            condition=preset.ecg_encoder.width,
+            width=size.width,
+            depth=2 * size.depth,
+            heads=size.heads,
+        )
     return CmrGenerator(
         tokens=preset.latent_tokens,
         token_width=preset.token_width,
@@ -121,7 +157,14 @@ def _diffusion_head(preset: Preset) -> nn.Module:
 
 def _fusion_head(preset: Preset) -> nn.Module:
     size = preset.fusion
-    return FusionHead(width=size.width, depth=size.depth, heads=size.heads, outputs=DISEASES)
+    return FusionHead(
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+        outputs=DISEASES,
+        ecg_width=preset.ecg_encoder.width,
+        cmr_width=preset.cmr_width,
+    )
 
 
 def _phenotype_head(preset: Preset) -> nn.Module:
@@ -134,7 +177,7 @@ MODULES: dict[str, Callable[[Preset], nn.Module]] = {
     "cmr_encoder": _cmr_encoder,
     "cmr_decoder": _cmr_decoder,
     "ecg_projection": lambda preset: make_projection(preset.ecg_encoder.width, preset.projection),
-    "cmr_projection": lambda preset: make_projection(preset.cmr_encoder.width, preset.projection),
+    "cmr_projection": lambda preset: make_projection(preset.cmr_width, preset.projection),
     "phenotype_probe": lambda preset: make_phenotype_probe(preset.ecg_encoder.width, PHENOTYPES),
     "cmr_tokenizer": _cmr_tokenizer,
     "tokenizer_discriminator": lambda preset: TokenizerDiscriminator(preset.tokenizer.discriminator),
@@ -146,9 +189,17 @@ MODULES: dict[str, Callable[[Preset], nn.Module]] = {
     "phenotype_standardiser": lambda _: PhenotypeStandardiser(PHENOTYPES),
     "screening_prior": lambda _: ScreeningPrior(DISEASES, SUBTYPES),
     "screening_calibration": lambda _: ScreeningCalibration(DISEASES),
-    "cmr_principal": lambda preset: CmrPrincipal(preset.cmr_encoder.width, preset.principal),
+    "cmr_principal": lambda preset: CmrPrincipal(preset.cmr_width, preset.principal),
     "align_scale": lambda _: AlignScale(),
+    "sax_encoder": lambda preset: _cmr_encoder(preset.short_axis),
+    "sax_decoder": lambda preset: _cmr_decoder(preset.short_axis),
+    "sax_projection": lambda preset: make_projection(preset.cmr_width, preset.projection),
+    "sax_principal": lambda preset: CmrPrincipal(preset.cmr_width, preset.principal),
+    "sax_tokenizer": lambda preset: _cmr_tokenizer(preset.short_axis),
+    "sax_generator": lambda preset: _cmr_generator(preset.short_axis),
+    "sax_diffusion_head": lambda preset: _diffusion_head(preset.short_axis),
 }
+"""Name of a module to how it is built at a preset. Those of the short axis are named ``sax_...``."""
 
 
 def build_module(name: str, preset: str, *, seed: int, device: str | torch.device = "cpu") -> nn.Module:
@@ -156,7 +207,7 @@ def build_module(name: str, preset: str, *, seed: int, device: str | torch.devic
 
     Args:
         name: a key of ``MODULES``.
-        preset: a key of ``PRESETS``.
+        preset: a name that ``get_preset`` knows.
         seed: any non-negative integer; torch's global generator is neither read nor changed.
         device: where the module goes; ``meta`` gives shapes without values.
 

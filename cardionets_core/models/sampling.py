@@ -24,7 +24,7 @@ from cardionets_core.models.cmr_generator import CmrGenerator
 from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.generator_masking import new_tokens
 from cardionets_core.models.masking import gather_patches
-from cardionets_core.models.presets import SamplingSize
+from cardionets_core.models.sizes import SamplingSize
 
 
 class Denoising(Protocol):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
@@ -56,6 +57,7 @@ from cardionets_core.tasks.base import (
 from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.moment_sums import moment_sums, moments_from_sums
 
+PAIR = frozenset({"ecg", "cine"})
 PAIRED, ECG_ONLY = "paired", "ecg-only"
 SMALLEST_BANK = 8
 MOMENTS = "moments/"
@@ -81,7 +83,7 @@ class Align(GradientTask):
         "set options: {loss: cosine}, the distance of each row to its own target in the frozen tower "
         "(after a phase principal)"
     )
-    needs = frozenset({"ecg", "cine"})
+    needs = PAIR
     primary = "recall@5"
     higher_is_better = True
     counts: ClassVar[Counts] = {"n": DIVISOR, MOMENTS + "n": DIVISOR, **ALIGNMENT_COUNTS}
@@ -99,8 +101,8 @@ class Align(GradientTask):
         "ecg_only": ("distil", "off"),
     }
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         self._kind = kind = ALIGN_LOSSES[str(self.options["loss"])]
         self._check_options()
         phenotypes = self._number("phenotype_weight") > 0.0
@@ -149,21 +151,39 @@ class Align(GradientTask):
             total = distil_B.mean()
             return TaskLoss(total=total, per_sample_B=distil_B, parts={"distil": float(total.detach())})
         held = cast(PairedRound, state)
+        found = self.pair_loss(modules, held, ecg_BE, batch, generator=generator)
+        parts = {str(self.options["loss"]): float(found.detach().mean())}
+        if held.phenotype_RK is not None:
+            term_B = self.phenotype_term(modules, feature_BD, held.phenotype_RK[batch.row_B])
+            found = found + term_B
+            parts["phenotype"] = float(term_B.detach().mean()) / self._number("phenotype_weight")
+        return TaskLoss(
+            total=found.mean(), per_sample_B=found if self._kind.decomposes else None, parts=parts
+        )
+
+    def pair_loss(
+        self,
+        modules: Modules,
+        held: PairedRound,
+        ecg_BE: torch.Tensor,
+        batch: Batch,
+        *,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """The chosen loss of rows with their own cines: a scalar, or ``[B]`` where it decomposes."""
         cine_BD = held.bank.of_rows(batch.row_B)
         pairs = self._pairs(modules, ecg_BE, cine_BD=cine_BD, patient_B=batch.patient_B)
         if self._kind.banked:
             entry_B, cap = held.bank.entry_R[batch.row_B], int(self.options["bank"])
             pairs = replace(pairs, negatives=negatives(modules, held, entry_B, cap=cap, generator=generator))
-        found = self._kind.of(replace(pairs, total=held.total))
-        parts = {str(self.options["loss"]): float(found.detach().mean())}
-        if held.phenotype_RK is not None:
-            predicted_BK = modules["phenotype_head"](feature_BD)
-            term_B = masked_smooth_l1(predicted_BK, held.phenotype_RK[batch.row_B])
-            found = found + self._number("phenotype_weight") * term_B
-            parts["phenotype"] = float(term_B.detach().mean())
-        return TaskLoss(
-            total=found.mean(), per_sample_B=found if self._kind.decomposes else None, parts=parts
-        )
+        return self._kind.of(replace(pairs, total=held.total))
+
+    def phenotype_term(
+        self, modules: Modules, feature_BD: torch.Tensor, target_BK: torch.Tensor
+    ) -> torch.Tensor:
+        """The weighted SmoothL1 on standardised phenotypes, ``[B]``."""
+        predicted_BK = modules["phenotype_head"](feature_BD)
+        return self._number("phenotype_weight") * masked_smooth_l1(predicted_BK, target_BK)
 
     def statistics(self, modules: Modules, batches: Iterable[Batch]) -> Sums:
         """Moments of the paired embeddings over the round's first epoch; zeros of a site without cines."""
@@ -178,7 +198,7 @@ class Align(GradientTask):
         over rows: its moments ``moments/...`` are reported instead and pooled.
         """
         cohort = site.cohort
-        rows = site.rows(self.needs, split)
+        rows = site.rows(PAIR, split)
         rows = rows[draw_gallery(cohort.row_patient[rows], seed=seed)]
         width = cast(nn.Linear, modules["ecg_projection"]).out_features if self.shares else 1
         ecg_RE = cmr_RE = torch.zeros(0, width)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Cohort, Split
 from cardionets_core.errors import ConfigError, OrderRefusedError
@@ -50,7 +51,9 @@ class Role:
 
     Attributes:
         name: kebab-case.
-        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
+        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``, and ``sax``, ``cmr``.
+        takes: what a training row must hold at least, at a site that serves the role: less than ``needs``
+            where rows that lack a part still give what they have. Empty where it is ``needs``.
         trains: modules that change here; those of the phase that are not named stay as they came.
         weight: share of its samples that counts in the mean.
     """
@@ -59,6 +62,12 @@ class Role:
     needs: frozenset[str]
     trains: tuple[str, ...]
     weight: float = 1.0
+    takes: frozenset[str] = frozenset()
+
+    @property
+    def row_needs(self) -> frozenset[str]:
+        """What a training row must hold."""
+        return self.takes or self.needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,8 @@ class Task(ABC):
         name: as in the study.
         trains: modules that change.
         reads: modules that are frozen; they stay in eval mode, without gradients.
-        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
+        needs: what a row must hold: any of ``ecg``, ``cine`` (of the 4-chamber view), ``phenotypes``,
+            ``labels``, and ``sax`` (a cine of the short axis), ``cmr`` (a cine of either view).
         decomposes: the batch loss is the mean of terms of one row each, so DP-SGD may be applied.
         private_remedy: what to choose where a loss that couples its rows is refused under differential
             privacy.
@@ -117,7 +127,8 @@ class Task(ABC):
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
     counts: ClassVar[Counts] = {}
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        self.parts = parts
         where = f"study: phases: options of task {self.name}"
         known = ", ".join(sorted(self.defaults)) or "none"
         unknown = sorted(set(options) - set(self.defaults))

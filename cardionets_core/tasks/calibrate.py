@@ -15,6 +15,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import ConfigError
@@ -65,8 +66,8 @@ class Calibrate(ClosedFormTask):
         "people_*": CELL,
     }
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         if not 0.0 < self._number("sensitivity") <= 1.0:
             raise ConfigError(
                 "sensitivity is above 0 and at most 1", where="study: phases: options of task calibrate"

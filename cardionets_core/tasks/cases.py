@@ -1,9 +1,10 @@
 """Whom a generative task draws for, and from what: people, their ECG embeddings and their seeds.
 
-An embedding is the projection of the mean feature of the evaluation windows, never that of a random crop, and
-it is not normalised (SCIENCE 3 and 5.4).
+A condition is what a generator sees of an ECG. For the masked autoregressive one it is an embedding: the
+projection of the mean feature of the evaluation windows, never that of a random crop, not normalised (SCIENCE
+3 and 5.4). For latent diffusion it is the tokens behind that feature.
 
-Legend: R rows, P width of the ECG embedding.
+Legend: R rows, P width of the ECG embedding; N ECG tokens of width D.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 
 from cardionets_core.data.cohort import Cohort, Split
+from cardionets_core.models import get_preset
 from cardionets_core.tasks.base import Modules, SiteView
+from cardionets_core.tasks.ecg_tokens import ecg_tokens, row_tokens
 from cardionets_core.tasks.features import ecg_features
+from cardionets_core.tasks.generators import generator_kind
 from cardionets_core.tasks.row_features import mean_features
 
 
@@ -36,16 +40,30 @@ def row_seeds(seed: int, rows: Iterable[int], *, site: str) -> list[int]:
 
 
 def conditions_of(modules: Modules, site: SiteView, rows: np.ndarray) -> torch.Tensor:
-    """Embeddings of some rows, float32 ``[R, P]`` on the site's device; at least one row."""
+    """Conditions of some rows, float32 on the site's device; at least one row.
+
+    Returns:
+        Embeddings ``[R, P]``, or tokens ``[R, N, D]``, as the generator takes them.
+    """
+    if _takes_tokens(site):
+        with torch.autocast(site.device.type, enabled=False):
+            return row_tokens(modules, site, rows).to(site.device)
     return _project(modules, site, ecg_features(modules["ecg_encoder"], site, rows).float())
 
 
 def kept_conditions(modules: Modules, site: SiteView, *, needs: frozenset[str], split: Split) -> torch.Tensor:
-    """Embeddings of ``site.rows(needs, split)``, from features that are made once and kept.
+    """Conditions of ``site.rows(needs, split)``, from features or tokens that are made once and kept.
 
-    float32 ``[R, P]`` on the site's device; at least one row. Encoder and projection are frozen.
+    float32, as ``conditions_of``; tokens stay on the CPU, of which a table takes what a step needs. At least
+    one row. Encoder and projection are frozen.
     """
+    if _takes_tokens(site):
+        return ecg_tokens(modules, site, needs=needs, split=split).float()
     return _project(modules, site, mean_features(modules, site, needs=needs, split=split, frozen=True))
+
+
+def _takes_tokens(site: SiteView) -> bool:
+    return generator_kind(get_preset(site.shape.preset).parts).takes_tokens
 
 
 def _project(modules: Modules, site: SiteView, feature_RD: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Cines drawn from ECG embeddings (step 6 of the walk; SCIENCE section 4).
 
-Comes in: unnormalised outputs of the frozen ECG projection, one seed a row. Goes out: latents or cines. Each
+Comes in: conditions of ``cases``, one seed a row. Goes out: latents or cines. Each
 row's noise follows from its own seed, so a cine does not depend on the batch in which it is drawn.
 
 A drawn cine adds no information beyond its ECG, and volumes cannot be read off it: whoever shows one, or
@@ -14,23 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
 from torch import nn
 
 from cardionets_core.data.windows import InputShape
-from cardionets_core.errors import ConfigError, UnknownNameError
+from cardionets_core.errors import ConfigError
 from cardionets_core.losses.diffusion import cosine_process
+from cardionets_core.losses.latent_diffusion import LatentProcess
+from cardionets_core.models.cmr_diffusion import CmrDiffusion
 from cardionets_core.models.cmr_generator import CmrGenerator
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer, normalise_latent
 from cardionets_core.models.diffusion_head import DiffusionHead
+from cardionets_core.models.latent_sampling import sample_latents
 from cardionets_core.models.patches import unpatchify_latent
-from cardionets_core.models.presets import PRESETS, Preset, SamplingSize
+from cardionets_core.models.presets import Preset, get_preset
+from cardionets_core.models.sizes import SamplingSize
 from cardionets_core.models.sampling import sample_tokens
 from cardionets_core.tasks.base import Modules, Scalar
 from cardionets_core.tasks.cases import row_seeds
-from cardionets_core.tasks.shapes import shape_of
+from cardionets_core.tasks.generators import generator_kind
 
 NOTICE = "A generated cine adds no information beyond its ECG, and volumes cannot be read off it."
 DRAWING_OPTIONS: dict[str, Scalar] = {
@@ -42,7 +47,6 @@ DRAWING_OPTIONS: dict[str, Scalar] = {
 }
 """Options of every task that draws; 0 is the preset's. A guidance of 1 is none, a temperature of 1 is the
 process as it was trained. The latents of several draws are averaged; 0 and 1 are a single one."""
-DRAWERS = ("cmr_generator", "diffusion_head", "cmr_tokenizer")
 DRAWING_BATCH = 32
 
 
@@ -55,6 +59,7 @@ class DrawingSettings:
         grid: tokens of a latent along time, rows and columns.
         training_steps: times of the process that the diffusion head was trained on.
         plan: autoregressive steps, denoising steps within each of them, guidance (1 is none).
+        kind: of generator, a key of ``GENERATORS``.
         draws: how many latents are averaged. One is a heart that may go with the ECG; the mean of several
             lies nearer to what is expected of it, and is less lively.
     """
@@ -63,23 +68,18 @@ class DrawingSettings:
     grid: tuple[int, int, int]
     training_steps: int
     plan: SamplingSize
+    kind: str = "mar"
     draws: int = 1
 
 
 def preset_of(shape: InputShape) -> Preset:
-    """The preset whose encoders take these sizes; no two presets take the same.
+    """The preset whose sizes these are, of the view that they show.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: there is none of that name.
     """
-    for name, preset in PRESETS.items():
-        if shape_of(name) == shape:
-            return preset
-    raise UnknownNameError(
-        f"no preset takes inputs of {shape}",
-        where="study: preset",
-        remedy=f"use one of: {', '.join(PRESETS)}",
-    )
+    preset = get_preset(shape.preset)
+    return preset if shape.view == "4ch" else preset.short_axis
 
 
 def drawing_settings(
@@ -102,7 +102,8 @@ def drawing_settings(
         guidance=guidance or preset.sampling.guidance,
         temperature=temperature or preset.sampling.temperature,
     )
-    most, longest = preset.latent_tokens, preset.diffusion.steps
+    kind = generator_kind(preset.parts)
+    most, longest = 1 if kind.takes_tokens else preset.latent_tokens, preset.diffusion.steps
     if not 1 <= plan.steps <= most or not 2 <= plan.diffusion_steps <= longest:
         raise ConfigError(
             f"{plan.steps} autoregressive and {plan.diffusion_steps} denoising steps",
@@ -114,6 +115,7 @@ def drawing_settings(
         grid=preset.latent_grid,
         training_steps=longest,
         plan=plan,
+        kind=preset.parts.cmr_generator,
         draws=draws or 1,
     )
 
@@ -156,29 +158,61 @@ def draw_latents(
     row has the row's own seed, so a single one is the first of several.
 
     Args:
-        modules: with ``cmr_generator`` and ``diffusion_head``, on the device; they are set to eval mode.
-        condition_BP: ECG embeddings, not normalised.
+        modules: those of the generator, on the device; they are set to eval mode.
+        condition_BP: ECG embeddings, not normalised; for latent diffusion ECG tokens ``[B, N, D]``.
         settings: how.
         seeds: one for each row.
         device: where to compute.
         conditional: False puts the learned null vector in place of every condition, without guidance: what
             the generator draws without any ECG, from the same seeds.
     """
+    if settings.kind == "diffusion":
+        draw_once = partial(_by_diffusion, conditional=conditional)
+    else:
+        draw_once = partial(_token_by_token, conditional=conditional)
+    condition_BP = condition_BP.float().to(device)
+    total_BZTHW = torch.zeros((), device=device)
+    for draw in range(settings.draws):
+        own = [row_seeds(seed, [draw], site="draw")[0] for seed in seeds] if draw else seeds
+        total_BZTHW = total_BZTHW + draw_once(modules, condition_BP, settings=settings, seeds=own)
+    return total_BZTHW if settings.draws == 1 else normalise_latent(total_BZTHW)
+
+
+def _token_by_token(
+    modules: Modules,
+    condition_BP: torch.Tensor,
+    *,
+    settings: DrawingSettings,
+    seeds: Sequence[int],
+    conditional: bool,
+) -> torch.Tensor:
     generator = cast(CmrGenerator, modules["cmr_generator"].eval())
     head = cast(DiffusionHead, modules["diffusion_head"].eval())
     source = generator if conditional else _Unconditional(generator)
     plan = settings.plan if conditional else replace(settings.plan, guidance=1.0)
-    condition_BP = condition_BP.float().to(device)
     process = cosine_process(settings.training_steps)
-    total_BLK = torch.zeros((), device=device)
-    for draw in range(settings.draws):
-        own = [row_seeds(seed, [draw], site="draw")[0] for seed in seeds] if draw else seeds
-        sampled = sample_tokens(
-            source, head, condition_BP=condition_BP, process=process, plan=plan, seeds=own
-        )
-        total_BLK = total_BLK + sampled.tokens_BLK
-    latent_BZTHW = unpatchify_latent(total_BLK, patch=settings.patch, grid=settings.grid)
-    return latent_BZTHW if settings.draws == 1 else normalise_latent(latent_BZTHW)
+    sampled = sample_tokens(source, head, condition_BP=condition_BP, process=process, plan=plan, seeds=seeds)
+    return unpatchify_latent(sampled.tokens_BLK, patch=settings.patch, grid=settings.grid)
+
+
+def _by_diffusion(
+    modules: Modules,
+    condition_BND: torch.Tensor,
+    *,
+    settings: DrawingSettings,
+    seeds: Sequence[int],
+    conditional: bool,
+) -> torch.Tensor:
+    plan = settings.plan
+    return sample_latents(
+        cast(CmrDiffusion, modules["cmr_generator"].eval()),
+        condition_BND=condition_BND,
+        process=LatentProcess.scaled_linear(settings.training_steps),
+        steps=plan.diffusion_steps,
+        guidance=plan.guidance if conditional else 0.0,
+        eta=plan.temperature,
+        seeds=seeds,
+    )
 
 
 def draw_cines(

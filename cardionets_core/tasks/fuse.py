@@ -16,6 +16,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES
@@ -40,7 +41,9 @@ from cardionets_core.tasks.binary_sums import (
     disease_sums,
 )
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS, check_drawing, drawing_of, preset_of
-from cardionets_core.tasks.drawn_tokens import drawn_tokens, ecg_tokens
+from cardionets_core.tasks.drawn_tokens import drawn_tokens
+from cardionets_core.tasks.ecg_tokens import ecg_tokens
+from cardionets_core.tasks.generators import generator_kind
 from cardionets_core.tasks.head_task import apply_head
 from cardionets_core.tasks.row_features import RowTable, mean_features
 from cardionets_core.tasks.site_view import EVALUATION_BATCH
@@ -72,16 +75,6 @@ class Fuse(GradientTask):
 
     name = "fuse"
     trains = ("fusion_head",)
-    reads = (
-        "ecg_encoder",
-        "ecg_projection",
-        "cmr_generator",
-        "diffusion_head",
-        "cmr_tokenizer",
-        "cmr_encoder",
-        "screening_head",
-        "screening_prior",
-    )
     needs = frozenset({"ecg", "labels"})
     batch_keys = frozenset({"labels"})
     decomposes = True
@@ -93,10 +86,13 @@ class Fuse(GradientTask):
     }
     counts: ClassVar[Counts] = {**under(FUSED, DISEASE_COUNTS), **under(ECG_ONLY, DISEASE_COUNTS)}
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         where = "study: phases: options of task fuse"
         check_drawing(self.options, where=where)
+        kind = generator_kind(parts)
+        made_by = (*kind.conditioned_by, *kind.drawers, "cmr_encoder")
+        self.reads = (*made_by, "screening_head", "screening_prior")
         if self._number("bootstrap_replicates") < 1:
             raise ConfigError("bootstrap_replicates is at least 1", where=where)
 

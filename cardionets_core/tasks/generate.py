@@ -16,6 +16,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
@@ -53,8 +54,10 @@ from cardionets_core.tasks.drawing import (
     preset_of,
 )
 from cardionets_core.tasks.generation_sums import generation_metrics, generation_sums, no_generation
+from cardionets_core.tasks.generators import generator_kind
 from cardionets_core.tasks.latents import LatentTable, training_latents
 from cardionets_core.tasks.row_features import RowTable
+from cardionets_core.tasks.short_axis import VIEW_CHOICE, VIEW_OPTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +66,13 @@ class GenerateState:
 
     Attributes:
         latents: posterior of each training cine.
-        conditions: embedding of each training row; None where the site has cines alone.
+        conditions: condition of each training row; None where the site has cines alone.
         preset: sizes.
-        process: the diffusion process in training.
     """
 
     latents: LatentTable
     conditions: RowTable | None
     preset: Preset
-    process: DiffusionProcess
 
 
 class Generate(GradientTask):
@@ -89,11 +90,10 @@ class Generate(GradientTask):
         draws: latents that are averaged for a cine; 0 is one. More lie nearer to the expected heart, and are
             less lively.
         measured_patients: for at most so many people cines are drawn and compared at each site.
+        view: of the cines, ``4ch`` or ``sax``; each view has a generator of its own.
     """
 
     name = "generate"
-    trains = ("cmr_generator", "diffusion_head")
-    reads = ("ecg_encoder", "ecg_projection", "cmr_tokenizer", "cmr_encoder")
     needs = frozenset({"ecg", "cine"})
     batch_keys = frozenset()
     decomposes = True
@@ -107,16 +107,21 @@ class Generate(GradientTask):
         "cine_only_sites": False,
         **DRAWING_OPTIONS,
         "measured_patients": 64,
+        **VIEW_OPTION,
     }
+    choices: ClassVar[dict[str, tuple[str, ...]]] = VIEW_CHOICE
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         where = "study: phases: options of task generate"
         if not 0.0 <= self._number("label_drop") <= 1.0:
             raise ConfigError("label_drop lies between 0 and 1", where=where)
         if min(self._number("repeats"), self._number("measured_patients")) < 1:
             raise ConfigError("repeats and measured_patients are 1 or more", where=where)
         check_drawing(self.options, where=where)
+        kind = generator_kind(parts)
+        self.trains = kind.trained
+        self.reads = (*kind.conditioned_by, "cmr_tokenizer", "cmr_encoder")
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -140,33 +145,31 @@ class Generate(GradientTask):
             latents=training_latents(modules, site, half=bool(self.options["half_latents"])),
             conditions=conditions,
             preset=preset,
-            process=cosine_process(preset.diffusion.steps),
         )
 
     def loss(self, modules: Modules, batch: Batch, state: object, *, generator: torch.Generator) -> TaskLoss:
         """Draw latents, hide tokens, predict the noise in them."""
         state = cast(GenerateState, state)
         if state.conditions is None:
-            condition_BP = torch.zeros(batch.size, state.preset.projection, device=batch.row_B.device)
+            condition_BP = self._no_condition(batch.size, state.preset).to(batch.row_B.device)
             dropped_B = torch.ones(batch.size, dtype=torch.bool, device=batch.row_B.device)
         else:
             condition_BP = state.conditions.take(batch.row_B)
             dropped_B = torch.rand(batch.size, generator=generator) < self._number("label_drop")
-        found = hidden_token_loss(
+        parts = self._row_losses(
             modules,
             state.latents.take(batch.row_B),
-            condition_BP=condition_BP,
+            condition_BP,
             dropped_B=dropped_B.to(condition_BP.device),
             preset=state.preset,
-            process=state.process,
-            repeats=int(self.options["repeats"]),
             generator=generator,
         )
-        parts = {
-            "noise_error": float(found.noise_error_B.detach().mean()),
-            "bound": float(found.bound_B.detach().mean()),
-        }
-        return TaskLoss(total=found.total_B.mean(), per_sample_B=found.total_B, parts=parts)
+        total_B = _added(parts)
+        return TaskLoss(
+            total=total_B.mean(),
+            per_sample_B=total_B,
+            parts={name: float(value_B.detach().mean()) for name, value_B in parts.items()},
+        )
 
     def drawing(self, preset: Preset) -> DrawingSettings:
         """How this task's cines are drawn."""
@@ -186,25 +189,46 @@ class Generate(GradientTask):
             return {**counts, **no_generation(preset)}
         for name in (*self.trains, *self.reads):
             modules[name].eval()
-        process = cosine_process(preset.diffusion.steps)
         generator = torch.Generator().manual_seed(seed)
 
         def loss_of(posterior: Posterior, condition_BP: torch.Tensor) -> torch.Tensor:
-            return hidden_token_loss(
-                modules,
-                posterior,
-                condition_BP=condition_BP,
-                dropped_B=None,
-                preset=preset,
-                process=process,
-                repeats=int(self.options["repeats"]),
-                generator=generator,
-            ).total_B
+            return _added(
+                self._row_losses(
+                    modules, posterior, condition_BP, dropped_B=None, preset=preset, generator=generator
+                )
+            )
 
         found = generation_sums(
             modules, site, rows, settings=self.drawing(preset), seed=seed, loss_of=loss_of
         )
         return {**counts, **found}
+
+    def _no_condition(self, rows: int, preset: Preset) -> torch.Tensor:
+        """A condition that every row drops."""
+        return torch.zeros(rows, preset.projection)
+
+    def _row_losses(
+        self,
+        modules: Modules,
+        posterior: Posterior,
+        condition_BP: torch.Tensor,
+        *,
+        dropped_B: torch.Tensor | None,
+        preset: Preset,
+        generator: torch.Generator,
+    ) -> dict[str, torch.Tensor]:
+        """The parts of the loss by name, ``[B]`` each; the loss is their sum."""
+        found = hidden_token_loss(
+            modules,
+            posterior,
+            condition_BP=condition_BP,
+            dropped_B=dropped_B,
+            preset=preset,
+            process=cosine_process(preset.diffusion.steps),
+            repeats=int(self.options["repeats"]),
+            generator=generator,
+        )
+        return {"noise_error": found.noise_error_B, "bound": found.bound_B}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of ``generation_metrics``: ``ssim`` and ``psnr`` beside those of three references."""
@@ -250,3 +274,7 @@ def hidden_token_loss(
         process=process,
         draw=draw.to(device),
     )
+
+
+def _added(parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(parts.values())).sum(dim=0)

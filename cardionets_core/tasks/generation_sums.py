@@ -50,7 +50,7 @@ LossOf = Callable[[Posterior, torch.Tensor], torch.Tensor]
 
 def no_generation(preset: Preset) -> Sums:
     """The sums of no case; no module is run."""
-    width = preset.cmr_encoder.width
+    width = preset.cmr_width
     sums: Sums = {"loss": one(0.0), **no_images(DRAWN)}
     for kind in REFERENCES:
         sums |= no_images(kind)

@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
@@ -46,8 +47,8 @@ class HeadTask(GradientTask):
     }
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"windows": ("random", "mean")}
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         where = f"study: phases: options of task {self.name}"
         self._frozen = not self.options["train_encoder"]
         self._random = self.options["windows"] == "random"

@@ -24,7 +24,7 @@ from cardionets_core.errors import CacheForeignError
 from cardionets_core.exchange.tensors import layout_of, module_digest, pack
 
 Tensors = dict[str, torch.Tensor]
-MOST_FILES = 12
+MOST_FILES = 24
 
 
 class Kept:
@@ -43,6 +43,20 @@ class Kept:
         self._cohort = cohort
         self._digests = dict(digests or {})
         self._held: dict[str, Tensors] = {}
+        self._view = ""
+
+    def of_view(self, view: str, names: Mapping[str, str]) -> Kept:
+        """The derived arrays of another view of the same cohort, in the same place under names of their own.
+
+        Args:
+            view: its name.
+            names: module as it is called here to the view's own, whose digest it then has.
+        """
+        own = {name: digest for name, digest in self._digests.items() if name not in names}
+        own |= {name: self._digests[other] for name, other in names.items() if other in self._digests}
+        twin = Kept(self._folder, cohort=self._cohort, digests=own)
+        twin._held, twin._view = self._held, f"{view}-"  # what is kept in memory is kept in one place
+        return twin
 
     def of(
         self,
@@ -68,6 +82,7 @@ class Kept:
         Raises:
             CacheForeignError: the file at this place was made with another tokenizer, encoder or cohort.
         """
+        kind = self._view + kind
         digests = {name: self._digest(name, modules[name]) for name in names}
         stamp = {"kind": kind, "cohort": self._cohort, "settings": settings, "modules": digests}
         text = json.dumps(stamp, sort_keys=True, separators=(",", ":"))

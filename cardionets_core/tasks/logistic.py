@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES
 from cardionets_core.errors import ConfigError
@@ -61,8 +62,8 @@ class Logistic(ClosedFormTask):
         **Screening.counts,
     }
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         replicates = self.options["bootstrap_replicates"]
         if self._number("penalty") <= 0 or int(replicates) < 1:
             raise ConfigError(

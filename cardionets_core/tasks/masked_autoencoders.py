@@ -10,19 +10,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 import torch
+from torch import nn
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.losses import masked_correlation, masked_squared_error
-from cardionets_core.models.cmr_encoder import CmrEncoder
-from cardionets_core.models.ecg_encoder import EcgEncoder
 from cardionets_core.models.masking import draw_mask, visible_count
-from cardionets_core.models.patches import patchify_cine, patchify_ecg
 from cardionets_core.tasks.base import (
     GradientTask,
     Modules,
@@ -34,6 +33,8 @@ from cardionets_core.tasks.base import (
     count_sums,
     one,
 )
+
+from cardionets_core.tasks.short_axis import VIEW_CHOICE, VIEW_OPTION
 
 MIDDLE_WINDOW = 1
 
@@ -53,6 +54,16 @@ class Reconstruction:
     hidden: torch.Tensor
 
 
+class Patched(Protocol):
+    """An encoder that sees a recording in patches, some of them hidden."""
+
+    def patches_of(self, recorded: torch.Tensor) -> torch.Tensor:
+        """All patches, in the sequences in which they are hidden: ``[B, ..., P, S]``."""
+
+    def visible_tokens(self, recorded: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Tokens of the visible patches, whose indices are int64 ``[B, ..., V]``."""
+
+
 class MaskedAutoencoder(GradientTask):
     """Mean squared error on hidden patches. The encoder's position table is fixed here.
 
@@ -65,9 +76,10 @@ class MaskedAutoencoder(GradientTask):
     higher_is_better = True
     defaults: ClassVar[dict[str, Scalar]] = {"mask_share": 0.75}
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
-        if not 0.0 < self._number("mask_share") < 1.0:
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
+        self.mask_share = self._number("mask_share")
+        if not 0.0 < self.mask_share < 1.0:
             raise ConfigError(
                 "mask_share lies between 0 and 1, exclusively",
                 where=f"study: phases: options of task {self.name}",
@@ -76,6 +88,17 @@ class MaskedAutoencoder(GradientTask):
     @abstractmethod
     def reconstruct(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> Reconstruction:
         """Mask, encode and decode a batch."""
+
+    def _masked(
+        self, encoder: nn.Module, decoder: nn.Module, recorded: torch.Tensor, generator: torch.Generator
+    ) -> Reconstruction:
+        """Hide patches as the encoder counts them: each sequence of them as many."""
+        target = cast(Patched, encoder).patches_of(recorded)
+        leading, patches = tuple(target.shape[:-2]), target.shape[-2]
+        visible = visible_count(patches, self.mask_share)
+        mask = draw_mask(leading, patches=patches, visible=visible, generator=generator).to(recorded.device)
+        tokens = cast(Patched, encoder).visible_tokens(recorded, mask.visible)
+        return Reconstruction(predicted=decoder(tokens, mask.visible), target=target, hidden=mask.hidden)
 
     def prepare_modules(self, modules: Modules, role: Role | None = None) -> None:
         """As every task; and the sine-cosine position table of the encoder stays as it is."""
@@ -126,35 +149,34 @@ class EcgMaskedAutoencoder(MaskedAutoencoder):
     needs = frozenset({"ecg"})
 
     def reconstruct(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> Reconstruction:
-        """``predicted`` and ``target`` are ``[B, L, P, S]``."""
-        encoder = cast(EcgEncoder, modules["ecg_encoder"])
-        ecg_BLT = cast(torch.Tensor, batch.ecg_BLT)
-        target = patchify_ecg(ecg_BLT, encoder.patch)
-        rows, leads, patches, _ = target.shape
-        visible = visible_count(patches, self._number("mask_share"))
-        mask = draw_mask((rows, leads), patches=patches, visible=visible, generator=generator).to(
-            ecg_BLT.device
+        """``predicted`` and ``target`` are ``[B, L, P, S]``; of the image transformer ``[B, L P, S]``."""
+        return self._masked(
+            modules["ecg_encoder"], modules["ecg_decoder"], cast(torch.Tensor, batch.ecg_BLT), generator
         )
-        tokens = encoder.visible_tokens(ecg_BLT, mask.visible)
-        predicted = modules["ecg_decoder"](tokens, mask.visible)
-        return Reconstruction(predicted=predicted, target=target, hidden=mask.hidden)
+
+
+class EcgImageAutoencoder(EcgMaskedAutoencoder):
+    """The ``ecg_mae`` of the earlier generation: patches are hidden in all leads together, and more of them."""
+
+    defaults: ClassVar[dict[str, Scalar]] = {"mask_share": 0.8}
 
 
 class CmrMaskedAutoencoder(MaskedAutoencoder):
-    """Patches run through all frames of the cine; pixels are not normalised per patch."""
+    """Patches run through all frames of the cine; pixels are not normalised per patch.
+
+    Options:
+        mask_share: share of the patches that is hidden.
+        view: of the cines, ``4ch`` or ``sax``; each view has an encoder of its own.
+    """
 
     name = "cmr_mae"
     trains = ("cmr_encoder", "cmr_decoder")
     needs = frozenset({"cine"})
+    defaults: ClassVar[dict[str, Scalar]] = {**MaskedAutoencoder.defaults, **VIEW_OPTION}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = VIEW_CHOICE
 
     def reconstruct(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> Reconstruction:
         """``predicted`` and ``target`` are ``[B, P, S]``."""
-        encoder = cast(CmrEncoder, modules["cmr_encoder"])
-        cine_BFYX = cast(torch.Tensor, batch.cine_BFYX)
-        target = patchify_cine(cine_BFYX, encoder.patch)
-        rows, patches, _ = target.shape
-        visible = visible_count(patches, self._number("mask_share"))
-        mask = draw_mask((rows,), patches=patches, visible=visible, generator=generator).to(cine_BFYX.device)
-        tokens = encoder.visible_tokens(cine_BFYX, mask.visible)
-        predicted = modules["cmr_decoder"](tokens, mask.visible)
-        return Reconstruction(predicted=predicted, target=target, hidden=mask.hidden)
+        return self._masked(
+            modules["cmr_encoder"], modules["cmr_decoder"], cast(torch.Tensor, batch.cine_BFYX), generator
+        )

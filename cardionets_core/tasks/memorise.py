@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.evaluation.memorisation import (
@@ -35,7 +36,9 @@ from cardionets_core.tasks.drawing import (
     drawing_of,
     preset_of,
 )
+from cardionets_core.tasks.generators import generator_kind
 from cardionets_core.tasks.latents import real_latents
+from cardionets_core.tasks.short_axis import VIEW_CHOICE, VIEW_OPTION
 
 
 class Memorisation(MeasureTask):
@@ -48,10 +51,10 @@ class Memorisation(MeasureTask):
             for whom one is drawn are among them. A copy of a case beyond them is not seen.
         guidance, temperature, ar_steps, diffusion_steps, draws: of drawing; 0 is the preset's. They should be
             those of the use that the release is for.
+        view: whose generator is asked, ``4ch`` or ``sax``.
     """
 
     name = "memorisation"
-    reads = ("ecg_encoder", "ecg_projection", "cmr_generator", "diffusion_head", "cmr_tokenizer")
     needs = frozenset({"ecg", "cine"})
     primary = "passes"
     higher_is_better = True
@@ -60,14 +63,18 @@ class Memorisation(MeasureTask):
         "measured_patients": 256,
         "training_cases": 4096,
         **DRAWING_OPTIONS,
+        **VIEW_OPTION,
     }
+    choices: ClassVar[dict[str, tuple[str, ...]]] = VIEW_CHOICE
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         where = "study: phases: options of task memorisation"
         if not 1 <= self._number("measured_patients") <= self._number("training_cases"):
             raise ConfigError("measured_patients lies between 1 and training_cases", where=where)
         check_drawing(self.options, where=where)
+        kind = generator_kind(parts)
+        self.reads = (*kind.conditioned_by, *kind.drawers)
 
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Counts of ``memorisation_sums``; held-out people are those of the split."""

@@ -16,15 +16,20 @@ import numpy as np
 from cardionets_core.data.cohort import Split
 from cardionets_core.models.solved import CmrPrincipal
 from cardionets_core.privacy.counts import DIVISOR, Counts
-from cardionets_core.tasks.base import ClosedFormTask, Modules, SiteView, Sums, count_sums, one
+from cardionets_core.tasks.base import ClosedFormTask, Modules, Scalar, SiteView, Sums, count_sums, one
 from cardionets_core.tasks.features import cmr_features
 from cardionets_core.tasks.principal import default_components, feature_sums, solve_principal
+from cardionets_core.tasks.short_axis import VIEW_CHOICE, VIEW_OPTION
 
 CHUNK_ROWS = 1024
 
 
 class PrincipalComponents(ClosedFormTask):
-    """Principal components of the cine feature over all sites; each cine counts once."""
+    """Principal components of the cine feature over all sites; each cine counts once.
+
+    Options:
+        view: of the cines, ``4ch`` or ``sax``; each view has components of its own.
+    """
 
     name = "principal"
     trains = ("cmr_principal",)
@@ -33,6 +38,8 @@ class PrincipalComponents(ClosedFormTask):
     decomposes = False
     primary = "explained"
     higher_is_better = True
+    defaults: ClassVar[dict[str, Scalar]] = VIEW_OPTION
+    choices: ClassVar[dict[str, tuple[str, ...]]] = VIEW_CHOICE
     counts: ClassVar[Counts] = {"n": DIVISOR}
 
     def sums(self, modules: Modules, site: SiteView) -> Sums:

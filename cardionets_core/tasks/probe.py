@@ -14,6 +14,7 @@ from typing import ClassVar, cast
 import numpy as np
 from torch import nn
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.evaluation.small_groups import without_small_columns
@@ -50,8 +51,8 @@ class Probe(ClosedFormTask):
     defaults: ClassVar[dict[str, Scalar]] = {"fallback_penalty": 0.1, "bootstrap_replicates": 1000}
     counts: ClassVar[Counts] = {"*/n": DIVISOR, "*/nj": DIVISOR, **PHENOTYPE_COUNTS}
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         if self._number("fallback_penalty") <= 0 or self._number("bootstrap_replicates") < 1:
             raise ConfigError(
                 "options of the probe are positive", where="study: phases: options of task probe"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.data.records import DISEASES, LABELS
@@ -45,8 +46,8 @@ class Screening(HeadTask):
     defaults: ClassVar[dict[str, Scalar]] = {**HeadTask.defaults, "subtype_weight": 1.0}
     counts: ClassVar[Counts] = {**DISEASE_COUNTS, **SUBTYPE_COUNTS}
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         if self._number("subtype_weight") < 0:
             raise ConfigError("subtype_weight is 0 or more", where="study: phases: options of task screening")
 

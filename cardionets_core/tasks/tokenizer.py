@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
@@ -33,6 +34,7 @@ from cardionets_core.tasks.base import (
 from cardionets_core.tasks.drawing import preset_of
 from cardionets_core.tasks.image_terms import add_images, metrics_of_images, no_images
 from cardionets_core.tasks.latents import TOKENIZER_BATCH
+from cardionets_core.tasks.short_axis import VIEW_CHOICE, VIEW_OPTION
 from cardionets_core.tasks.tokenizer_adversary import Adversary
 
 LATENT_SUMS = ("l1", "kl_per_dimension", "latent_mean", "latent_square")
@@ -49,6 +51,7 @@ class Tokenizer(GradientTask):
         discriminator_rate: learning rate of the discriminator.
         discriminator_alone: steps at the beginning of each round in which only the discriminator learns of
             the other; it begins every round anew.
+        view: of the cines, ``4ch`` or ``sax``; each view has a tokenizer of its own.
     """
 
     name = "tokenizer"
@@ -64,12 +67,15 @@ class Tokenizer(GradientTask):
         "adversarial_weight": 0.05,
         "discriminator_rate": 1e-5,
         "discriminator_alone": 0,
+        **VIEW_OPTION,
     }
+    choices: ClassVar[dict[str, tuple[str, ...]]] = VIEW_CHOICE
 
-    def __init__(self, options: Mapping[str, Scalar]) -> None:
-        super().__init__(options)
+    def __init__(self, options: Mapping[str, Scalar], parts: Parts = LATER) -> None:
+        super().__init__(options, parts)
         self.decomposes = not self.options["adversarial"]
-        if min(self._number(name) for name in self.defaults if name != "adversarial") < 0:
+        numbers = [name for name, default in self.defaults.items() if type(default) in (int, float)]
+        if min(map(self._number, numbers)) < 0:
             raise ConfigError("an option is below 0", where="study: phases: options of task tokenizer")
 
     def open_round(self, modules: Modules, site: SiteView, role: Role) -> Adversary | None:

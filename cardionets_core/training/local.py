@@ -104,7 +104,7 @@ def train_locally(
     assert spec is not None  # check_phase refuses a phase without one
     role, numerics = role or task.roles[0], numerics or Numerics()
     _place(task, modules, site, role=role)
-    rows = site.rows(role.needs, "train")
+    rows = site.rows(role.row_needs, "train")
     # A private step sees one recording a patient.
     steps = steps_in_round(
         phase,

@@ -51,8 +51,8 @@ def plan_steps(
         seed: differs between runs, phases and sites.
         epochs: ends after so many; None goes on for ever (an empty site yields nothing).
     """
-    rows = site.rows(role.needs, "train")
-    keys = role.needs if task.batch_keys is None else task.batch_keys
+    rows = site.rows(role.row_needs, "train")
+    keys = role.row_needs if task.batch_keys is None else task.batch_keys
     epoch = 0
     while len(rows) >= max(task.minimum_batch, 1) and (epochs is None or epoch < epochs):
         generator = np.random.default_rng(derive_seed(seed, round_index, epoch))

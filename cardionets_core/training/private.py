@@ -71,7 +71,7 @@ class PrivateGradients:
         self._scene = scene
         self._private = private
         self._exits = ExitStack()
-        rows = scene.site.rows(scene.role.needs, "train")
+        rows = scene.site.rows(scene.role.row_needs, "train")
         self._expected = float(min(scene.phase.batch_size, scene.site.cohort.patients(rows)))
         trained = {name: scene.modules[name] for name in scene.role.trains}
         self._sums = ClippedSums(
@@ -140,8 +140,8 @@ def poisson_steps(
     Yields:
         Steps of any number of rows, from none on.
     """
-    rows = site.rows(role.needs, "train")
-    keys = role.needs if task.batch_keys is None else task.batch_keys
+    rows = site.rows(role.row_needs, "train")
+    keys = role.row_needs if task.batch_keys is None else task.batch_keys
     patients, of_patient = np.unique(site.cohort.row_patient[rows], return_inverse=True)
     order = np.argsort(of_patient, kind="stable")
     counts = np.bincount(of_patient, minlength=len(patients))

@@ -90,7 +90,7 @@ def form_of(study: Study, asked: Question, sizes: Mapping[str, int]) -> VectorFo
         asked: the question.
         sizes: values of each module that the phase trains.
     """
-    secure, task, known = secure_of(study), asked.task, expected_sums(study.preset)
+    secure, task, known = secure_of(study), asked.task, expected_sums(study.models)
     shapes: dict[str, tuple[int, ...]] = {SITES: (1,)}
     updates: tuple[tuple[str, int], ...] = ()
     metrics = local_rule(study).metric_shapes(task, known.of_metrics(task))

@@ -16,7 +16,7 @@ from cardionets_core.config.study import Phase, Study, study_from_json
 from cardionets_core.errors import PhaseNotPermittedError
 from cardionets_core.exchange.precision import wire_bytes
 from cardionets_core.models import build_module
-from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, make_task
+from cardionets_core.tasks import ClosedFormTask, GradientTask, MeasureTask, Task, task_of
 from cardionets_core.tasks.expected_sums import ExpectedSums, bytes_of, expected_sums
 from cardionets_core.training.local_rule import local_rule
 from cardionets_core.trust.keys import fingerprint, read_public
@@ -39,12 +39,12 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         ConfigError: the study names a task, option or preset that this CardioNets does not have.
     """
     last = last_study(store, but=study.digest)
-    sums = expected_sums(study.preset)
+    sums = expected_sums(study.models)
     now = json.loads(study.to_json())
     return {
         "digest": study.digest,
         "name": study.name,
-        "preset": study.preset,
+        "preset": study.models,
         "seed": study.seed,
         "strategy": study.aggregation.strategy,
         "strategy_options": dict(study.aggregation.options),
@@ -57,7 +57,7 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         "evaluated_every_rounds": study.evaluation.every_rounds,
         "minimum_sites": study.sites.minimum,
         "phases": [
-            _phase_facts(phase, make_task(phase.task, phase.options), study, sums, config)
+            _phase_facts(phase, task_of(phase, study), study, sums, config)
             for phase in study.phases
         ],
         "withdrawn": asdict(said) if (said := store.standing().withdrawal(STUDY, study.digest)) else None,
@@ -116,7 +116,7 @@ def _phase_facts(
     update, rule = 0, local_rule(study)
     if isinstance(task, GradientTask):
         # What the strategy sends beside a module is as large as the module, and exact.
-        sizes = [_size(name, study.preset) for name in task.trains]
+        sizes = [_size(name, study.models) for name in task.trains]
         update = sum(wire_bytes(rule.form, size) + 4 * len(rule.extras) * size for size in sizes)
     training, shared, measured = sums.of_training(task), sums.of_shared(task), {}
     if study.exact_sums_leave:

@@ -120,7 +120,7 @@ def _content(found: Waiting, store: ApprovalStore, config: SiteConfig | None) ->
             try:
                 content["studies"].append(study_facts(study, store, config=config))
             except ConfigError as error:
-                facts = {"digest": study.digest, "name": study.name, "preset": study.preset}
+                facts = {"digest": study.digest, "name": study.name, "preset": study.models}
                 content["studies"].append({**facts, "seed": study.seed, "problem": error_json(error)})
     content["faults"] = [error_json(fault) for fault in found.faults]
     return content

@@ -84,7 +84,7 @@ def page_content(facts: RunFacts) -> dict[str, Any]:
         "model_digest": _model_digest(facts),
         "modules": dict(facts.result.get("modules") or {}),
         "versions": dict(facts.result.get("versions") or {}),
-        "preset": study.preset,
+        "preset": study.models,
         "strategy": study.aggregation.strategy,
     }
 

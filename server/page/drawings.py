@@ -25,7 +25,7 @@ from cardionets_core.data.synthetic_mark import mark_cine
 from cardionets_core.data.synthetic_pictures import moving_gif, still_png
 from cardionets_core.durable import write_json
 from cardionets_core.models import build_module, get_preset
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import task_of
 from cardionets_core.tasks.cases import conditions_of, row_seeds
 from cardionets_core.tasks.drawing import draw_cines
 from cardionets_core.tasks.generate import Generate
@@ -67,7 +67,7 @@ class Drawer:
         self._study = study
         self._path = folder / DRAWN
         self._samples: Samples | None = None
-        self._one_heart_s = GUESS_S.get(study.preset, 0.0)
+        self._one_heart_s = GUESS_S.get(study.models, 0.0)
 
     def after_round(self, checkpoint: Checkpoint, *, round_s: float) -> bool:
         """Draw, where this round's phase learns to and the round is one that is measured.
@@ -90,8 +90,8 @@ class Drawer:
             return False
         hearts: list[dict[str, Any]] = []
         begin = time.monotonic()
-        task = cast(Generate, make_task(Generate.name, phase.options))
-        modules = _modules(checkpoint, (*task.trains, *task.reads), self._study.preset)
+        task = cast(Generate, task_of(phase, self._study))
+        modules = _modules(checkpoint, (*task.trains, *task.reads), self._study.models)
         for place in range(len(self._samples.names)):
             # At the end of the phase one is drawn, however long it takes.
             if (place or not ends) and time.monotonic() - begin + self._one_heart_s > allowed:
@@ -120,9 +120,9 @@ class Drawer:
     def _draw(self, task: Generate, modules: Mapping[str, nn.Module], place: int) -> dict[str, Any]:
         assert self._samples is not None
         study, samples = self._study, self._samples
-        preset, device = get_preset(study.preset), torch.device("cpu")
+        preset, device = get_preset(study.models), torch.device("cpu")
         view = SiteView(
-            cohort=samples.cohort(), shape=shape_of(study.preset), device=device, kept=Kept(cohort="")
+            cohort=samples.cohort(), shape=shape_of(study.models), device=device, kept=Kept(cohort="")
         )
         seed = derive_seed(study.seed, "page", "drawings")
         with torch.no_grad():

@@ -16,7 +16,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.errors import CardioNetsError, CheckpointError, ConfigError, DataError, QuorumNotMetError
 from cardionets_core.prediction.predictor import able_parts
 from cardionets_core.release.refusals import MemorisationError, PrivacyUnmetError, StudyUnfinishedError
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import task_of
 from cardionets_core.tasks.base import MeasureTask
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS
 from cardionets_core.training.private_plan import check_private
@@ -101,7 +101,7 @@ def _private(run: FinishedRun, spent: Mapping[str, Spent]) -> list[CardioNetsErr
     if study.privacy.deterministic:
         found.append(_unmet("the noise followed from the study's public seed: it hides nothing", "study"))
     try:
-        check_private(study, [make_task(phase.task, phase.options) for phase in study.phases])
+        check_private(study, [task_of(phase, study) for phase in study.phases])
     except ConfigError as error:
         found.append(_unmet(f"a phase is not covered: {error.what}", error.where))
     if study.secure_aggregation is None:
@@ -165,7 +165,7 @@ def _opened(path: Path, study: Study) -> set[tuple[int, int, str]]:
 
 def _parts(study: Study, entry: Mapping[str, Any]) -> list[str]:
     phase = study.phases[entry["phase"]]
-    trains = not isinstance(make_task(phase.task, phase.options), MeasureTask)
+    trains = not isinstance(task_of(phase, study), MeasureTask)
     tests = bool((entry.get("test") or {}).get("pooled"))
     return [*(["train"] if trains else []), *(["test"] if tests else [])]
 

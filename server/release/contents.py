@@ -158,7 +158,7 @@ def _description(
         "use": "research only; not for diagnosis",
         "study": run.study.name,
         "study_digest": run.study.digest,
-        "preset": run.study.preset,
+        "preset": run.study.models,
         "run_model_digest": run.model.model_digest,
         "model_digest": model_json["model_digest"],
         "modules": {name: run.model.digests[name] for name in chosen.modules},

@@ -116,7 +116,8 @@ def study_content(preset: str, *, minimum: int) -> dict[str, Any]:
 def one_case(folder: Path, sites: int, megabytes: int, *, masked: bool) -> dict[str, Any]:
     """Run the study on the first sites; what its second round cost."""
     from cardionets_core.config.study import Study
-    from cardionets_core.models.presets import PRESETS, TransformerSize
+    from cardionets_core.models.presets import PRESETS
+    from cardionets_core.models.sizes import TransformerSize
     from server.progress import silent
     from simulation.flower import run_locally
     from simulation.rosters import with_roster

@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         study = read_study(find_study(options.study))
     plan = plan_of(study)
-    sizes = module_bytes(plan, study.preset)
+    sizes = module_bytes(plan, study.models)
     if options.result is not None:
         counted, source = of_result(result, sum(sizes.values())), "result"
     else:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cardionets_core.models import get_preset
-from cardionets_core.models.presets import SamplingSize
+from cardionets_core.models.sizes import SamplingSize
 from cardionets_core.models.sampling import guide, sample_tokens
 from simulation.benchmarks.sampling import main, make_models, make_process, measure, sample_plainly
 
