@@ -20,17 +20,24 @@ class Batch:
         patient_B: int64, a number for each person of the cohort.
         row_B: int64, the row of the cohort that each stands for: where values kept by row are looked up.
         ecg_BLT: float32, standardised windows.
-        cine_BFYX: float32 in [-1, 1].
+        cine_BFYX: float32 in [-1, 1], of the view that the shape names.
+        sax_BFYX: float32 in [-1, 1], the short axis; 0 throughout for a row that has none.
         phenotypes_BK: float32, NaN where missing, in the order of ``PHENOTYPES``.
         labels_BD: float32 1, 0 or NaN where not known, in the order of ``LABELS``.
+        cine_known_B: bool, which rows have a 4-chamber cine; None unless ``cmr`` was asked for, and then
+            ``cine_BFYX`` is 0 throughout for the others.
+        sax_known_B: bool, which rows have a short-axis cine; None unless ``cmr`` was asked for.
     """
 
     patient_B: torch.Tensor
     row_B: torch.Tensor
     ecg_BLT: torch.Tensor | None = None
     cine_BFYX: torch.Tensor | None = None
+    sax_BFYX: torch.Tensor | None = None
     phenotypes_BK: torch.Tensor | None = None
     labels_BD: torch.Tensor | None = None
+    cine_known_B: torch.Tensor | None = None
+    sax_known_B: torch.Tensor | None = None
 
     @property
     def size(self) -> int:

@@ -172,7 +172,8 @@ def summary(cohort: Cohort) -> dict[str, Any]:
 
     ``cines`` and ``pairs`` count 4-chamber cines, which the phases use; ``views`` the other kept views.
     """
-    needs = {"ecg": cohort.row_ecg >= 0, "cine": cohort.row_cine >= 0,
+    cines = cohort.items("4ch")
+    needs = {"ecg": cohort.row_ecg >= 0, "cine": cines >= 0,
              "phenotypes": ~np.isnan(cohort.phenotypes).all(axis=1)}  # fmt: skip
     report: dict[str, Any] = {"site": cohort.site, "digest": cohort.digest, "refusals": dict(cohort.refusals)}
     for index, name in enumerate(SPLITS):
@@ -180,11 +181,13 @@ def summary(cohort: Cohort) -> dict[str, Any]:
         report[name] = {
             "patients": cohort.patients(np.flatnonzero(here)),
             "recordings": int((here & needs["ecg"]).sum()),
-            "cines": len(np.unique(cohort.row_cine[here & needs["cine"]])),
+            "cines": len(np.unique(cines[here & needs["cine"]])),
             "pairs": int((here & needs["ecg"] & needs["cine"]).sum()),
             "phenotype_rows": int((here & needs["phenotypes"]).sum()),
             "views": {
-                view: len(np.unique(items[here & (items >= 0)])) for view, items in cohort.row_views.items()
+                view: len(np.unique(items[here & (items >= 0)]))
+                for view, items in cohort.row_views.items()
+                if view != "4ch"
             },
         }
     return report

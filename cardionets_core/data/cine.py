@@ -3,6 +3,10 @@
 Step 2 of the walk. Comes in: a reader's stack. Goes out: what the cache holds of one plane of it, and what
 the report tells of it. All steps but the last are linear, so only the pixels of the window are resampled; the
 weights are sparse, so the bytes do not depend on the number of threads.
+
+A short axis has a window of 80 x 80 pixels: the heart's box fits it, it lies inside the image where it can,
+and its contrast sets the scale. It is the middle of the 96 x 96 that are kept, as of every view; the rim of 8
+pixels shows what of the image lies there.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ from scipy.sparse import csr_array
 
 from cardionets_core.data.cine_phases import with_phases
 from cardionets_core.data.cine_plane import choose_slice, place_window
-from cardionets_core.data.records import CineStack
+from cardionets_core.data.records import SAX_FIELD_PIXELS, CineStack
 from cardionets_core.errors import RecordRefused
 
 SPACING_MM = 1.8269
 FRAMES = 50
 PIXELS = 96
+FIELD_PIXELS: dict[str, int] = {"sax": SAX_FIELD_PIXELS}
+"""Side of the window where it is not all that is kept."""
 FRAME_LIMITS = (20, 60)
 SPACING_LIMITS_MM = (0.3, 5.0)
 PERCENTILES = (0.5, 99.5)
@@ -73,20 +79,23 @@ def prepare_cine(stack: CineStack) -> PreparedCine:
     pixels = np.ascontiguousarray(pixels, dtype=np.float32)
     if not np.isfinite(pixels).all() or float(np.abs(pixels).max()) > 1e12:
         raise RecordRefused("cine-unreadable", "a pixel is not a finite number")
-    window = place_window(pixels, mask, spacing_mm=stack.spacing_mm, field_mm=PIXELS * SPACING_MM)
+    field = FIELD_PIXELS.get(stack.view, PIXELS)
+    window = place_window(pixels, mask, spacing_mm=stack.spacing_mm, field_mm=field * SPACING_MM)
     if stack.ed_frame is None and stack.pixels.ndim == 3:
         stack = with_phases(stack, centre=window.centre)
     weights_y, inside_y = window_weights(
-        rows, spacing_mm=stack.spacing_mm[0] / window.scale, centre=window.centre[0]
+        rows, spacing_mm=stack.spacing_mm[0] / window.scale, centre=window.centre[0], field=field
     )
     weights_x, inside_x = window_weights(
-        columns, spacing_mm=stack.spacing_mm[1] / window.scale, centre=window.centre[1]
+        columns, spacing_mm=stack.spacing_mm[1] / window.scale, centre=window.centre[1], field=field
     )
     # [Y, F X] -> [96, F X], then [X, F 96] -> [96, F 96].
     by_row = weights_y @ pixels.transpose(1, 0, 2).reshape(rows, frames * columns)
     by_row = by_row.reshape(PIXELS, frames, columns).transpose(2, 1, 0).reshape(columns, frames * PIXELS)
     cropped = (weights_x @ by_row).reshape(PIXELS, frames, PIXELS).transpose(1, 2, 0)
-    pixels_FYX = _to_uint8(resample_time(cropped), inside=inside_y[:, None] & inside_x[None, :])
+    pixels_FYX = _to_uint8(
+        resample_time(cropped), inside=inside_y[:, None] & inside_x[None, :], rim=(PIXELS - field) // 2
+    )
     flags = stack.flags | ({"centre-by-motion"} if window.by_motion else set())
     return PreparedCine(pixels=pixels_FYX, flags=flags, facts=facts | _facts(stack, scale=window.scale))
 
@@ -109,8 +118,10 @@ def _facts(stack: CineStack, *, scale: float) -> dict[str, float | str]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def window_weights(size: int, *, spacing_mm: float, centre: float) -> tuple[csr_array, np.ndarray]:
-    """Weights that take one axis of the image to the 96 pixels of the window at 1.8269 mm.
+def window_weights(
+    size: int, *, spacing_mm: float, centre: float, field: int = PIXELS
+) -> tuple[csr_array, np.ndarray]:
+    """Weights that take one axis of the image to the 96 pixels that are kept at 1.8269 mm.
 
     Linear interpolation between pixel centres; where the image shrinks, the triangle widens by the same
     factor, which keeps finer detail from folding back. The window is centred and then moved inside the
@@ -120,15 +131,17 @@ def window_weights(size: int, *, spacing_mm: float, centre: float) -> tuple[csr_
         size: pixels of the axis.
         spacing_mm: between them.
         centre: where the window should lie, in pixels of the image.
+        field: pixels of the window; it is the middle of the 96.
 
     Returns:
         Float32 sparse [96, size], and bool [96], which rows lie in the image.
     """
     step = SPACING_MM / spacing_mm
     resampled = max(1, round(size / step))
-    free = resampled - PIXELS
-    wanted = round((centre + 0.5) / step - 0.5 - (PIXELS - 1) / 2)
+    free = resampled - field
+    wanted = round((centre + 0.5) / step - 0.5 - (field - 1) / 2)
     start = min(max(wanted, 0), free) if free >= 0 else -((-free) // 2)
+    start -= (PIXELS - field) // 2
     places = np.arange(start, start + PIXELS)
     inside = (places >= 0) & (places < resampled)
     middle = (places + 0.5) * step - 0.5
@@ -151,8 +164,10 @@ def resample_time(window: np.ndarray) -> np.ndarray:
     return window[before] * (1 - share) + window[(before + 1) % frames] * share
 
 
-def _to_uint8(window: np.ndarray, *, inside: np.ndarray) -> np.ndarray:
-    low, high = (float(value) for value in np.percentile(window[:, inside], PERCENTILES))
+def _to_uint8(window: np.ndarray, *, inside: np.ndarray, rim: int) -> np.ndarray:
+    middle = np.s_[rim : PIXELS - rim, rim : PIXELS - rim]
+    shown = window[:, *middle][:, inside[middle]]
+    low, high = (float(value) for value in np.percentile(shown, PERCENTILES))
     if high - low <= 1e-6 * max(abs(low), abs(high), 1e-30):
         raise RecordRefused("cine-flat", "the window has no contrast")
     scaled = np.clip((window - np.float32(low)) * np.float32(255.0 / (high - low)), 0, 255)

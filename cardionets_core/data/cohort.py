@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cine_sizes import CineSizes
 from cardionets_core.data.records import DISEASES, LABELS, LEADS, VIEWS
-from cardionets_core.data.windows import InputShape, evaluation_starts, gather_windows
+from cardionets_core.data.windows import InputShape, ShownView, evaluation_starts, gather_windows
 
 ECG_RATE_HZ = 250.0
 ECG_MV_PER_COUNT = 0.001
@@ -47,12 +47,13 @@ class Cohort:
         row_patient: int64 [R].
         row_split: int8 [R], index into ``SPLITS``.
         row_ecg: int64 [R], index of the record, or -1.
-        row_cine: int64 [R], item of the 4-chamber cine, or -1.
+        row_cine: int64 [R], item of the cine, or -1: of the 4-chamber one, unless ``of_view`` chose another.
         phenotypes: float32 [R, K], NaN where missing.
         diseases: float32 [R, D] in the order of ``LABELS``: five diseases, NaN where not assessed, and three
             subtypes of cardiomyopathy, one of them 1 or all NaN.
         refusals: reason of refusal to number of records, for the report.
-        row_views: other views that the site keeps, each int64 [R], item or -1.
+        row_views: other views that the site keeps, each int64 [R], item or -1; that of ``row_cine`` may be
+            among them.
         row_age_years: float32 [R] at the visit, NaN where unknown.
         row_sex: int8 [R], index into ``SEXES``, -1 where unknown.
     """
@@ -87,8 +88,10 @@ class Cohort:
         """Rows of a split that hold all that is needed.
 
         Args:
-            needs: any of ``ecg``, ``cine``, ``phenotypes`` (any value known), ``labels`` (any of the five
-                diseases known), ``subtype`` (known). Without ``ecg``, each cine appears once.
+            needs: any of ``ecg``, ``cine`` (of ``row_cine``), ``sax`` (a short-axis cine), ``cmr`` (a
+                4-chamber or a short-axis cine), ``phenotypes`` (any value known), ``labels`` (any of the five
+                diseases known), ``subtype`` (known). Without ``ecg``, each cine appears once: with ``cmr``
+                each pair of a 4-chamber and a short-axis cine.
             split: ``train``, ``validation`` or ``test``.
             shape: recordings shorter than its window are left out.
 
@@ -106,6 +109,10 @@ class Cohort:
                 )
         if "cine" in needs:
             keep &= self.row_cine >= 0
+        if "sax" in needs:
+            keep &= self.items("sax") >= 0
+        if "cmr" in needs:
+            keep &= (self.items("4ch") >= 0) | (self.items("sax") >= 0)
         if "phenotypes" in needs:
             keep &= ~np.isnan(self.phenotypes).all(axis=1)
         if "labels" in needs:
@@ -113,10 +120,29 @@ class Cohort:
         if "subtype" in needs:
             keep &= ~np.isnan(self.diseases[:, len(DISEASES) :]).all(axis=1)
         rows = np.flatnonzero(keep)
-        if "ecg" not in needs and "cine" in needs:
-            _, first = np.unique(self.row_cine[rows], return_index=True)
+        shown = [self.row_cine] if "cine" in needs else []
+        shown += [self.items("4ch")] if "cmr" in needs else []
+        shown += [self.items("sax")] if needs & {"sax", "cmr"} else []
+        if "ecg" not in needs and shown:
+            _, first = np.unique(np.stack(shown, axis=1)[rows], axis=0, return_index=True)
             rows = rows[np.sort(first)]
         return rows
+
+    def items(self, view: str) -> np.ndarray:
+        """Item of a view's cine of each row, int64 [R]; -1 where there is none or it is not kept."""
+        if view in self.row_views:
+            return self.row_views[view]
+        return self.row_cine if view == "4ch" else np.full(len(self.row_patient), -1, dtype=np.int64)
+
+    def of_view(self, view: str) -> Cohort:
+        """The same cohort with a view's cines in ``row_cine``; all -1 where the site does not keep it.
+
+        Digest and resampled cines are shared. The 4-chamber cines of another view stay in ``row_views``.
+        """
+        others = {name: items for name, items in self.row_views.items() if name != "4ch"}
+        if view != "4ch":
+            others["4ch"] = self.items("4ch")
+        return replace(self, row_cine=self.items(view), row_views=others)
 
     def patients(self, rows: np.ndarray) -> int:
         """Number of different people among the rows."""
@@ -135,14 +161,17 @@ class Cohort:
 
         Args:
             rows: int64 [B]; B = 0 is legal.
-            keys: what to load: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``.
+            keys: what to load: any of ``ecg``, ``cine`` (of ``row_cine``, which show ``shape.view``), ``sax``
+                (the short axis), ``cmr`` (the 4-chamber view as ``cine_BFYX``, the short axis, and which
+                rows have which), ``phenotypes``, ``labels``.
             shape: sizes of the tensors.
             generator: draws a uniform random window for each ECG (training).
             window: index of the evaluation window (0 to 2); a recording with fewer gives its last.
                 Exactly one of ``generator`` and ``window`` is needed where ``ecg`` is asked for.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        ecg = cine = phenotypes = labels = None
+        ecg = cine = sax = phenotypes = labels = None
+        known: dict[str, torch.Tensor] = {}
         if "ecg" in keys:
             if (generator is None) == (window is None):
                 raise ValueError("an ECG batch needs exactly one of generator and window")
@@ -158,11 +187,12 @@ class Cohort:
                 leads=len(LEADS),
             )
             ecg = torch.from_numpy(windows)
-        if "cine" in keys:
-            chosen = self._sizes.take(
-                self.cines, self.row_cine[rows], frames=shape.cine_frames, pixels=shape.cine_pixels
-            )
-            cine = torch.from_numpy(chosen.astype(np.float32) / 127.5 - 1.0)
+        if "cine" in keys and "cmr" not in keys:
+            cine = self._sizes.load(self.cines, self.row_cine[rows], shape=shape, view=shape.view)
+        if keys & {"sax", "cmr"}:
+            sax, known["sax"] = self._shown(rows, shape=shape, view="sax")
+        if "cmr" in keys:
+            cine, known["cine"] = self._shown(rows, shape=shape, view="4ch")
         if "phenotypes" in keys:
             phenotypes = torch.from_numpy(self.phenotypes[rows].astype(np.float32))
         if "labels" in keys:
@@ -172,9 +202,23 @@ class Cohort:
             row_B=torch.from_numpy(rows.copy()),
             ecg_BLT=ecg,
             cine_BFYX=cine,
+            sax_BFYX=sax,
             phenotypes_BK=phenotypes,
             labels_BD=labels,
+            cine_known_B=known["cine"] if "cmr" in keys else None,
+            sax_known_B=known["sax"] if "cmr" in keys else None,
         )
+
+    def _shown(
+        self, rows: np.ndarray, *, shape: InputShape, view: ShownView
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cines of a view, zeros where a row has none, and bool [B], which have one."""
+        items = self.items(view)[rows]
+        known = torch.from_numpy(items >= 0)
+        found = self._sizes.load(self.cines, items[items >= 0], shape=shape, view=view)
+        cines = found.new_zeros((len(rows), *found.shape[1:]))
+        cines[known] = found
+        return cines, known
 
     @staticmethod
     def _start(total: int, length: int, generator: np.random.Generator | None, window: int | None) -> int:
@@ -221,9 +265,6 @@ def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
     def joined(parts: Sequence[np.ndarray], shifts: np.ndarray) -> np.ndarray:
         return np.concatenate([np.where(p >= 0, p + s, -1) for p, s in zip(parts, shifts, strict=False)])
 
-    def view(name: str) -> list[np.ndarray]:
-        return [c.row_views.get(name, np.full(len(c.row_patient), -1)) for c in cohorts]
-
     refusals: Counter[str] = Counter()
     for cohort in cohorts:
         refusals.update(cohort.refusals)
@@ -245,7 +286,7 @@ def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
         phenotypes=np.concatenate([c.phenotypes for c in cohorts]),
         diseases=np.concatenate([c.diseases for c in cohorts]),
         refusals=dict(refusals),
-        row_views={name: joined(view(name), cine_shift) for name in views},
+        row_views={name: joined([c.items(name) for c in cohorts], cine_shift) for name in views},
         row_age_years=np.concatenate([c.row_age_years for c in cohorts]),
         row_sex=np.concatenate([c.row_sex for c in cohorts]),
     )

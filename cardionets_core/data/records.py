@@ -30,6 +30,8 @@ LABEL_TITLES: dict[str, str] = {
 }
 """What people read of ``LABELS``."""
 VIEWS: tuple[str, ...] = ("4ch", "2ch", "3ch", "sax")
+SAX_FIELD_PIXELS = 80
+"""Side of a short axis's window: the middle of what is kept of it, see ``cine.py``."""
 
 View = Literal["4ch", "2ch", "3ch", "sax", "unknown"]
 

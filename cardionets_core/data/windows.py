@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 EVALUATION_WINDOWS = 3
+
+ShownView = Literal["4ch", "sax"]
+"""Views that a batch can show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +32,13 @@ class InputShape:
     cine_frames: int
     cine_pixels: int
     sax_pixels: int = 0
-    view: Literal["4ch", "sax"] = "4ch"
+    view: ShownView = "4ch"
     ecg_window: Literal["standardised", "image"] = "standardised"
     preset: str = ""
+
+    def of_view(self, view: ShownView) -> InputShape:
+        """The same sizes, for batches whose ``cine_BFYX`` shows a view."""
+        return replace(self, view=view)
 
 
 def evaluation_starts(samples: int, length: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ import pytest
 
 from cardionets_core.data.cine import SPACING_MM, prepare_cine, resample_time, window_weights
 from cardionets_core.data.cine_phases import pool_mm2, smooth_cycle, with_phases
-from cardionets_core.data.records import CineStack
+from cardionets_core.data.cine_plane import DILATION_MM
+from cardionets_core.data.records import CineStack, View
 from cardionets_core.errors import RecordRefused
 
 
@@ -146,3 +147,72 @@ def test_given_phases_stay_and_stills_have_none() -> None:
     still = CineStack(pixels=np.repeat(stack.pixels[:1], 20, axis=0), spacing_mm=stack.spacing_mm)
     assert with_phases(still).ed_frame is None
     assert with_phases(CineStack(pixels=stack.pixels[:2], spacing_mm=stack.spacing_mm)).ed_frame is None
+
+
+def square_heart(
+    *, rows: int, columns: int, at: tuple[int, int], side: int = 40, masked: bool = True
+) -> CineStack:
+    """A stack of three slices at the native spacing with a mask, whose every pixel tells its own place."""
+    places = np.random.default_rng(0).uniform(100, 1000, (rows, columns)).astype(np.float32)
+    pixels = np.repeat(places[None, None], 20, axis=0).repeat(3, axis=1)
+    pixels[:, 1, at[0] - 5 : at[0] + 5, at[1] - 5 : at[1] + 5] += np.arange(20, dtype=np.float32)[
+        :, None, None
+    ]
+    mask = np.zeros(pixels.shape, np.uint8)
+    mask[:, 1, at[0] - side // 2 : at[0] + side // 2, at[1] - side // 2 : at[1] + side // 2] = 1
+    return CineStack(pixels=pixels, spacing_mm=(SPACING_MM, SPACING_MM), slice_spacing_mm=10.0, view="sax",
+                     mask=mask if masked else None)  # fmt: skip
+
+
+@pytest.mark.parametrize("at, start", [
+    ((70, 90), (30, 50)),  # off the centre of the image, the window inside it
+    ((20, 30), (0, 0)),  # near the upper left corner: the window is moved inside
+    ((100, 150), (40, 80)),  # near the lower right one
+])  # fmt: skip
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_middle_of_a_kept_short_axis_is_its_own_window(
+    at: tuple[int, int], start: tuple[int, int], masked: bool
+) -> None:
+    stack = square_heart(rows=120, columns=160, at=at, masked=masked)
+    kept = prepare_cine(stack).pixels[0].astype(float)
+    plane = np.pad(stack.pixels[0, 1], 8, constant_values=np.nan)
+    around = plane[start[0] : start[0] + 96, start[1] : start[1] + 96]
+    low, high = np.percentile(
+        stack.pixels[:, 1, start[0] : start[0] + 80, start[1] : start[1] + 80], (0.5, 99.5)
+    )
+    # The middle alone sets the scale; the rim shows the image, and nothing where there is none.
+    scaled = np.clip((around - low) * 255 / (high - low), 0, 255)
+    np.testing.assert_allclose(kept, np.nan_to_num(scaled), atol=0.8)
+    assert (kept[:8].any(), kept[-8:].any()) == (start[0] > 0, start[0] < 40)
+
+
+def test_a_short_axis_in_a_small_image_is_padded_around_its_window() -> None:
+    kept = prepare_cine(square_heart(rows=60, columns=86, at=(30, 43))).pixels
+    inside = np.zeros((96, 96), bool)
+    inside[18:78, 5:91] = True
+    assert not kept[:, ~inside].any() and (kept[:, inside] > 0).mean() > 0.98
+    # A window of 80 of the 86 columns: 3 more on either side are seen in the rim.
+    assert kept[:, 18:78, 88:91].mean() > 80 and kept[:, 18:78, 5:8].mean() > 80
+
+
+@pytest.mark.parametrize("view, pixels", [("sax", 80), ("4ch", 96)])
+def test_a_heart_larger_than_its_views_window_is_shrunk_into_it(view: View, pixels: int) -> None:
+    stack = replace(square_heart(rows=160, columns=160, at=(80, 80), side=110), view=view)
+    bright = stack.pixels * 0 + 10 + 90 * (stack.mask == 1)
+    bright[:, 1, 75:85, 75:85] += np.arange(20, dtype=np.float32)[:, None, None]
+    done = prepare_cine(replace(stack, pixels=bright))
+    margin = 2 * round(DILATION_MM / SPACING_MM)
+    assert done.facts["scale"] == pytest.approx((110 + margin) / pixels)
+    tall = np.flatnonzero((done.pixels[0] > 100).any(axis=1))
+    assert len(tall) == pytest.approx(110 * pixels / (110 + margin), abs=1.5)
+    assert tall.mean() == pytest.approx(47.5, abs=0.6)
+
+
+def test_a_short_axis_without_contrast_in_its_window_is_refused() -> None:
+    stack = square_heart(rows=160, columns=160, at=(80, 80))
+    flat = np.full_like(stack.pixels, 7.0)
+    flat[:, :, :39] = 90.0  # only the rim shows any
+    with pytest.raises(RecordRefused) as caught:
+        prepare_cine(replace(stack, pixels=flat))
+    assert caught.value.reason == "cine-flat"
+    assert prepare_cine(replace(stack, pixels=flat, view="4ch")).pixels.max() == 255

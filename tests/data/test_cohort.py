@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool3d
 
 from cardionets_core.config.site import SiteConfig
+from cardionets_core.data.cache import summary
 from cardionets_core.data.cine_sizes import CineSizes
 from cardionets_core.data.cohort import Cohort, concatenate, empty_cohort
 from cardionets_core.data.listing import Listing, recording_keys
@@ -185,6 +186,141 @@ def test_a_batch_holds_the_cines_of_its_rows() -> None:
     batch = cohort.batch(np.array([1, 0]), keys=frozenset({"cine"}), shape=shape)
     assert batch.cine_BFYX is not None
     np.testing.assert_allclose(batch.cine_BFYX.numpy(), cines[[0, 2]] / 127.5 - 1, atol=1e-6)
+
+
+def seen(cine: np.ndarray, *, frames: int, pixels: int) -> np.ndarray:
+    """The middle 80 x 80 of a kept cine at a size, from -1 to 1."""
+    middle = torch.from_numpy(cine[:, 8:88, 8:88].astype(np.float32))[None]
+    sized = adaptive_avg_pool3d(middle, (frames, pixels, pixels))[0].numpy()
+    return 2 * (sized - sized.min()) / (sized.max() - sized.min()) - 1
+
+
+BOTH = InputShape(ecg_samples=5, cine_frames=25, cine_pixels=32, sax_pixels=40)
+
+
+def two_views(**changes: Any) -> Cohort:
+    """Six rows: both views twice (one visit with two ECGs), the long axis, the short axis, neither, both."""
+    cines = np.random.default_rng(2).integers(60, 200, (5, 50, 96, 96), dtype=np.uint8)
+    cines[:, :, :8] = 0  # the rim, which no short axis shows
+    cines[4, :, 8:88, 8:88] = 31
+    rows: dict[str, Any] = {
+        "row_patient": np.arange(6), "row_split": np.zeros(6, np.int8),
+        "row_ecg": np.array([0, 1, 1, -1, 0, -1]), "row_cine": np.array([0, 0, 2, -1, -1, 3]),
+        "phenotypes": np.full((6, 82), np.nan, np.float32),
+        "diseases": np.full((6, len(LABELS)), np.nan, np.float32), "cines": cines,
+        "row_views": {"sax": np.array([1, 1, -1, 3, -1, 4]), "2ch": np.full(6, -1)},
+    }  # fmt: skip
+    return small_cohort("a", value=1, **{**rows, **changes})
+
+
+@pytest.mark.parametrize("frames, pixels", [(25, 40), (50, 80), (8, 33)])
+def test_a_batch_of_the_short_axis_shows_the_middle_from_its_least_to_its_greatest(
+    frames: int, pixels: int
+) -> None:
+    cohort = two_views()
+    shape = InputShape(ecg_samples=5, cine_frames=frames, cine_pixels=32, sax_pixels=pixels)
+    rows = np.array([3, 0])
+    expected = np.stack([seen(cohort.cines[item], frames=frames, pixels=pixels) for item in (3, 1)])
+    named = cohort.batch(rows, keys=frozenset({"sax"}), shape=shape)
+    shown = cohort.of_view("sax").batch(rows, keys=frozenset({"cine"}), shape=shape.of_view("sax"))
+    assert named.sax_BFYX is not None and shown.cine_BFYX is not None and named.cine_BFYX is None
+    assert named.sax_BFYX.dtype == torch.float32 and named.sax_known_B is None
+    np.testing.assert_allclose(named.sax_BFYX.numpy(), expected, atol=2e-6)
+    assert torch.equal(named.sax_BFYX, shown.cine_BFYX)
+    assert (named.sax_BFYX.amin(dim=(1, 2, 3)) == -1).all() and (
+        named.sax_BFYX.amax(dim=(1, 2, 3)) == 1
+    ).all()
+    constant = cohort.batch(np.array([5]), keys=frozenset({"sax"}), shape=shape).sax_BFYX
+    assert constant is not None and constant.shape == (1, frames, pixels, pixels) and not constant.any()
+    with pytest.raises(ValueError, match="no size for the view sax"):
+        cohort.batch(
+            rows, keys=frozenset({"sax"}), shape=InputShape(ecg_samples=5, cine_frames=8, cine_pixels=8)
+        )
+
+
+def test_a_cine_of_one_number_is_kept_apart_for_each_view() -> None:
+    cohort = two_views()
+    shape = InputShape(ecg_samples=5, cine_frames=25, cine_pixels=40, sax_pixels=40)
+    row = np.array([0])
+    once = [cohort.of_view("sax").batch(row, keys=frozenset({"cine"}), shape=shape.of_view(view)).cine_BFYX
+            for view in ("4ch", "sax", "4ch")]  # fmt: skip
+    assert all(cine is not None for cine in once)
+    assert not torch.equal(once[0], once[1]) and torch.equal(once[0], once[2])  # type: ignore[arg-type]
+
+
+def test_a_cohort_of_a_view_is_the_same_with_other_cines() -> None:
+    cohort = two_views()
+    short = cohort.of_view("sax")
+    assert short.row_cine.tolist() == [1, 1, -1, 3, -1, 4] and short.digest == cohort.digest
+    assert short.cines is cohort.cines and short.row_views["2ch"].tolist() == [-1] * 6
+    assert cohort.of_view("3ch").row_cine.tolist() == [-1] * 6
+    for back in (short.of_view("4ch"), cohort.of_view("4ch")):
+        assert back.row_cine.tolist() == cohort.row_cine.tolist()
+        assert set(back.row_views) == {"sax", "2ch"}
+    assert short.of_view("sax").row_cine.tolist() == short.row_cine.tolist()
+    assert summary(short) == summary(cohort)
+    assert summary(cohort)["train"]["cines"] == 3 and summary(cohort)["train"]["views"] == {
+        "sax": 3,
+        "2ch": 0,
+    }
+    assert BOTH.of_view("sax").view == "sax" and BOTH.of_view("sax").of_view("4ch") == BOTH
+    joined = concatenate([small_cohort("b", value=1), short], site="both")
+    assert joined.row_cine.tolist() == [2, -1, 4, 4, -1, 6, -1, 7]
+    assert joined.items("4ch").tolist() == [2, -1, 3, 3, 5, -1, -1, 6]
+    assert joined.items("sax").tolist() == [-1, -1, 4, 4, -1, 6, -1, 7]
+
+
+def test_rows_are_those_with_the_views_that_are_needed() -> None:
+    cohort = two_views()
+
+    def found(*needs: str, of: Cohort = cohort) -> list[int]:
+        return of.rows(frozenset(needs), "train", BOTH).tolist()
+
+    assert found("cine") == [0, 2, 5] and found("ecg", "cine") == [0, 1, 2]
+    assert found("sax") == [0, 3, 5] and found("ecg", "sax") == [0, 1]
+    assert found("cmr") == [0, 2, 3, 5] and found("ecg", "cmr") == [0, 1, 2]
+    assert found("cine", "sax") == [0, 5]
+    assert found("cine", of=cohort.of_view("sax")) == [0, 3, 5]
+    assert found("cmr", of=cohort.of_view("sax")) == [0, 2, 3, 5]
+    bare = two_views(row_views={})
+    assert found("sax", of=bare) == [] and found("cmr", of=bare) == [0, 2, 5]
+    # Two short axes beside one long axis are two pairs.
+    twice = two_views(row_views={"sax": np.array([1, 4, -1, 3, -1, 4])})
+    assert found("cmr", of=twice) == [0, 1, 2, 3, 5] and found("cine", of=twice) == [0, 2, 5]
+    nobody = empty_cohort(site="nobody", phenotypes=82)
+    assert all(
+        found(need, of=each) == [] for need in ("sax", "cmr") for each in (nobody, nobody.of_view("sax"))
+    )
+
+
+def test_a_batch_of_both_views_says_which_rows_have_which() -> None:
+    cohort = two_views()
+    rows = np.array([2, 5, 4, 3, 1])
+    batch = cohort.batch(rows, keys=frozenset({"cmr"}), shape=BOTH)
+    assert batch.cine_BFYX is not None and batch.sax_BFYX is not None
+    assert batch.cine_known_B is not None and batch.cine_known_B.tolist() == [True, True, False, False, True]
+    assert batch.sax_known_B is not None and batch.sax_known_B.tolist() == [False, True, False, True, True]
+    assert batch.cine_BFYX.shape == (5, 25, 32, 32) and batch.sax_BFYX.shape == (5, 25, 40, 40)
+    assert not batch.cine_BFYX[~batch.cine_known_B].any() and not batch.sax_BFYX[~batch.sax_known_B].any()
+    alone = cohort.batch(rows[[0, 1, 4]], keys=frozenset({"cine"}), shape=BOTH)
+    assert torch.equal(batch.cine_BFYX[batch.cine_known_B], alone.cine_BFYX)  # type: ignore[arg-type]
+    assert alone.cine_known_B is None and alone.sax_known_B is None and alone.sax_BFYX is None
+    np.testing.assert_allclose(
+        batch.sax_BFYX[4].numpy(), seen(cohort.cines[1], frames=25, pixels=40), atol=2e-6
+    )
+    other = cohort.of_view("sax").batch(rows, keys=frozenset({"cmr"}), shape=BOTH.of_view("sax"))
+    assert torch.equal(other.cine_BFYX, batch.cine_BFYX)  # type: ignore[arg-type]
+    moved = batch.to(torch.device("cpu"))
+    assert moved.sax_known_B is not None and torch.equal(moved.sax_known_B, batch.sax_known_B)
+    parts = list(batch.parts(2))
+    assert [part.size for part in parts] == [2, 3]
+    assert torch.equal(torch.cat([part.sax_BFYX for part in parts]), batch.sax_BFYX)  # type: ignore[misc]
+    assert [part.cine_known_B.tolist() for part in parts] == [[True, True], [False, False, True]]  # type: ignore[union-attr]
+    empty = cohort.batch(rows[:0], keys=frozenset({"cmr"}), shape=BOTH)
+    assert empty.sax_BFYX is not None and empty.sax_BFYX.shape == (0, 25, 40, 40)
+    assert empty.sax_known_B is not None and empty.sax_known_B.shape == (0,)
+    nobody = empty_cohort(site="nobody", phenotypes=82).batch(rows[:0], keys=frozenset({"cmr"}), shape=BOTH)
+    assert nobody.cine_BFYX is not None and nobody.cine_BFYX.shape == (0, 25, 32, 32)
 
 
 def test_labels_choose_rows_and_come_with_them() -> None:
