@@ -166,7 +166,7 @@ def compare_tokens(study: Study, person: Person, *, folder: Path) -> TokenSimila
     cmr_projection = end.modules.get("cmr_projection") or end.modules["cmr_principal"]
     with torch.no_grad():
         ecg_LPD = ecg_encoder.tokens(person.ecg_1LT)[0]
-        cmr_ND = cmr_encoder.tokens(cine_BFYX)[0, 1:]
+        cmr_ND = cmr_encoder.tokens(cine_BFYX)[0, -cmr_encoder.patches :]
     return TokenSimilarity(
         cosine_LPN=similarity_map(
             ecg_LPD,

@@ -20,10 +20,8 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.images import case_psnr, case_ssim
-from cardionets_core.models.cmr_encoder import CmrEncoder
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer
-from cardionets_core.models.ecg_encoder import EcgEncoder
-from cardionets_core.models.patches import unpatchify_cine, unpatchify_ecg
+from cardionets_core.models.patches import unpatchify_cine
 from cardionets_core.tasks.masked_autoencoders import MIDDLE_WINDOW, MaskedAutoencoder, Reconstruction
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.seeds import derive_seed
@@ -68,7 +66,7 @@ class MaskedCines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedEcgs:
-    """Windows in units of their SD, what was hidden, and the decoder's answer.
+    """Windows as the encoder takes them, what was hidden, and the decoder's answer.
 
     Attributes:
         sites: of each recording.
@@ -106,40 +104,36 @@ def tokenized_cines(study: Study, cohorts: Mapping[str, Cohort], *, folder: Path
 def masked_cines(study: Study, cohorts: Mapping[str, Cohort], *, folder: Path) -> MaskedCines | None:
     """None where the study has no such phase, or nobody a held-out cine."""
     sites, batch = _first_of_each(study, cohorts, frozenset({"cine"}))
-    found = _reconstruct(study, "cmr_mae", batch, folder=folder) if sites else None
-    if found is None:
+    made = _reconstruct(study, "cmr_mae", batch, folder=folder) if sites else None
+    if made is None:
         return None
-    made, encoder = found
-    real_RFYX = cast(torch.Tensor, batch.cine_BFYX)
-    patch, frames = cast(CmrEncoder, encoder).patch, real_RFYX.shape[1]
+    frames = cast(torch.Tensor, batch.cine_BFYX).shape[1]
+    patch = round((made.target.shape[-1] / frames) ** 0.5)
     hidden = _hidden(made)
-    put = [
-        unpatchify_cine(value, pixels=patch, frames=frames)
-        for value in (hidden.expand_as(made.target).float(), torch.where(hidden, made.predicted, made.target))
-    ]
-    return MaskedCines(
-        sites=sites,
-        real_RFYX=real_RFYX.numpy(),
-        hidden_RYX=put[0][:, 0].numpy() > 0,
-        made_RFYX=put[1].numpy(),
+    answered = torch.where(hidden, made.predicted, made.target)
+    # The real ones as the encoder cuts them: it may have resized them first.
+    real, where, answer = (
+        unpatchify_cine(value, pixels=patch, frames=frames).numpy()
+        for value in (made.target, hidden.expand_as(made.target).float(), answered)
     )
+    return MaskedCines(sites=sites, real_RFYX=real, hidden_RYX=where[:, 0] > 0, made_RFYX=answer)
 
 
 def masked_ecgs(study: Study, cohorts: Mapping[str, Cohort], *, folder: Path) -> MaskedEcgs | None:
     """None where the study has no such phase, or nobody a held-out ECG."""
     sites, batch = _first_of_each(study, cohorts, frozenset({"ecg"}))
-    found = _reconstruct(study, "ecg_mae", batch, folder=folder) if sites else None
-    if found is None:
+    made = _reconstruct(study, "ecg_mae", batch, folder=folder) if sites else None
+    if made is None:
         return None
-    made, encoder = found
-    assert isinstance(encoder, EcgEncoder)
+    real_RLT = cast(torch.Tensor, batch.ecg_BLT)
     hidden = _hidden(made)
     nan = torch.full_like(made.predicted, float("nan"))
+    # Lead by lead, or all leads in one sequence: the samples stand in the same order.
     return MaskedEcgs(
         sites=sites,
-        real_RLT=cast(torch.Tensor, batch.ecg_BLT).numpy(),
-        hidden_RLT=unpatchify_ecg(hidden.expand_as(made.target)).numpy(),
-        made_RLT=unpatchify_ecg(torch.where(hidden, made.predicted, nan)).numpy(),
+        real_RLT=real_RLT.numpy(),
+        hidden_RLT=hidden.expand_as(made.target).reshape(real_RLT.shape).numpy(),
+        made_RLT=torch.where(hidden, made.predicted, nan).reshape(real_RLT.shape).numpy(),
     )
 
 
@@ -168,16 +162,13 @@ def _first_of_each(
     )
 
 
-def _reconstruct(
-    study: Study, name: str, batch: Batch, *, folder: Path
-) -> tuple[Reconstruction, torch.nn.Module] | None:
+def _reconstruct(study: Study, name: str, batch: Batch, *, folder: Path) -> Reconstruction | None:
     end = phase_end(study, name, folder=folder)
     if end is None:
         return None
     task = cast(MaskedAutoencoder, end.task)
     with torch.no_grad():
-        made = task.reconstruct(end.modules, batch, generator=_generator(study))
-    return made, end.modules[task.trains[0]]
+        return task.reconstruct(end.modules, batch, generator=_generator(study))
 
 
 def _generator(study: Study) -> torch.Generator:

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from cardionets_core.data.cohort import SPLITS, Cohort, Split, empty_cohort
-from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import CheckpointError, ConfigError
 from cardionets_core.models import PHENOTYPES, Preset, get_preset
-from cardionets_core.tasks.drawing import DRAWERS
+from cardionets_core.tasks.cases import conditions_of
+from cardionets_core.tasks.generators import GENERATORS
 from cardionets_core.tasks.row_features import mean_features
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.tasks.site_view import SiteView
@@ -29,9 +29,14 @@ ENCODER = "ecg_encoder"
 PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "phenotypes": (("phenotype_head", "phenotype_standardiser"), ("phenotype_probe",)),
     "screening": (("screening_head", "screening_prior"),),
-    "cine": (("ecg_projection", *DRAWERS),),
+    "cine": tuple(
+        tuple(name for name in (*kind.conditioned_by, *kind.drawers) if name != ENCODER)
+        for kind in GENERATORS.values()
+    ),
 }
-"""What is predicted, and the sets of modules that can do it, the best first; all need the encoder."""
+"""What is predicted, and the sets of modules that can do it, the best first; all need the encoder.
+
+Of a cine there is a set for each kind of generator, in the order of ``GENERATORS``: a model can use its own."""
 EXTRAS = ("phenotype_standardiser", "screening_calibration")
 """Modules that add to a part where they are there."""
 _ECG = frozenset({"ecg"})
@@ -64,29 +69,37 @@ class Predictor:
         A recording shorter than the preset's window is taken in whole patches (SCIENCE section 3); training
         and evaluation leave such recordings out.
         """
-        shape, patch = shape_of(self.preset.name), self.preset.ecg_patch
+        shape, patch = shape_of(self.preset.name), self.preset.stored_patch
         samples = min(shape.ecg_samples, counts.shape[1] // patch * patch)
         return SiteView(
             cohort=_cohort_of(counts),
-            shape=InputShape(
-                ecg_samples=samples, cine_frames=shape.cine_frames, cine_pixels=shape.cine_pixels
-            ),
+            shape=replace(shape, ecg_samples=samples),
             device=self.device,
         )
 
     def is_short(self, counts: np.ndarray) -> bool:
         """Whether a recording is shorter than the window that the model was trained on."""
-        return counts.shape[1] < self.preset.ecg_samples
+        return counts.shape[1] < self.preset.stored_samples
 
     def feature(self, counts: np.ndarray) -> torch.Tensor:
         """Mean feature of the evaluation windows, float32 [1, D] on the CPU."""
         return mean_features(self.modules, self.view(counts), needs=_ECG, split=_SPLIT, frozen=False)
 
+    def condition(self, counts: np.ndarray) -> torch.Tensor:
+        """What the generator takes of the ECG, float32 with one row, on the device; see ``conditions_of``."""
+        return conditions_of(self.modules, self.view(counts), np.zeros(1, dtype=np.int64))
 
-def able_parts(held: Collection[str]) -> dict[str, tuple[str, ...]]:
+
+def part_choices(preset: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """``PARTS`` as far as a model of this preset can have them: with its own kind of generator alone."""
+    own = list(GENERATORS).index(get_preset(preset).parts.cmr_generator)
+    return {**PARTS, "cine": (PARTS["cine"][own],)}
+
+
+def able_parts(held: Collection[str], *, preset: str) -> dict[str, tuple[str, ...]]:
     """Keys of ``PARTS`` that modules of these names can do, with the modules that do each."""
     found: dict[str, tuple[str, ...]] = {}
-    for part, choices in PARTS.items():
+    for part, choices in part_choices(preset).items():
         able = [names for names in choices if {ENCODER, *names} <= set(held)]
         if able:
             found[part] = able[0]
@@ -104,10 +117,10 @@ def open_predictor(stored: StoredModel, *, device: torch.device, without: Iterab
     Raises:
         CheckpointError: there is no ECG encoder, or nothing that uses it; or a file is torn.
     """
-    parts = able_parts(stored.digests)
+    parts = able_parts(stored.digests, preset=stored.preset)
     lacking = {
         part: tuple(stored.lacks([ENCODER, *choices[0]]))
-        for part, choices in PARTS.items()
+        for part, choices in part_choices(stored.preset).items()
         if part not in parts
     }
     if not parts:

@@ -23,7 +23,7 @@ from torch import nn
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError
 from cardionets_core.losses.diffusion import cosine_process
-from cardionets_core.losses.latent_diffusion import LatentProcess
+from cardionets_core.losses.latent_diffusion import LatentProcess, scaled_linear_signal
 from cardionets_core.models.cmr_diffusion import CmrDiffusion
 from cardionets_core.models.cmr_generator import CmrGenerator
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer, normalise_latent
@@ -207,7 +207,7 @@ def _by_diffusion(
     return sample_latents(
         cast(CmrDiffusion, modules["cmr_generator"].eval()),
         condition_BND=condition_BND,
-        process=LatentProcess.scaled_linear(settings.training_steps),
+        process=LatentProcess(scaled_linear_signal(settings.training_steps)),
         steps=plan.diffusion_steps,
         guidance=plan.guidance if conditional else 0.0,
         eta=plan.temperature,

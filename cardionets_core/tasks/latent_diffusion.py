@@ -16,6 +16,7 @@ from cardionets_core.losses.latent_diffusion import (
     LatentProcess,
     draw_latent_diffusion,
     latent_diffusion_loss,
+    scaled_linear_signal,
 )
 from cardionets_core.models.cmr_diffusion import CmrDiffusion
 from cardionets_core.models.cmr_tokenizer import Posterior, draw_latent
@@ -48,7 +49,7 @@ class GenerateByDiffusion(Generate):
         generator: torch.Generator,
     ) -> dict[str, torch.Tensor]:
         model = cast(CmrDiffusion, modules["cmr_generator"])
-        process = LatentProcess.scaled_linear(preset.diffusion.steps)
+        process = LatentProcess(scaled_linear_signal(preset.diffusion.steps))
         latent_BZTHW = draw_latent(posterior, generator=generator)
         errors = []
         for _ in range(int(self.options["repeats"])):

@@ -43,6 +43,7 @@ from cardionets_core.tasks.base import (
     count_sums,
     one,
 )
+from cardionets_core.tasks.masked_autoencoders import Reconstruction
 from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, short_axis_modules
 
 VIEWS = (LONG_AXIS, SHORT_AXIS)
@@ -145,6 +146,12 @@ class TwoViewPretraining(GradientTask):
         total = total_B.mean() + coupled
         return TaskLoss(total=total, per_sample_B=total_B if self.decomposes else None, parts=parts)
 
+    def reconstruct(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> Reconstruction:
+        """What the tower of the 4-chamber view makes of its cines with hidden patches, in its own pixels."""
+        view = _views(modules, batch)[LONG_AXIS]
+        hidden_BH = self._mask({LONG_AXIS: view}, generator=generator).expand(batch.size, -1)
+        return _reconstruction(view, hidden_BH)
+
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """For each view ``VIEW/n``, ``VIEW/masked_mse`` and ``VIEW/correlation``; ``views/...`` of both.
 
@@ -210,14 +217,12 @@ class TwoViewPretraining(GradientTask):
     @staticmethod
     def _errors(view: ViewRows, hidden_H: torch.Tensor) -> dict[str, torch.Tensor]:
         """``masked_mse`` and ``correlation`` of each row, [B]."""
-        tower = cast(CmrSwin, view.modules["cmr_encoder"])
         hidden_BH = hidden_H.to(view.cine_BFYX.device).expand(len(view.cine_BFYX), -1)
-        target = tower.patches_of(view.cine_BFYX)
-        predicted = view.modules["cmr_decoder"](tower.tokens_hidden(view.cine_BFYX, hidden_BH))
-        error_B = masked_squared_error(predicted, target, hidden=hidden_BH)
-        if torch.is_grad_enabled():
-            return {"masked_mse": error_B}
-        return {"masked_mse": error_B, "correlation": masked_correlation(predicted, target, hidden=hidden_BH)}
+        made = _reconstruction(view, hidden_BH)
+        found = {"masked_mse": masked_squared_error(made.predicted, made.target, hidden=made.hidden)}
+        if not torch.is_grad_enabled():
+            found["correlation"] = masked_correlation(made.predicted, made.target, hidden=made.hidden)
+        return found
 
     def _contrast(
         self, views: Mapping[str, ViewRows], patient_B: torch.Tensor
@@ -292,6 +297,12 @@ def _views(modules: Modules, batch: Batch) -> dict[str, ViewRows]:
         for name, (own, cine, known) in held.items()
         if cine is not None
     }
+
+
+def _reconstruction(view: ViewRows, hidden_BH: torch.Tensor) -> Reconstruction:
+    tower = cast(CmrSwin, view.modules["cmr_encoder"])
+    predicted = view.modules["cmr_decoder"](tower.tokens_hidden(view.cine_BFYX, hidden_BH))
+    return Reconstruction(predicted=predicted, target=tower.patches_of(view.cine_BFYX), hidden=hidden_BH)
 
 
 def _projected(view: ViewRows, row_N: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """A cine drawn from one ECG, marked as synthetic, and its files (SCIENCE section 4).
 
-Comes in: the feature of an ECG and a seed. Goes out: marked frames, and a NIfTI file, an animated GIF and a
+Comes in: what a generator takes of an ECG, and a seed. Goes out: marked frames, and a NIfTI file, an animated GIF and a
 sheet as PNG. It holds nothing that the ECG does not, and no volume can be measured on it.
 
-Legend: R rows (one here), D width of the feature, F frames, Y rows, X columns.
+Legend: R rows (one here), F frames, Y rows, X columns.
 """
 
 from __future__ import annotations
@@ -45,21 +45,19 @@ class SyntheticCine:
     model_digest: str
 
 
-def draw_cine(model: Predictor, feature_RD: torch.Tensor, *, seed: int) -> SyntheticCine:
-    """Draw from the mean feature of the evaluation windows; equal seeds give equal cines.
+def draw_cine(model: Predictor, condition_R: torch.Tensor, *, seed: int) -> SyntheticCine:
+    """Draw a 4-chamber cine from an ECG's condition; equal seeds give equal cines.
 
     It is drawn as the model's study drew what it measured (guidance, temperature, steps, draws).
 
     Args:
         model: can do ``cine``.
-        feature_RD: of ``Predictor.feature``.
+        condition_R: of ``Predictor.condition``, one row.
         seed: of the noise.
     """
-    with torch.no_grad():
-        condition_RP = model.modules["ecg_projection"](feature_RD.to(model.device))
     cine_RFYX = draw_cines(
         model.modules,
-        condition_RP,
+        condition_R,
         settings=drawing_of({**DRAWING_OPTIONS, **model.stored.drawing}, model.preset),
         seeds=[seed],
         device=model.device,

@@ -122,7 +122,9 @@ def explain(model: Predictor, counts: np.ndarray, target: Target) -> Explained:
         ((_, batch),) = view.batches(row, keys=_ECG, window=window)
         assert batch.ecg_BLT is not None  # it was asked for
         found = integrated_gradients(output, batch.ecg_BLT)
-        total_LT[:, start : start + length] += found.attribution_BLT[0].cpu().numpy() / len(starts)
+        # An encoder may take more samples of the same time than the recording keeps.
+        kept_LT = found.attribution_BLT[0].cpu().numpy().reshape(len(LEADS), length, -1).sum(axis=2)
+        total_LT[:, start : start + length] += kept_LT / len(starts)
         sums += [float(each[0]) for each in (found.output_B, found.baseline_B, found.gap_B)]
     edges = np.arange(0, samples, BIN_SAMPLES)
     return Explained(

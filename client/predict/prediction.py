@@ -63,6 +63,8 @@ def predict_one(model: Predictor, heard: Heard, asked: Asked) -> Prediction:
         short=model.is_short(heard.counts),
         phenotypes=predict_phenotypes(model, feature_RD) if "phenotypes" in model.parts else None,
         screened=predict_diseases(model, feature_RD) if "screening" in model.parts else None,
-        cine=draw_cine(model, feature_RD, seed=asked.seed) if asked.cine and "cine" in model.parts else None,
+        cine=draw_cine(model, model.condition(heard.counts), seed=asked.seed)
+        if asked.cine and "cine" in model.parts
+        else None,
         explained=[explain(model, heard.counts, t) for t in asked.targets if can_explain(model, t)],
     )

@@ -44,7 +44,8 @@ class ReleaseFacts:
         onnx: file of ``onnx/`` to the largest difference from torch, relative to the scale of each output.
         signed_by: who signs, in words; empty where nobody does.
         without_generator: it was left out because its memorisation test stands against it.
-        samples: of a window at 250 Hz.
+        samples: of a window.
+        rate_hz: of a window.
         epsilon: site to what it says it has spent on the study.
     """
 
@@ -55,6 +56,7 @@ class ReleaseFacts:
     signed_by: str = ""
     without_generator: bool = False
     samples: int
+    rate_hz: int
     epsilon: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -109,7 +111,7 @@ def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
         lines.append("- **the study has not ended: these are numbers on the way, and no final model**")
     if release is not None:
         lines.append(f"- parameters: {count(sum(release.modules.values()))}")
-        lines.append(f"- input: 12 leads, {release.samples} samples at 250 Hz; see `preprocessing.json`")
+        lines.append(f"- input: 12 leads, {release.samples} samples at {release.rate_hz} Hz; see `preprocessing.json`")
     return lines
 
 

@@ -58,9 +58,9 @@ def objections(
     return found
 
 
-def says_nothing(modules: Collection[str], folder: Path) -> list[CardioNetsError]:
+def says_nothing(modules: Collection[str], folder: Path, *, preset: str) -> list[CardioNetsError]:
     """An objection to modules that tell nothing of an ECG; a drawn cine alone is no finding."""
-    if set(able_parts(modules)) - {"cine"}:
+    if set(able_parts(modules, preset=preset)) - {"cine"}:
         return []
     what = "these modules say nothing of an ECG: there is no ECG encoder with a head"
     remedy = "release a model whose study had a phase phenotype, probe, logistic or screening"

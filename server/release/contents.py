@@ -90,6 +90,7 @@ def write_contents(run: FinishedRun, chosen: Chosen, folder: Path) -> dict[str, 
         signed_by=chosen.signed_by,
         without_generator=chosen.without_generator,
         samples=model.preset.ecg_samples,
+        rate_hz=model.preset.ecg_rate_hz,
         epsilon=chosen.epsilon,
     )
     card = card_of(run.result, release=facts)

@@ -21,8 +21,9 @@ _WAVES = ((-0.20, 0.025, 0.12), (-0.025, 0.008, -0.1), (0.0, 0.010, 1.0), (0.03,
 """P, Q, R, S, T: seconds from R, SD in seconds, mV."""
 
 
-def synthetic_windows(samples: int) -> np.ndarray:
-    """Evaluation windows of three sinus rhythms, float32 ``[B, 12, samples]``."""
+def synthetic_windows(shape: InputShape) -> np.ndarray:
+    """Evaluation windows of three sinus rhythms as a preset takes them, float32 ``[B, 12, T]``."""
+    samples = shape.ecg_samples
     seconds = max(SECONDS, samples / TARGET_RATE_HZ)
     parts = []
     for rate in RATES_PER_MINUTE:
@@ -30,7 +31,7 @@ def synthetic_windows(samples: int) -> np.ndarray:
         starts = np.array(evaluation_starts(counts.shape[1], samples), dtype=np.int64)
         begins, totals = np.zeros_like(starts), np.full_like(starts, counts.shape[1])
         flat = counts.reshape(-1)
-        parts.append(gather_windows(flat, begins, totals, starts, length=samples, leads=len(LEADS)))
+        parts.append(windows_of(shape)(flat, begins, totals, starts, length=samples, leads=len(LEADS)))
     return np.concatenate(parts)
 
 

@@ -28,6 +28,7 @@ from cardionets_core.data.records import LEADS
 from cardionets_core.errors import MachineUnfitError
 from cardionets_core.prediction.predictor import Predictor
 from cardionets_core.release.refusals import OnnxDiffersError
+from cardionets_core.tasks.shapes import shape_of
 from server.release.onnx_examples import synthetic_windows
 from server.release.onnx_model import FEATURE, Heads, Outputs, Windows
 
@@ -90,7 +91,7 @@ def export_onnx(model: Predictor, folder: Path) -> Exported:
     drawn = [
         torch.randn(batch, len(LEADS), samples, generator=random) for batch in BATCHES for _ in range(TRIALS)
     ]
-    examples = torch.from_numpy(synthetic_windows(samples))
+    examples = torch.from_numpy(synthetic_windows(shape_of(model.preset.name)))
     short = examples[:, :, : model.preset.ecg_patch * max(1, model.preset.ecg_patches // 2)]
     tried = [*drawn, examples, *examples.split(1), short]
     with torch.no_grad():

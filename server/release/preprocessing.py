@@ -44,7 +44,7 @@ def preprocessing_of(preset: Preset, outputs: Outputs) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "signal": _signal(),
         "refused": _refused(),
-        "steps": [_leads(), _mend(), _resample(), _filter(), _round(), _windows(preset), _standardise()],
+        "steps": [_leads(), _mend(), _resample(), _filter(), _round(), *_cut(preset)],
         "onnx": _onnx(preset, outputs),
         "recipe": [
             f"cut the windows of a recording and standardise each; run onnx/{WINDOW_FILE} on all of them "
@@ -136,14 +136,21 @@ def _round() -> dict[str, Any]:
     }
 
 
+def _cut(preset: Preset) -> list[dict[str, Any]]:
+    """From a whole recording to what the encoder takes."""
+    if preset.parts.ecg_encoder == "vit":
+        return [_windows(preset), _double(preset), _scale()]
+    return [_windows(preset), _standardise()]
+
+
 def _windows(preset: Preset) -> dict[str, Any]:
-    samples = preset.ecg_samples
+    samples = preset.stored_samples
     example = 10 * int(TARGET_RATE_HZ)
     return {
         "step": "windows",
         "samples": samples,
         "windows": EVALUATION_WINDOWS,
-        "patch_samples": preset.ecg_patch,
+        "patch_samples": preset.stored_patch,
         "example": {"recording_samples": example, "starts": list(evaluation_starts(example, samples))}
         if example >= samples
         else None,
@@ -157,6 +164,24 @@ def _standardise() -> dict[str, Any]:
         "step": "standardise",
         "what": "each window by the mean and the SD (divided by the count) over all its leads and samples "
         "together; a constant window becomes zeros; float32",
+    }
+
+
+def _double(preset: Preset) -> dict[str, Any]:
+    return {
+        "step": "double",
+        "rate_hz": preset.ecg_rate_hz,
+        "method": "scipy.signal.resample",
+        "what": "of the whole recording, to twice its samples, before it is cut: starts and samples of the "
+        "windows count twice as many",
+    }
+
+
+def _scale() -> dict[str, Any]:
+    return {
+        "step": "scale",
+        "what": "each lead of a window by its own least and greatest value to -1 and 1; a lead that does not "
+        "vary becomes zeros; float32",
     }
 
 
