@@ -74,6 +74,22 @@ def gather_windows(
     """
     from cardionets_core.data.kernels import standardise_windows  # numba, only where a batch is made
 
+    counts, begins, totals, starts = checked_places(
+        counts, begins, totals, starts, length=length, leads=leads
+    )
+    windows = np.empty((len(begins), leads, length), dtype=np.float32)
+    standardise_windows(counts, begins, totals, starts, windows)
+    return windows
+
+
+def checked_places(
+    counts: np.ndarray, begins: np.ndarray, totals: np.ndarray, starts: np.ndarray, *, length: int, leads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Counts and places of windows, as ``gather_windows`` takes them, of the types that it works with.
+
+    Raises:
+        ValueError: a window does not lie inside its recording, or a recording not inside ``counts``.
+    """
     counts = np.asarray(counts)
     begins, totals, starts = (np.ascontiguousarray(each, dtype=np.int64) for each in (begins, totals, starts))
     if counts.dtype != np.int16 or counts.ndim != 1 or not len(begins) == len(totals) == len(starts):
@@ -83,6 +99,4 @@ def gather_windows(
     inside &= (begins <= size) & (totals <= (size - begins) // leads)  # a product could overflow
     if not inside.all():
         raise ValueError("a window does not lie inside its recording")
-    windows = np.empty((len(begins), leads, length), dtype=np.float32)
-    standardise_windows(counts, begins, totals, starts, windows)
-    return windows
+    return counts, begins, totals, starts

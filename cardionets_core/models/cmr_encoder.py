@@ -2,7 +2,8 @@
 
 Comes in: cines in [-1, 1]. Goes out: a feature of each cine, or tokens of the visible patches.
 
-Legend: B rows, F frames, Y rows and X columns of pixels, P patches, V visible patches, D width.
+Legend: B rows, F frames, Y rows and X columns of pixels, P patches, V visible patches, S values of a patch,
+D width.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from cardionets_core.models.masking import gather_patches
+from cardionets_core.models.patches import patchify_cine
 from cardionets_core.models.per_row import PerRow
 from cardionets_core.models.positions import sincos_2d, with_zero_rows
 from cardionets_core.models.transformer import make_blocks
@@ -50,6 +52,10 @@ class CmrEncoder(nn.Module):
         """CLS and all patches after the last block, before the final norm: ``[B, 1 + P, D]``."""
         position_BPD = self.per_row(self.position, len(cine_BFYX))
         return self._transform(self._embed(cine_BFYX, position_BPD), position_BPD)
+
+    def patches_of(self, cine_BFYX: torch.Tensor) -> torch.Tensor:
+        """Patches as masks count them, ``[B, P, S]``, in the order of ``patchify_cine``."""
+        return patchify_cine(cine_BFYX, self.patch)
 
     def visible_tokens(self, cine_BFYX: torch.Tensor, visible_BV: torch.Tensor) -> torch.Tensor:
         """CLS and the visible patches, normalised, ``[B, 1 + V, D]``; hidden patches are not attended to.

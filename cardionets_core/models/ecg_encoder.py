@@ -61,6 +61,10 @@ class EcgEncoder(nn.Module):
         embedded = self.embed(patches_BLPS) + position_BPD[:, None, 1 : count + 1]
         return self._transform(embedded, position_BPD)[:, :, 1:-1]
 
+    def patches_of(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
+        """Patches as masks count them, ``[B, L, P, S]``: each lead has a mask of its own."""
+        return patchify_ecg(ecg_BLT, self.patch)
+
     def visible_tokens(self, ecg_BLT: torch.Tensor, visible_BLV: torch.Tensor) -> torch.Tensor:
         """Tokens of the visible patches alone, each normalised; the rest of the window is never read.
 

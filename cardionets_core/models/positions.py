@@ -19,15 +19,19 @@ def sincos_1d(positions: int, width: int) -> torch.Tensor:
 
 
 def sincos_2d(side: int, width: int) -> torch.Tensor:
-    """Table of a ``side x side`` grid, row by row: half of the width for the row, half for the column.
+    """Table of a ``side x side`` grid, as ``sincos_grid``: float32 ``[side * side, D]``."""
+    return sincos_grid(side, side, width)
+
+
+def sincos_grid(rows: int, columns: int, width: int) -> torch.Tensor:
+    """Table of a grid, row by row: half of the width for the row, half for the column.
 
     Returns:
-        float32 ``[side * side, D]``.
+        float32 ``[rows * columns, D]``.
     """
-    place = torch.arange(side, dtype=torch.float64)
-    rows = place[:, None].expand(side, side).flatten()
-    columns = place[None, :].expand(side, side).flatten()
-    return torch.cat([_sincos(rows, width // 2), _sincos(columns, width - width // 2)], dim=1)
+    row = torch.arange(rows, dtype=torch.float64)[:, None].expand(rows, columns).flatten()
+    column = torch.arange(columns, dtype=torch.float64)[None, :].expand(rows, columns).flatten()
+    return torch.cat([_sincos(row, width // 2), _sincos(column, width - width // 2)], dim=1)
 
 
 def with_zero_rows(table_PD: torch.Tensor, *, before: int, after: int) -> torch.Tensor:
