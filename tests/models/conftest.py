@@ -13,7 +13,7 @@ import pytest
 
 
 class NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives empty classes for all that timm imports of torchvision; a ViT uses none of them.
+    """Gives empty classes for all that timm imports of torchvision; a ViT or a Swin uses none of them.
 
     torchvision itself would bring a torch of its own.
     """
@@ -44,7 +44,7 @@ class NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @pytest.fixture(scope="module")
 def timm():
-    """timm's ViT and its resampling of position tables; torchvision is absent and stays so."""
+    """timm's ViT, its resampling of position tables and its Swin; torchvision is absent and stays so."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
     finder = None
@@ -55,10 +55,11 @@ def timm():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from timm.layers import resample_abs_pos_embed
+            from timm.models.swin_transformer import SwinTransformer
             from timm.models.vision_transformer import VisionTransformer
     finally:
         if finder is not None:
             sys.meta_path.remove(finder)
             for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
-    return types.SimpleNamespace(vit=VisionTransformer, resample=resample_abs_pos_embed)
+    return types.SimpleNamespace(vit=VisionTransformer, resample=resample_abs_pos_embed, swin=SwinTransformer)
