@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.config.study import Study
 from cardionets_core.errors import ConfigError
-from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.tasks import TASKS, ClosedFormTask, Task, make_task, task_of
 from cardionets_core.tasks.short_axis import SHORT_AXIS, VIEW, short_axis_name
 from cardionets_core.training.local import check_phase

@@ -124,8 +124,7 @@ def run_arm(job: ArmJob, folder: Path) -> list[Score]:
     models = {
         phase.task: end
         for phase, end in zip(study.phases, ends, strict=True)
-        if phase.task in MEASURED_TASKS
-        and len(cohort.rows(task_of(phase, study).needs, "train", shape))
+        if phase.task in MEASURED_TASKS and len(cohort.rows(task_of(phase, study).needs, "train", shape))
     }
     return _scores(job.names[job.arm], models, job, members=members, external=external)
 

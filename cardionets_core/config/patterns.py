@@ -15,7 +15,7 @@ WORDS = {
     ADDRESS: "give HOST:PORT, such as hub.example.org:9092",
     SITE_NAME: "give a name of lower-case letters, digits and hyphens, 63 at most, such as heart-study",
     STUDY_NAME: "give a name of lower-case letters, digits, hyphens and underscores, 63 at most",
-    PRESET_NAME: "give the sizes alone, such as nano; the earlier method has its own keys, generation and parts",
+    PRESET_NAME: "give the sizes alone, such as nano; the method has keys of its own: generation, parts",
     SHA256: "give a SHA-256: 64 of the digits 0 to 9 and a to f",
 }
 """Told in the place of the regular expression."""

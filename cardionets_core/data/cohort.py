@@ -19,7 +19,8 @@ import torch
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cine_sizes import CineSizes
 from cardionets_core.data.records import DISEASES, LABELS, LEADS, VIEWS
-from cardionets_core.data.windows import InputShape, ShownView, evaluation_starts, gather_windows
+from cardionets_core.data.window_kinds import windows_of
+from cardionets_core.data.windows import InputShape, ShownView, evaluation_starts
 
 ECG_RATE_HZ = 250.0
 ECG_MV_PER_COUNT = 0.001
@@ -178,13 +179,13 @@ class Cohort:
             records = self.row_ecg[rows]
             totals = self.ecg_samples[records]
             starts = [self._start(int(total), shape.ecg_samples, generator, window) for total in totals]
-            windows = gather_windows(
+            windows = windows_of(
+                shape,
                 self.ecg_counts,
                 len(LEADS) * self.ecg_offsets[records],
                 totals,
                 np.array(starts, dtype=np.int64),
-                length=shape.ecg_samples,
-                leads=len(LEADS),
+                generator=generator,
             )
             ecg = torch.from_numpy(windows)
         if "cine" in keys and "cmr" not in keys:

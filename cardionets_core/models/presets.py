@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from cardionets_core.config.faults import did_you_mean
-from cardionets_core.config.generation import Parts, models_name, split_name
+from cardionets_core.config.generation import LATER, Parts, models_name, split_name
 from cardionets_core.errors import UnknownNameError
 from cardionets_core.models.sizes import (
     DiffusionSize,
@@ -75,7 +75,7 @@ class Preset:
     fusion: TransformerSize
     sax_pixels: int
     earlier: EarlierSizes
-    parts: Parts = Parts()
+    parts: Parts = LATER
     ecg_rate_hz: int = STORED_RATE_HZ
     view: Literal["4ch", "sax"] = "4ch"
 
@@ -262,7 +262,9 @@ PRESETS: dict[str, Preset] = {
             ecg_samples=5000,
             ecg_patch=100,
             ecg_encoder=TransformerSize(width=1024, depth=24, heads=16),
-            swin=SwinSize(pixels=224, patch=4, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=7),
+            swin=SwinSize(
+                pixels=224, patch=4, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=7
+            ),
             diffusion_steps=1000,
             sampling=SamplingSize(steps=1, diffusion_steps=50, guidance=9.0, temperature=0.0),
         ),

@@ -16,7 +16,8 @@ from cardionets_core.models.cmr_generator import CmrGenerator
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer
 from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.ecg_encoder import EcgEncoder
-from cardionets_core.models.ecg_vit import EcgVit, EcgVitDecoder
+from cardionets_core.models.ecg_vit import EcgVit
+from cardionets_core.models.ecg_vit_decoder import EcgVitDecoder
 from cardionets_core.models.fusion_head import FusionHead
 from cardionets_core.models.heads import (
     ScreeningHead,

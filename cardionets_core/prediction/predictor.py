@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """What is predicted, and the sets of modules that can do it, the best first; all need the encoder.
 
-Of a cine there is a set for each kind of generator, in the order of ``GENERATORS``: a model can use its own."""
+Of a cine there is a set for each kind of generator, in the order of ``GENERATORS``."""
 EXTRAS = ("phenotype_standardiser", "screening_calibration")
 """Modules that add to a part where they are there."""
 _ECG = frozenset({"ecg"})

@@ -51,7 +51,7 @@ class Role:
 
     Attributes:
         name: kebab-case.
-        needs: what a row must hold: any of ``ecg``, ``cine``, ``phenotypes``, ``labels``, and ``sax``, ``cmr``.
+        needs: what a row must hold: see ``Task``.
         takes: what a training row must hold at least, at a site that serves the role: less than ``needs``
             where rows that lack a part still give what they have. Empty where it is ``needs``.
         trains: modules that change here; those of the phase that are not named stay as they came.

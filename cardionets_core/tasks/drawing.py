@@ -31,8 +31,8 @@ from cardionets_core.models.diffusion_head import DiffusionHead
 from cardionets_core.models.latent_sampling import sample_latents
 from cardionets_core.models.patches import unpatchify_latent
 from cardionets_core.models.presets import Preset, get_preset
-from cardionets_core.models.sizes import SamplingSize
 from cardionets_core.models.sampling import sample_tokens
+from cardionets_core.models.sizes import SamplingSize
 from cardionets_core.tasks.base import Modules, Scalar
 from cardionets_core.tasks.cases import row_seeds
 from cardionets_core.tasks.generators import generator_kind

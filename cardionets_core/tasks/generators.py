@@ -1,7 +1,7 @@
 """What the two kinds of generator are made of, by their names in ``Parts`` (step 6 of the walk).
 
-Comes in: the parts of a study. Goes out: names of modules. How each kind is trained stands in ``generate`` and
-``latent_diffusion``, how it is conditioned in ``cases``, how it draws in ``drawing``.
+Comes in: the parts of a study. Goes out: names of modules. How each kind is trained stands in ``generate``
+and ``latent_diffusion``, how it is conditioned in ``cases``, how it draws in ``drawing``.
 """
 
 from __future__ import annotations

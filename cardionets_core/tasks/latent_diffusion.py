@@ -1,7 +1,7 @@
 """The phase ``generate`` of the earlier generation: diffusion of a whole latent, conditioned on ECG tokens.
 
-All but the loss and the condition is that of ``generate``: latents, roles, drawing, measurement. The latent is
-normalised as the tokenizer's decoder knows it.
+All but the loss and the condition is that of ``generate``: latents, roles, drawing, measurement. The latent
+is normalised as the tokenizer's decoder knows it.
 
 Legend: B rows, N ECG tokens of width D; Z channels, T frames, H rows and W columns of a latent.
 """
@@ -28,9 +28,9 @@ from cardionets_core.tasks.generate import Generate
 class GenerateByDiffusion(Generate):
     """Mean squared error of the noise in a latent, at a time drawn for each row.
 
-    Options: as ``Generate``. ``repeats`` are times and noises drawn for each latent; ``temperature`` is eta, the
-    share of the ancestral noise in a step (0, the preset's, is none); ``ar_steps`` is 0 or 1, since the whole
-    latent is drawn at once.
+    Options: as ``Generate``. ``repeats`` are times and noises drawn for each latent; ``temperature`` is eta,
+    the share of the ancestral noise in a step (0, the preset's, is none); ``ar_steps`` is 0 or 1, since the
+    whole latent is drawn at once.
     """
 
     defaults: ClassVar[dict[str, Scalar]] = {**Generate.defaults, "repeats": 1}

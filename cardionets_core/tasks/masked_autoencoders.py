@@ -33,7 +33,6 @@ from cardionets_core.tasks.base import (
     count_sums,
     one,
 )
-
 from cardionets_core.tasks.short_axis import VIEW_CHOICE, VIEW_OPTION
 
 MIDDLE_WINDOW = 1
@@ -156,7 +155,7 @@ class EcgMaskedAutoencoder(MaskedAutoencoder):
 
 
 class EcgImageAutoencoder(EcgMaskedAutoencoder):
-    """The ``ecg_mae`` of the earlier generation: patches are hidden in all leads together, and more of them."""
+    """The ``ecg_mae`` of the earlier generation: more patches are hidden, in all leads together."""
 
     defaults: ClassVar[dict[str, Scalar]] = {"mask_share": 0.8}
 

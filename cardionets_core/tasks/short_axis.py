@@ -1,8 +1,8 @@
 """A task of the short axis: the same task, with the modules, cines and rows of that view in its hands.
 
 Comes in: a task's class that knows one view. Goes out: the class of the same task for the short axis. To the
-outside, to trainer, wire and ledger, it trains ``sax_tokenizer`` where the other trains ``cmr_tokenizer``, and
-needs ``sax`` where the other needs ``cine``; inside nothing is written twice.
+outside, to trainer, wire and ledger, it trains ``sax_tokenizer`` where the other trains ``cmr_tokenizer``,
+and needs ``sax`` where the other needs ``cine``; inside nothing is written twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
-from cardionets_core.tasks.base import GradientTask, Modules, Role, Scalar, SiteView, Sums, Task, TaskLoss
+from cardionets_core.tasks.base import Modules, Role, Scalar, SiteView, Sums, Task, TaskLoss
 from cardionets_core.tasks.site_view import EVALUATION_BATCH
 
 VIEW, LONG_AXIS, SHORT_AXIS = "view", "4ch", "sax"
@@ -135,7 +135,9 @@ def of_short_axis(kind: type[Task]) -> type[Task]:
     Args:
         kind: has the option ``view`` and knows one view.
     """
-    return cast(type[Task], type(f"{kind.__name__}OfShortAxis", (_OfShortAxis, kind), {"__doc__": kind.__doc__}))
+    return cast(
+        type[Task], type(f"{kind.__name__}OfShortAxis", (_OfShortAxis, kind), {"__doc__": kind.__doc__})
+    )
 
 
 def _outside(needs: frozenset[str]) -> frozenset[str]:

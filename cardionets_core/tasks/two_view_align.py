@@ -72,9 +72,7 @@ class TwoViewAlign(Align):
         target = self._kind.target
         self._reads_of_view = tuple(dict.fromkeys((*self.reads, target)))
         self.trains = tuple(name for name in self.trains if name != target)
-        self.reads = tuple(
-            dict.fromkeys((*self._reads_of_view, *map(short_axis_name, self._reads_of_view)))
-        )
+        self.reads = tuple(dict.fromkeys((*self._reads_of_view, *map(short_axis_name, self._reads_of_view))))
         if self.shares:
             self.batch_keys = frozenset({"ecg", "cmr"})
 

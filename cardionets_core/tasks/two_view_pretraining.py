@@ -83,7 +83,7 @@ class TwoViewPretraining(GradientTask):
     private_remedy = (
         "set options: {contrast: cosine}, which draws the two views of a row together and looks at no other"
     )
-    trains = (
+    trains: tuple[str, ...] = (
         "cmr_encoder",
         "cmr_decoder",
         "cmr_projection",
@@ -194,9 +194,7 @@ class TwoViewPretraining(GradientTask):
             found |= {f"{PAIRS}{name}": value for name, value in alignment_metrics(pairs).items()}
         return found
 
-    def _posed(
-        self, modules: Modules, batch: Batch, *, generator: torch.Generator
-    ) -> dict[str, ViewRows]:
+    def _posed(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> dict[str, ViewRows]:
         views = _views(modules, batch)
         if not self.options["augment"]:
             return views
@@ -228,8 +226,9 @@ class TwoViewPretraining(GradientTask):
         self, views: Mapping[str, ViewRows], patient_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What couples the rows, a scalar, and what is of each row alone, [B]; one of them is 0."""
-        none, none_B = torch.zeros((), device=patient_B.device), torch.zeros(
-            len(patient_B), device=patient_B.device
+        none, none_B = (
+            torch.zeros((), device=patient_B.device),
+            torch.zeros(len(patient_B), device=patient_B.device),
         )
         if self.options["contrast"] == "off" or len(views) < len(VIEWS):
             return none, none_B
@@ -249,9 +248,7 @@ class TwoViewPretraining(GradientTask):
                 ),
                 none_B,
             )
-        pulled_N = 0.5 * (
-            cosine_distillation(short_NE, long_NE) + cosine_distillation(long_NE, short_NE)
-        )
+        pulled_N = 0.5 * (cosine_distillation(short_NE, long_NE) + cosine_distillation(long_NE, short_NE))
         return none, none_B.index_add(0, row_N, pulled_N)
 
     def _pair_sums(self, modules: Modules, site: SiteView, split: Split, seed: int) -> Sums:

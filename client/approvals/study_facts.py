@@ -56,10 +56,7 @@ def study_facts(study: Study, store: ApprovalStore, *, config: SiteConfig | None
         "is_measured": study.exact_sums_leave,
         "evaluated_every_rounds": study.evaluation.every_rounds,
         "minimum_sites": study.sites.minimum,
-        "phases": [
-            _phase_facts(phase, task_of(phase, study), study, sums, config)
-            for phase in study.phases
-        ],
+        "phases": [_phase_facts(phase, task_of(phase, study), study, sums, config) for phase in study.phases],
         "withdrawn": asdict(said) if (said := store.standing().withdrawal(STUDY, study.digest)) else None,
         "last_approved": last.digest if last else "",
         "since_last_approved": [

@@ -1,7 +1,7 @@
 """A cine drawn from one ECG, marked as synthetic, and its files (SCIENCE section 4).
 
-Comes in: what a generator takes of an ECG, and a seed. Goes out: marked frames, and a NIfTI file, an animated GIF and a
-sheet as PNG. It holds nothing that the ECG does not, and no volume can be measured on it.
+Comes in: what a generator takes of an ECG, and a seed. Goes out: marked frames, and a NIfTI file, an
+animated GIF and a sheet as PNG. It holds nothing that the ECG does not, and no volume can be measured on it.
 
 Legend: R rows (one here), F frames, Y rows, X columns.
 """

@@ -131,7 +131,7 @@ def _judged(
         epsilon=_epsilons(spent),
     )
     against = without if request.without_generator else with_generator
-    return [*against, *says_nothing(chosen.modules, run.folder)], chosen, signer
+    return [*against, *says_nothing(chosen.modules, run.folder, preset=run.study.models)], chosen, signer
 
 
 def _epsilons(spent: Mapping[str, Spent]) -> dict[str, float]:

@@ -111,7 +111,9 @@ def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
         lines.append("- **the study has not ended: these are numbers on the way, and no final model**")
     if release is not None:
         lines.append(f"- parameters: {count(sum(release.modules.values()))}")
-        lines.append(f"- input: 12 leads, {release.samples} samples at {release.rate_hz} Hz; see `preprocessing.json`")
+        lines.append(
+            f"- input: 12 leads, {release.samples} samples at {release.rate_hz} Hz; see `preprocessing.json`"
+        )
     return lines
 
 

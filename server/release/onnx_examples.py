@@ -12,7 +12,8 @@ from cardionets_core.data.leads import LIMB_OF_I_AND_II
 from cardionets_core.data.pack import ECG_COUNTS_PER_MV
 from cardionets_core.data.records import LEADS
 from cardionets_core.data.signal import TARGET_RATE_HZ, filter_ecg
-from cardionets_core.data.windows import evaluation_starts, gather_windows
+from cardionets_core.data.window_kinds import windows_of
+from cardionets_core.data.windows import InputShape, evaluation_starts
 
 RATES_PER_MINUTE = (48.0, 75.0, 120.0)
 SECONDS = 10.0
@@ -31,7 +32,7 @@ def synthetic_windows(shape: InputShape) -> np.ndarray:
         starts = np.array(evaluation_starts(counts.shape[1], samples), dtype=np.int64)
         begins, totals = np.zeros_like(starts), np.full_like(starts, counts.shape[1])
         flat = counts.reshape(-1)
-        parts.append(windows_of(shape)(flat, begins, totals, starts, length=samples, leads=len(LEADS)))
+        parts.append(windows_of(shape, flat, begins, totals, starts))
     return np.concatenate(parts)
 
 

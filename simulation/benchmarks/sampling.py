@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from cardionets_core.losses.diffusion import DiffusionProcess
     from cardionets_core.models.cmr_generator import CmrGenerator
     from cardionets_core.models.diffusion_head import DiffusionHead
-    from cardionets_core.models.sizes import SamplingSize
     from cardionets_core.models.sampling import Denoising, SampledTokens, TransformerWork
+    from cardionets_core.models.sizes import SamplingSize
     from cardionets_core.models.transformer import Block
 
 SCHEDULES = ("reuse", "each-step", "each-denoising")

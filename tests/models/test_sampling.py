@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cardionets_core.models import get_preset
-from cardionets_core.models.sizes import SamplingSize
 from cardionets_core.models.sampling import guide, sample_tokens
+from cardionets_core.models.sizes import SamplingSize
 from simulation.benchmarks.sampling import main, make_models, make_process, measure, sample_plainly
 
 NANO = get_preset("nano")
