@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from cardionets_core.models.patches import unpatchify_cine
-from cardionets_core.models.swin import CmrSwin, SwinDecoder
+from cardionets_core.models.swin import CmrSwin, SwinDecoder, WindowAttention
 from cardionets_core.models.transformer import DrawsOwnWeights, initialise
 from cardionets_core.privacy.layers import check_rows_apart, is_covered
 from cardionets_core.privacy.per_sample import ClippedSums, choose_mode
@@ -186,6 +186,35 @@ def test_the_same_weights_give_what_timm_gives(timm, sizes, theirs_first):
     found = tower.tokens(cine).unflatten(1, (tower.side, tower.side))
     assert (found - expected).abs().max() < TOLERANCE * max(1.0, float(expected.abs().max()))
     assert (tower(cine) - model(cine)).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize(("window", "shift"), [(4, 0), (4, 2), (4, 1), (8, 0), (2, 1)])
+@torch.no_grad()
+def test_a_position_attends_to_those_between_the_same_borders(window, shift):
+    """One position after the other: borders lie every ``window`` positions from ``shift`` on."""
+    grid, heads, width = 8, 2, 6
+    layer = livened(WindowAttention(width, heads=heads, grid=grid, window=window, shift=shift))
+    tokens = torch.randn(1, grid, grid, width, generator=torch.Generator().manual_seed(0))
+    query, key, value = layer.qkv(tokens)[0].unflatten(2, (3, heads, 3)).unbind(2)
+    found = layer(tokens)[0]
+    places = [(y, x) for y in range(grid) for x in range(grid)]
+    reach = 2 * window - 1
+    for y, x in places:
+        near = [
+            (v, u)
+            for v, u in places
+            if (v - shift) // window == (y - shift) // window
+            and (u - shift) // window == (x - shift) // window
+        ]
+        score = torch.stack(
+            [
+                (query[y, x] * key[v, u]).sum(dim=1) * 3**-0.5
+                + layer.relative_bias[(y - v + window - 1) * reach + x - u + window - 1]
+                for v, u in near
+            ]
+        )
+        mixed = (score.softmax(dim=0)[..., None] * torch.stack([value[v, u] for v, u in near])).sum(dim=0)
+        assert torch.allclose(found[y, x], layer.out(mixed.flatten()), atol=1e-5), (y, x)
 
 
 def test_only_whole_windows_of_a_larger_grid_are_shifted():
