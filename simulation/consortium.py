@@ -14,13 +14,14 @@ from pydantic import Field, model_validator
 from cardionets_core.config.read import Document
 from cardionets_core.config.site import Split
 from cardionets_core.data.records import DISEASES
-from simulation.hospitals import DrawnHospital, HospitalPolicy, Lack, Prevalence
+from simulation.hospitals import DrawnHospital, DrawnView, HospitalPolicy, Lack, Prevalence
 from simulation.machines import Cart, Scanner
 from simulation.shift import shifted_cart, shifted_scanner
 from simulation.skew import spread_cases, spread_sizes
 
 Layout = Literal["uk_biobank", "mimic_iv_ecg", "local_wfdb", "local_csv"]
 ECG_ONLY: Layout = "mimic_iv_ecg"
+VIEWS: dict[str, tuple[DrawnView, ...]] = {"4ch": ("4ch",), "sax": ("sax",), "both": ("4ch", "sax")}
 LACKS: tuple[Lack, ...] = ("cmr", "labels", "phenotypes")
 
 
@@ -78,6 +79,9 @@ class Consortium(Document):
         default=("local_wfdb", "uk_biobank", "local_csv", "mimic_iv_ecg"),
         min_length=1,
         description="file layouts, dealt in turn; mimic_iv_ecg goes to sites without cines",
+    )
+    views: tuple[Literal["4ch", "sax", "both"], ...] = Field(
+        default=("4ch",), min_length=1, description="views of cines, dealt in turn to the sites with cines"
     )
     repeat_share: float = Field(default=0.2, ge=0, le=1, description="share of people who came again")
     mean_age: float = Field(default=62.0, ge=30, le=85)
@@ -152,6 +156,8 @@ def expand(consortium: Consortium, *, seed: int) -> tuple[DrawnHospital, ...]:
         for name in DISEASES
     }
     lacks = _lacks(consortium.missing, count, of_lacks)
+    with_cines = [place for place in range(count) if "cmr" not in lacks[place]]
+    turn = {place: number for number, place in enumerate(with_cines)}
     plain = [layout for layout in consortium.layouts if layout != ECG_ONLY] or [ECG_ONLY]
     members = [
         _hospital(
@@ -160,6 +166,7 @@ def expand(consortium: Consortium, *, seed: int) -> tuple[DrawnHospital, ...]:
             patients=int(sizes[place]),
             prevalence={name: round(float(found[place] / sizes[place]), 6) for name, found in cases.items()},
             missing=lacks[place],
+            turn=turn.get(place, 0),
             layout=plain[place % len(plain)],
             rng=of_sites[place],
         )
@@ -172,6 +179,7 @@ def expand(consortium: Consortium, *, seed: int) -> tuple[DrawnHospital, ...]:
             patients=max(consortium.smallest, consortium.patients // count),
             prevalence=wanted,
             missing=(),
+            turn=place,
             layout=plain[place % len(plain)],
             rng=of_sites[count + place],
             external=True,
@@ -188,6 +196,7 @@ def _hospital(
     patients: int,
     prevalence: dict[str, float],
     missing: tuple[Lack, ...],
+    turn: int,
     layout: Layout,
     rng: np.random.Generator,
     external: bool = False,
@@ -208,6 +217,7 @@ def _hospital(
         cart=shifted_cart(consortium.cart, consortium.cart_shift, rng, any_rate=any_rate),
         scanner=shifted_scanner(consortium.scanner, consortium.scanner_shift, rng),
         missing=tuple(lack for lack in missing if layout != ECG_ONLY or lack == "labels"),
+        views=VIEWS["4ch" if "cmr" in missing else consortium.views[turn % len(consortium.views)]],
     )
 
 

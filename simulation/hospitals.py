@@ -17,6 +17,8 @@ from simulation.machines import Cart, Scanner
 
 Lack = Literal["cmr", "labels", "phenotypes"]
 """What a hospital may be without: cines, diagnoses, or the table of measured phenotypes."""
+DrawnView = Literal["4ch", "sax"]
+"""Views of the heart that can be drawn."""
 
 
 class HospitalPolicy(Document):
@@ -67,6 +69,23 @@ class DrawnHospital(_Hospital):
     missing: tuple[Lack, ...] = Field(
         default=(), description="what the hospital does not have: cmr, labels (diagnoses), phenotypes"
     )
+    views: tuple[DrawnView, ...] = Field(
+        default=("4ch",),
+        min_length=1,
+        description="views of each visit's cines: the 4-chamber, the short axis",
+    )
+
+    @field_validator("views")
+    @classmethod
+    def _each_view_once(cls, value: tuple[DrawnView, ...]) -> tuple[DrawnView, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("name each view once")
+        return value
+
+    @property
+    def drawn_views(self) -> frozenset[DrawnView]:
+        """Views of which it has cines; none where it is without cines."""
+        return frozenset() if "cmr" in self.lacks else frozenset(self.views)
 
     @property
     def lacks(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from simulation.electrocardiogram import draw_ecg
 from simulation.hearts import Heart, draw_heart, revisit
 from simulation.phenotypes import measure, with_gaps
 from simulation.scenario import DrawnHospital, Scenario
+from simulation.short_axis import draw_short_axis
 
 ECG_ONLY_SHARE = 0.03
 CINE_ONLY_SHARE = 0.02
@@ -30,14 +31,17 @@ class Visit:
         number: 0 is the first.
         heart: the truth.
         ecg: what the cart gave, or None.
-        cine: what the scanner gave with its masks, or None.
-        phenotypes: field number to the value that the table of the hospital holds.
+        cine: the 4-chamber cine with its masks, or None.
+        sax: the short axis of the same heart with its masks, or None.
+        phenotypes: field number to the value that the table of the hospital holds; measured on the 4-chamber
+            view, also where the hospital keeps the short axis alone.
     """
 
     number: int
     heart: Heart
     ecg: EcgRecord | None
     cine: DrawnCine | None
+    sax: DrawnCine | None
     phenotypes: dict[int, float]
 
 
@@ -66,6 +70,12 @@ class Patient:
         diseases = frozenset(DISEASES) - heart.diseases
         # One of the subtypes; which of them says nothing of a heart that has none.
         return replace(heart, diseases=diseases, subtype="dcm" if "cm" in diseases else None)
+
+    def sax_rng(self, visit: int) -> np.random.Generator:
+        """A fresh generator for the files of a visit's short axis; the other files do not depend on it."""
+        seed = self.table_seed
+        own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0x5A, visit))
+        return np.random.default_rng(own)
 
     def table_rng(self) -> np.random.Generator:
         """A fresh generator for identifiers, dates, codes and defects; the same at each call."""
@@ -131,13 +141,17 @@ def _first_heart(settings: DrawnHospital, rng: np.random.Generator) -> Heart:
 def _visit(
     heart: Heart, settings: DrawnHospital, *, number: int, seed: np.random.SeedSequence, lacks: float
 ) -> Visit:
-    of_ecg, of_cine, of_gaps = (np.random.default_rng(child) for child in seed.spawn(3))
+    of_ecg, of_cine, of_gaps, of_sax = (np.random.default_rng(child) for child in seed.spawn(4))
     with_cmr = "cmr" not in settings.lacks
     has_ecg = not (with_cmr and lacks < CINE_ONLY_SHARE)
     has_cine = with_cmr and lacks < 1.0 - ECG_ONLY_SHARE
     ecg = draw_ecg(heart, settings.cart, of_ecg) if has_ecg else None
-    cine = draw_cine(heart, settings.scanner, of_cine) if has_cine else None
+    seen = draw_cine(heart, settings.scanner, of_cine) if has_cine else None
     values: dict[int, float] = {}
-    if cine is not None and "phenotypes" not in settings.lacks:
-        values = with_gaps(measure(cine, heart_rate_bpm=heart.heart_rate_bpm), of_gaps)
-    return Visit(number=number, heart=heart, ecg=ecg, cine=cine, phenotypes=values)
+    if seen is not None and "phenotypes" not in settings.lacks:
+        values = with_gaps(measure(seen, heart_rate_bpm=heart.heart_rate_bpm), of_gaps)
+    sax = None
+    if seen is not None and "sax" in settings.drawn_views:
+        sax = draw_short_axis(heart, settings.scanner, of_sax, shapes=seen.shapes)
+    cine = seen if "4ch" in settings.drawn_views else None
+    return Visit(number=number, heart=heart, ecg=ecg, cine=cine, sax=sax, phenotypes=values)

@@ -149,6 +149,9 @@ class Scenario(Document):
         """SHA-256 of all that decides the hospitals' files: two scenarios with one digest share them."""
         content = self.model_dump(mode="json", include={"seed", "hospitals"}) | {"version": DRAWING_VERSION}
         content["flipped"] = sorted(self.flipped_sites)
+        for hospital in content["hospitals"]:
+            if hospital.get("views") == ["4ch"]:  # the files of a hospital that does not say it
+                del hospital["views"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

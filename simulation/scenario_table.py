@@ -52,7 +52,7 @@ def scenario_content(scenario: Scenario) -> dict[str, Any]:
 
 def scenario_table(content: Mapping[str, Any]) -> str:
     """The same for a person."""
-    head = ["site", "layout", "patients", *DISEASES, "without", "ECG Hz", "mm", "contrast", "role"]
+    head = ["site", "layout", "patients", *DISEASES, "without", "ECG Hz", "views", "mm", "contrast", "role"]
     rows = [_site_row(row) for row in content["hospitals"]]
     lines = [
         f"{content['name']} · study {content['study']} · hospitals {content['hospitals_digest'][:16]}",
@@ -81,9 +81,9 @@ def scenario_table(content: Mapping[str, Any]) -> str:
 def _site_row(row: Mapping[str, Any]) -> list[str]:
     last = "external" if row["external"] else "member"
     if "ill" not in row:
-        return [row["site"], row["layout"], "-", *["-"] * len(DISEASES), "-", "-", "-", "-", last]
-    scanner = ["-", "-"] if "cmr" in row["lacks"] else [
-        f"{row['scanner']['spacing_mm']:.2f}", f"{row['scanner']['contrast']:.2f}"
+        return [row["site"], row["layout"], "-", *["-"] * len(DISEASES), "-", "-", "-", "-", "-", last]
+    scanner = ["-", "-", "-"] if "cmr" in row["lacks"] else [
+        "+".join(row["views"]), f"{row['scanner']['spacing_mm']:.2f}", f"{row['scanner']['contrast']:.2f}"
     ]  # fmt: skip
     ill = [str(row["ill"][name]) for name in DISEASES]
     without = ", ".join(row["lacks"])

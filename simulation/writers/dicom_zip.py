@@ -1,4 +1,4 @@
-"""One long-axis CMR study as UK Biobank ships it: a flat zip of DICOM files and a ``manifest.cvs``.
+"""One CMR study as UK Biobank ships it: a flat zip of DICOM files and a ``manifest.cvs``.
 
 Comes in: series of frames. Goes out: bytes of the zip (FORMATS section 2). Each series is encoded once with
 pydicom; its other frames are the same bytes with number, time, UID and pixels replaced, which is 50 times
@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 UID_ROOT = "1.2.826.0.1.3680043.8.498"
+POSITION_MM = (-92.5, -118.25, 64.75)
 _TRIGGER, _NUMBER = "98765.4321", "87654321"
 _COLUMNS = "filename,patientid,studyid,study discription,date,seriesid,series discription,aet,host"
 
@@ -31,6 +32,8 @@ class Series:
         spacing_mm: (row, column).
         frame_ms: time between frames.
         phases: CardiacNumberOfImages; more than F where the scan was broken off.
+        position_mm: ImagePositionPatient.
+        orientation: ImageOrientationPatient.
     """
 
     description: str
@@ -39,6 +42,8 @@ class Series:
     spacing_mm: tuple[float, float]
     frame_ms: float
     phases: int
+    position_mm: tuple[float, ...] = POSITION_MM
+    orientation: tuple[float, ...] = (0.8, 0.6, 0.0, -0.36, 0.48, -0.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +137,8 @@ def _template(series: Series, head: StudyHead, *, study_uid: str, series_uid: st
     data.SeriesInstanceUID = series_uid
     data.SeriesNumber = series.number
     data.InstanceNumber = _NUMBER
-    data.ImagePositionPatient = [-92.5, -118.25, 64.75]
-    data.ImageOrientationPatient = [0.8, 0.6, 0.0, -0.36, 0.48, -0.8]
+    data.ImagePositionPatient = list(series.position_mm)
+    data.ImageOrientationPatient = list(series.orientation)
     data.SliceLocation = "12.5"
     data.SamplesPerPixel = 1
     data.PhotometricInterpretation = "MONOCHROME2"

@@ -1,5 +1,7 @@
 """A hospital's own export: ECGs as WFDB or CSV, cines as 4-D NIfTI, four tables (FORMATS sections 5 and 6).
 
+Each view has a folder of its own; a visit with both views has two rows in the index.
+
 One ECG file of each hospital is cut off in the middle, so that a refusal has to be counted.
 """
 
@@ -50,6 +52,13 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
             row["cine"] = f"{name}_{number}.nii.gz"
             write_nifti(folder / "cmr" / row["cine"], visit.cine.stack)
         rows["index"].append(row)
+        if visit.sax is not None:
+            short = f"{name}_{number}_sax.nii.gz"
+            write_nifti(folder / "sax" / short, visit.sax.stack)
+            if visit.cine is None:
+                row["cine"] = short
+            else:
+                rows["index"].append({"patient": name, "visit": number, "cine": short})
         heart = visit.heart
         who = {"age": int(heart.age_years), "sex": heart.sex[0].upper()}
         rows["people"].append({"patient": name, "visit": number} | who)
@@ -69,12 +78,14 @@ def write_tables(folder: Path, rows: Rows) -> None:
 
 
 def write_nifti(path: Path, stack: CineStack) -> None:
-    """Write a cine as int16 (X, Y, 1, F), voxel size and frame time in pixdim; the same bytes each time."""
+    """Write a cine as int16 (X, Y, Z, F), voxel size and frame time in pixdim; the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.ascontiguousarray(stack.pixels.transpose(2, 1, 0)[:, :, None, :].astype(np.int16))
+    slices = stack.pixels if stack.pixels.ndim == 4 else stack.pixels[:, None]
+    array = np.ascontiguousarray(slices.transpose(3, 2, 1, 0).astype(np.int16))
     row_mm, column_mm = stack.spacing_mm
-    image = nibabel.nifti1.Nifti1Image(array, np.diag([-column_mm, -row_mm, 8.0, 1.0]))
-    image.header.set_zooms((column_mm, row_mm, 8.0, stack.frame_ms or 0.0))
+    slice_mm = stack.slice_spacing_mm or 8.0
+    image = nibabel.nifti1.Nifti1Image(array, np.diag([-column_mm, -row_mm, slice_mm, 1.0]))
+    image.header.set_zooms((column_mm, row_mm, slice_mm, stack.frame_ms or 0.0))
     image.header.set_xyzt_units("mm", "msec")
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
@@ -112,10 +123,16 @@ def _source(hospital: DrawnHospital) -> dict[str, Any]:
     ecg: dict[str, Any] = {"format": "wfdb", "folder": "ecg"}
     if hospital.layout == "local_csv":
         ecg = {"format": "csv", "folder": "ecg", "rate_hz": hospital.cart.rate_hz, "unit": "uV"}
+    folders = {"4ch": "cmr", "sax": "sax"}
+    cines = [
+        {"format": "nifti", "folder": folder, "view": view}
+        for view, folder in folders.items()
+        if view in hospital.views
+    ]
     source = {
         "kind": "local_site",
         "ecg": ecg,
-        "cmr": {"format": "nifti", "folder": "cmr", "view": "4ch"},
+        "cmr": cines if len(cines) > 1 else cines[0],
         "index": "index.csv",
         "phenotypes": "phenotypes.csv",
         "diagnoses": "diagnoses.csv",

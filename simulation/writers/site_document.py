@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cardionets_core.data.records import VIEWS
 from simulation.scenario import DrawnHospital, FolderHospital
 
 
@@ -20,12 +21,14 @@ def site_document(
     policy = hospital.policy.model_dump()
     # Made-up patients have nothing to hide, so a study may ask for noise that repeats.
     privacy = {"maximum_epsilon": policy.pop("maximum_epsilon"), "deterministic": True}
+    drawn = hospital.drawn_views if isinstance(hospital, DrawnHospital) else frozenset()
+    views = {"views": [view for view in VIEWS if view in drawn]} if "sax" in drawn else {}
     return {
         "schema_version": 1,
         "site": hospital.site,
         "source": source,
         "device": {"name": "cpu", "threads": 1},
-        "prepare": {"split": hospital.split.model_dump(), "workers": 1},
+        "prepare": {"split": hospital.split.model_dump(), **views, "workers": 1},
         "policy": {"phases": list(phases), **role, **policy, "privacy": privacy},
         "folders": {"cache": "cache", "state": "state", "secret": "secret/pseudonym.key"},
     }

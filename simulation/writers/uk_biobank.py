@@ -1,8 +1,9 @@
 """A UK Biobank download as it lies on a disk (FORMATS sections 1 to 3), for invented participants.
 
-ECG of field 20205 as CardioSoft XML, long-axis CMR of field 20208 as zips, the tables with `24100-2.0` names,
-diagnoses, and withdrawal lists. Visit 0 is instance 2, visit 1 is instance 3. The traps of the real thing
-are in: an older withdrawal list, other series in a zip, an interrupted series, one XML that is cut off.
+ECG of field 20205 as CardioSoft XML, long-axis CMR of field 20208 and short-axis CMR of field 20209 as
+zips, the tables with `24100-2.0` names, diagnoses, and withdrawal lists. Visit 0 is instance 2, visit 1 is
+instance 3. The traps of the real thing are in: an older withdrawal list, other series in a zip, an
+interrupted series, one XML that is cut off.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from simulation.patients import Patient, Visit
 from simulation.scenario import DrawnHospital
 from simulation.waves import intervals_of
 from simulation.writers.cardiosoft import Sitting, cardiosoft_xml
-from simulation.writers.dicom_zip import Series, StudyHead, study_zip
+from simulation.writers.dicom_zip import POSITION_MM, Series, StudyHead, study_zip
 from simulation.writers.layout import OF_PAIRS, Layout, Rows, without, write_csv
 
 CUT_OFF, WITHDRAWN = 5, 1
 """Patients whose first XML is cut off in the middle, and who has withdrawn."""
 
 _FIELDS = tuple(range(24100, 24182))
-_WANTED = "CINE_segmented_LAX_4Ch"
+_WANTED, _WANTED_SHORT = "CINE_segmented_LAX_4Ch", "CINE_segmented_SAX_b"
+_SHORT_AXIS = (0.6, 0.8, 0.0, 0.48, -0.36, -0.8)
+"""Directions of the rows and columns of every slice."""
 
 
 def eid_of(index: int) -> int:
@@ -54,13 +57,12 @@ def write_patient(folder: Path, patient: Patient, hospital: DrawnHospital) -> Ro
             _write(folder / "20205" / f"{eid}_20205_{instance}_0.xml", text)
         if visit.cine is not None:
             series = _series(visit.cine, rng, patient=patient.index)
-            head = StudyHead(
-                patient=str(int(rng.integers(10**6, 9 * 10**6))),
-                date=f"{when:%Y%m%d}",
-                date_in_words=f"{when:%b %d, %Y %H:%M:%S}",
-                heart_rate_bpm=round(visit.heart.heart_rate_bpm),
-            )
+            head = _head(visit, when=when, rng=rng)
             _write(folder / "20208" / f"{eid}_20208_{instance}_0.zip", study_zip(series, head, rng))
+        if visit.sax is not None:
+            own = patient.sax_rng(visit.number)
+            content = study_zip(_short_axis(visit.sax), _head(visit, when=when, rng=own), own)
+            _write(folder / "20209" / f"{eid}_20209_{instance}_0.zip", content)
         when += timedelta(days=int(rng.integers(600, 1200)))
     return {"table": [row], "diagnoses": [{"eid": eid, "icd10": codes}]}
 
@@ -107,6 +109,35 @@ def _sitting(visit: Visit, *, eid: int, when: datetime, rng: np.random.Generator
     )
 
 
+def _head(visit: Visit, *, when: datetime, rng: np.random.Generator) -> StudyHead:
+    return StudyHead(
+        patient=str(int(rng.integers(10**6, 9 * 10**6))),
+        date=f"{when:%Y%m%d}",
+        date_in_words=f"{when:%b %d, %Y %H:%M:%S}",
+        heart_rate_bpm=round(visit.heart.heart_rate_bpm),
+    )
+
+
+def _short_axis(cine: DrawnCine) -> tuple[Series, ...]:
+    """A series a slice, from the base on, which lies first along the slices' normal."""
+    pixels = cine.stack.pixels.astype(np.uint16)
+    normal = np.cross(_SHORT_AXIS[:3], _SHORT_AXIS[3:])
+    step_mm = float(cine.stack.slice_spacing_mm or 0.0)
+    return tuple(
+        Series(
+            description=f"{_WANTED_SHORT}{place + 1}",
+            number=20 + place,
+            pixels=pixels[:, place],
+            spacing_mm=cine.stack.spacing_mm,
+            frame_ms=float(cine.stack.frame_ms or 0.0),
+            phases=len(pixels),
+            position_mm=tuple(round(float(x), 4) for x in np.array(POSITION_MM) + place * step_mm * normal),
+            orientation=_SHORT_AXIS,
+        )
+        for place in range(pixels.shape[1])
+    )
+
+
 def _series(cine: DrawnCine, rng: np.random.Generator, *, patient: int) -> tuple[Series, ...]:
     """The wanted series, and what else lies in some zips."""
     pixels = cine.stack.pixels.astype(np.uint16)
@@ -140,10 +171,11 @@ def _series(cine: DrawnCine, rng: np.random.Generator, *, patient: int) -> tuple
 
 
 def _source(hospital: DrawnHospital) -> dict[str, Any]:
+    folders = [folder for view, folder in (("4ch", "20208"), ("sax", "20209")) if view in hospital.views]
     source = {
         "kind": "uk_biobank",
         "ecg": "20205",
-        "cmr": "20208",
+        "cmr": folders if len(folders) > 1 else folders[0],
         "table": "phenotypes.csv",
         "diagnoses": "diagnoses.csv",
         "withdrawals": "withdrawals",
