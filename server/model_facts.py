@@ -14,6 +14,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.tasks import task_of
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS
 from cardionets_core.tasks.generate import Generate
+from cardionets_core.tasks.short_axis import LONG_AXIS, view_of
 
 
 def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -21,14 +22,15 @@ def model_facts(study: Study, history: Sequence[Mapping[str, Any]]) -> dict[str,
 
     An entry of ``evaluation`` is a phase that measured the test patients. It is ``current`` where no later
     phase trains any of the modules that it measured: only then do its numbers hold for the whole model.
-    ``drawing`` is how the last phase ``generate`` drew what was measured, see ``DRAWING_OPTIONS``.
+    ``drawing`` is how the last phase ``generate`` of the 4-chamber view drew what was measured, see
+    ``DRAWING_OPTIONS``.
 
     Args:
         study: the study.
         history: one entry a finished round.
     """
     tasks = [task_of(phase, study) for phase in study.phases]
-    drawers = [task for task in tasks if isinstance(task, Generate)]
+    drawers = [task for task in tasks if isinstance(task, Generate) and view_of(task.options) == LONG_AXIS]
     drawing = {name: (drawers[-1].options if drawers else DRAWING_OPTIONS)[name] for name in DRAWING_OPTIONS}
     evaluation = []
     for entry in history:

@@ -10,6 +10,7 @@ from torch import nn
 from cardionets_core.config.study import Study
 from cardionets_core.models import build_module
 from cardionets_core.tasks import Task, task_of
+from cardionets_core.tasks.short_axis import LONG_AXIS, view_of
 from cardionets_core.training.tensors import load_tensors
 from server.checkpoints import CheckpointStore
 
@@ -30,7 +31,7 @@ class PhaseEnd:
 
 
 def phase_end(study: Study, name: str, *, folder: Path) -> PhaseEnd | None:
-    """The end of the study's last phase of a task; None where it has none.
+    """The end of the study's last phase of a task that is not of the short axis; None where it has none.
 
     Args:
         study: that was run to its end.
@@ -40,7 +41,11 @@ def phase_end(study: Study, name: str, *, folder: Path) -> PhaseEnd | None:
     Raises:
         CheckpointError: the folder holds no such checkpoint.
     """
-    indices = [index for index, phase in enumerate(study.phases) if phase.task == name]
+    indices = [
+        index
+        for index, phase in enumerate(study.phases)
+        if phase.task == name and view_of(phase.options) == LONG_AXIS
+    ]
     if not indices:
         return None
     phase = study.phases[indices[-1]]

@@ -20,6 +20,7 @@ from cardionets_core.config.study import Study
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.evaluation.images import case_psnr, case_ssim
+from cardionets_core.models import get_preset
 from cardionets_core.models.cmr_tokenizer import CmrTokenizer
 from cardionets_core.models.patches import unpatchify_cine
 from cardionets_core.tasks.masked_autoencoders import MIDDLE_WINDOW, MaskedAutoencoder, Reconstruction
@@ -73,12 +74,14 @@ class MaskedEcgs:
         real_RLT: the windows.
         hidden_RLT: bool.
         made_RLT: NaN where the window was visible.
+        rate_hz: samples a second.
     """
 
     sites: tuple[str, ...]
     real_RLT: np.ndarray
     hidden_RLT: np.ndarray
     made_RLT: np.ndarray
+    rate_hz: int
 
 
 def tokenized_cines(study: Study, cohorts: Mapping[str, Cohort], *, folder: Path) -> TokenizedCines | None:
@@ -134,6 +137,7 @@ def masked_ecgs(study: Study, cohorts: Mapping[str, Cohort], *, folder: Path) ->
         real_RLT=real_RLT.numpy(),
         hidden_RLT=hidden.expand_as(made.target).reshape(real_RLT.shape).numpy(),
         made_RLT=torch.where(hidden, made.predicted, nan).reshape(real_RLT.shape).numpy(),
+        rate_hz=get_preset(study.models).ecg_rate_hz,
     )
 
 

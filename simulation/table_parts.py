@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, view_of
 from simulation.generated import KINDS, MEAN
 from simulation.table_lines import interval, number, table
 
 Content = Mapping[str, Any]
 REFERENCES = ("shuffled", "unconditional", "mean_cine")
+VIEW_WORDS = {LONG_AXIS: "", SHORT_AXIS: ", short axis"}
 
 
 def sites_part(result: Content) -> list[str]:
@@ -47,13 +49,13 @@ def drawing_part(result: Content) -> list[str]:
     """SSIM beside its references, and how the drawn left ventricle follows the real one."""
     lines: list[str] = []
     rows = []
-    for kind, site, metrics in _kinds(_test(result, "generate")):
-        if kind != "site" and "ssim" in metrics:
-            references = [number(metrics.get(f"ssim_{reference}")) for reference in REFERENCES]
-            rows.append([site or "members", number(metrics["ssim"]), *references])
+    for view, words in VIEW_WORDS.items():
+        for kind, site, metrics in _kinds(_test(result, "generate", view=view)):
+            if kind != "site" and "ssim" in metrics:
+                references = [number(metrics.get(f"ssim_{reference}")) for reference in REFERENCES]
+                rows.append([(site or "members") + words, number(metrics["ssim"]), *references])
     if rows:
-        words = ["drawn", "another's ECG", "no ECG", "mean cine"]
-        lines += table(["SSIM, patients of", *words], rows)
+        lines += table(["SSIM, patients of", "drawn", "another's ECG", "no ECG", "mean cine"], rows)
     drawings = result.get("drawings") or {}
     rows = [
         [population, *(number(found[kind]["area_r"]) for kind in KINDS), str(found["n"])]
@@ -87,8 +89,12 @@ def drawing_part(result: Content) -> list[str]:
 
 
 def memorisation_part(result: Content) -> list[str]:
-    """The verdict in one line."""
-    found = _test(result, "memorisation").get("pooled", {})
+    """The verdict in one line, on each view that was asked about."""
+    return [line for view in VIEW_WORDS for line in _verdict(result, view)]
+
+
+def _verdict(result: Content, view: str) -> list[str]:
+    found = _test(result, "memorisation", view=view).get("pooled", {})
     if "passes" not in found:
         return []
     if not found.get("conclusive"):
@@ -101,8 +107,9 @@ def memorisation_part(result: Content) -> list[str]:
         for name in ("training_share", "duplicates", "held_out_duplicates", "duplicates_p")
     )
     return [
-        f"memorisation: {verdict} · nearest to a training case: {share} of the drawn ({ends} allowed) · "
-        f"below the duplicates' distance: {drawn} of the drawn, {real} of real held-out cases (p {p})"
+        f"memorisation{VIEW_WORDS[view]}: {verdict} · nearest to a training case: {share} of the drawn "
+        f"({ends} allowed) · below the duplicates' distance: {drawn} of the drawn, {real} of real held-out "
+        f"cases (p {p})"
     ]
 
 
@@ -119,10 +126,13 @@ def fusion_part(result: Content) -> list[str]:
     return table(head, rows) if rows else []
 
 
-def _test(result: Content, task: str) -> Mapping[str, Any]:
-    """The last measurement of a task on test patients; without anybody where there is none."""
-    none: Mapping[str, Any] = {"pooled": {}, "sites": [], "external": {}}
-    return next((e["test"] for e in reversed(result["rounds"]) if e["task"] == task and e.get("test")), none)
+def _test(result: Content, task: str, *, view: str = LONG_AXIS) -> Mapping[str, Any]:
+    """The last measurement of a task of a view on test patients; without anybody where there is none."""
+    for entry in reversed(result["rounds"]):
+        options = result["study"]["phases"][entry["phase"]].get("options") or {}
+        if entry["task"] == task and view_of(options) == view and entry.get("test"):
+            return cast(Mapping[str, Any], entry["test"])
+    return {"pooled": {}, "sites": [], "external": {}}
 
 
 def _kinds(test: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, float]]]:

@@ -38,6 +38,11 @@ SHORT_AXIS_NAMES = {
 _NEEDS = {"cine": "sax"}
 
 
+def view_of(options: Mapping[str, Scalar]) -> str:
+    """The view that a phase with these options is of: the 4-chamber view unless they say otherwise."""
+    return str(options.get(VIEW, LONG_AXIS))
+
+
 def short_axis_name(module: str) -> str:
     """The module of the short axis that stands for one of the 4-chamber view; others serve both."""
     return SHORT_AXIS_NAMES.get(module, module)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cardionets_core.config.generation import parts_of
 from cardionets_core.config.site import SiteConfig
 from cardionets_core.data.cache import open_cache, summary
 from cardionets_core.data.cohort import SPLITS, Cohort
@@ -20,7 +21,8 @@ from cardionets_core.data.records import Recording
 from cardionets_core.data.split import split_of
 from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import CardioNetsError, UnknownNameError
-from cardionets_core.tasks import TASKS, make_task
+from cardionets_core.tasks import TASKS, Task, make_task
+from cardionets_core.tasks.short_axis import SHORT_AXIS, VIEW
 from client.doctor.findings import Findings, Notice
 from client.site import Site, serving_role
 
@@ -58,14 +60,26 @@ def check_phases(config: SiteConfig, cohort: Cohort, shape: InputShape) -> Findi
     # Counting rows needs no device, so a missing GPU does not hide what the data could serve.
     site = Site(config=config, cohort=cohort, device=torch.device("cpu"))
     for name in TASKS:
-        try:
-            serving_role(site, make_task(name, {}), shape)
-            findings.facts[name] = CAN_BE_SERVED
-        except CardioNetsError as error:
-            findings.facts[name] = error.code
-            if name in config.policy.phases:
-                findings.problems.append(error)
+        reason: CardioNetsError | None = None
+        for task in _kinds(name):
+            try:
+                serving_role(site, task, shape)
+            except CardioNetsError as error:
+                reason = reason or error
+            else:
+                reason = None
+                break
+        findings.facts[name] = CAN_BE_SERVED if reason is None else reason.code
+        if reason is not None and name in config.policy.phases:
+            findings.problems.append(reason)
     return findings
+
+
+def _kinds(name: str) -> list[Task]:
+    """What a study may ask of a phase: as it is by default, of the short axis, of the earlier generation."""
+    usual = make_task(name, {})
+    found = [usual, make_task(name, {}, parts_of("cardiacnets", {}))]
+    return [*found, make_task(name, {VIEW: SHORT_AXIS})] if VIEW in usual.defaults else found
 
 
 def phases_without_cache(config: SiteConfig, code: str) -> dict[str, str]:

@@ -31,6 +31,7 @@ from cardionets_core.tasks.drawing import draw_cines
 from cardionets_core.tasks.generate import Generate
 from cardionets_core.tasks.kept import Kept
 from cardionets_core.tasks.shapes import shape_of
+from cardionets_core.tasks.short_axis import LONG_AXIS, view_of
 from cardionets_core.tasks.site_view import SiteView
 from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import load_tensors
@@ -82,7 +83,11 @@ class Drawer:
         phase = self._study.phases[checkpoint.phase]
         ends = checkpoint.round >= phase.rounds
         every = self._study.evaluation.every_rounds
-        if phase.task != Generate.name or not (ends or checkpoint.round % every == 0):
+        if (
+            phase.task != Generate.name
+            or view_of(phase.options) != LONG_AXIS
+            or not (ends or checkpoint.round % every == 0)
+        ):
             return False
         self._samples = self._samples or read_samples()
         allowed = max(END_S if ends else LEAST_S, SHARE * round_s)

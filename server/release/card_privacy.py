@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS
 from server.release.card_tables import count, interval, last_test, number
 
 Content = Mapping[str, Any]
+_VIEW_WORDS = {LONG_AXIS: "", SHORT_AXIS: "Short axis: "}
 CLOSED = ("standardise", "prevalence", "logistic", "probe", "calibrate", "memorisation")
 """Tasks whose replies are sums and not steps."""
 
@@ -35,17 +37,27 @@ def memorisation_lines(content: Content, *, released: bool) -> list[str]:
         content: of ``result.json``.
         released: the generator is among the modules.
     """
-    lines = [] if released else ["There is no generator in this model.", ""]
-    found = last_test(content, "memorisation")["pooled"]
-    if "passes" not in found:
+    found = {view: last_test(content, "memorisation", view=view)["pooled"] for view in _VIEW_WORDS}
+    made = [view for view, pooled in found.items() if "passes" in pooled]
+    if not made:
         words = "It was not made: nothing is known of whether drawn cines copy training cases."
         return [words] if released else ["There is no generator in this model, and nothing to test."]
+    lines = [] if released else ["There is no generator in this model.", ""]
+    for view in made:
+        lines += [*_verdict_lines(found[view], words=_VIEW_WORDS[view]), ""]
+    return [
+        *lines,
+        "A model that passes is not thereby private: the test finds copies, not everything that can be "
+        "learned of a person.",
+    ]
+
+
+def _verdict_lines(found: Mapping[str, Any], *, words: str) -> list[str]:
     share, low, high = (
         found.get(name) for name in ("training_share", "training_share_low", "training_share_high")
     )
     return [
-        *lines,
-        f"**{verdict_of(found)}.** Asked in the generator's latent space, on "
+        f"**{words}{verdict_of(found)}.** Asked in the generator's latent space, on "
         f"{count(found.get('n_patients'))} held-out people:",
         "",
         f"- nearest to a training case are {number(share)} of the drawn ones; {interval(low, high)} are what "
@@ -53,9 +65,6 @@ def memorisation_lines(content: Content, *, released: bool) -> list[str]:
         f"- nearer to a training case than duplicates are: {number(found.get('duplicates'))} of the drawn, "
         f"{number(found.get('held_out_duplicates'))} of real held-out cases "
         f"(p {number(found.get('duplicates_p'))})",
-        "",
-        "A model that passes is not thereby private: the test finds copies, not everything that can be "
-        "learned of a person.",
     ]
 
 

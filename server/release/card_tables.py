@@ -11,6 +11,7 @@ from typing import Any
 
 from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.records import LABEL_TITLES
+from cardionets_core.tasks.short_axis import LONG_AXIS, view_of
 
 Content = Mapping[str, Any]
 NOT_TOLD = "not told"
@@ -152,11 +153,11 @@ def calibration_lines(content: Content) -> list[str]:
     return table([*head, "slope after"], rows) if rows else ["The probabilities were not calibrated."]
 
 
-def last_test(content: Content, task: str) -> Mapping[str, Any]:
-    """The last measurement of a task on test patients; without anybody where there is none."""
+def last_test(content: Content, task: str, *, view: str = LONG_AXIS) -> Mapping[str, Any]:
+    """The last measurement of a task of a view on test patients; without anybody where there is none."""
     for entry in reversed(content["rounds"]):
-        test = entry.get("test")
-        if entry["task"] == task and test and test.get("pooled"):
+        test, options = entry.get("test"), content["study"]["phases"][entry["phase"]].get("options") or {}
+        if entry["task"] == task and view_of(options) == view and test and test.get("pooled"):
             return {"pooled": test["pooled"], "external": test.get("external") or {}}
     return {"pooled": {}, "external": {}}
 

@@ -19,13 +19,15 @@ from cardionets_core.release.refusals import MemorisationError, PrivacyUnmetErro
 from cardionets_core.tasks import task_of
 from cardionets_core.tasks.base import MeasureTask
 from cardionets_core.tasks.drawing import DRAWING_OPTIONS
+from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, short_axis_name, view_of
 from cardionets_core.training.private_plan import check_private
 from server.release.run_folder import FinishedRun
 from server.release.spent import Spent
 from server.reply_journal import JOURNAL
 from server.study_run import check_history
 
-GENERATOR = ("cmr_generator", "diffusion_head", "cmr_tokenizer", "tokenizer_discriminator")
+_GENERATOR = ("cmr_generator", "diffusion_head", "cmr_tokenizer", "tokenizer_discriminator")
+GENERATOR = tuple(dict.fromkeys((*_GENERATOR, *map(short_axis_name, _GENERATOR))))
 """Modules that draw cines, or were trained to judge drawn ones."""
 NEEDS_GENERATOR = ("fusion_head",)
 """Modules that are of no use without it."""
@@ -49,8 +51,10 @@ def objections(
         check_history(run.study, run.result["rounds"])
     except QuorumNotMetError as error:
         found.append(StudyUnfinishedError(error.what, where=error.where, remedy=error.remedy))
-    if with_generator and not run.model.lacks(GENERATOR[:2]):
-        found += _memorisation(run)
+    for view in (LONG_AXIS, SHORT_AXIS):
+        generator = _GENERATOR[0] if view == LONG_AXIS else short_axis_name(_GENERATOR[0])
+        if with_generator and generator in run.model.digests:
+            found += _memorisation(run, view)
     if run.study.privacy.mechanism != "none":
         found += _private(run, spent)
     if run.study.secure_aggregation is not None:
@@ -67,17 +71,24 @@ def says_nothing(modules: Collection[str], folder: Path, *, preset: str) -> list
     return [CheckpointError(what, where=str(folder), remedy=remedy)]
 
 
-def _memorisation(run: FinishedRun) -> list[CardioNetsError]:
+def _memorisation(run: FinishedRun, view: str) -> list[CardioNetsError]:
     """The test of the very modules that are to be released, drawn as they are to be used."""
-    measured = [each for each in run.model.measured if each.task == "memorisation"]
+    phases = run.study.phases
+    tested = [each for each in run.model.measured if each.task == "memorisation"]
+    measured = [each for each in tested if view_of(phases[each.phase].options) == view]
     remedy = "add the phase memorisation to the study, or give --without-generator"
+    whose = "the generator"
+    if view == SHORT_AXIS:
+        whose = "the generator of the short axis"
+        remedy = remedy.replace("memorisation", f"memorisation with options: {{view: {view}}}")
     if not measured:
-        return [_copies("the generator was never tested for copies of training cases", remedy)]
+        return [_copies(f"{whose} was never tested for copies of training cases", remedy)]
     last = measured[-1]
     if not last.current:
         return [_copies("modules that were tested for copies were trained on afterwards", remedy)]
-    asked = {**DRAWING_OPTIONS, **run.study.phases[last.phase].options}
-    other = [name for name in DRAWING_OPTIONS if asked[name] != run.model.drawing.get(name)]
+    asked = {**DRAWING_OPTIONS, **phases[last.phase].options}
+    used = run.model.drawing if view == LONG_AXIS else _drawn_as(run.study, view)
+    other = [name for name in DRAWING_OPTIONS if asked[name] != used.get(name)]
     if other:
         what = f"the test drew with another {', '.join(other)} than the model is used with"
         return [_copies(what, "give the phases generate and memorisation the same options of drawing")]
@@ -85,9 +96,17 @@ def _memorisation(run: FinishedRun) -> list[CardioNetsError]:
         what = "the memorisation test had too few cases to pass"
         return [_copies(what, "measure more people (measured_patients), or give --without-generator")]
     if last.metrics.get("passes") != 1.0:
-        what = "the generator did not pass the memorisation test: it draws too near to training cases"
+        what = f"{whose} did not pass the memorisation test: it draws too near to training cases"
         return [_copies(what, "train a smaller or shorter one on more people, or give --without-generator")]
     return []
+
+
+def _drawn_as(study: Study, view: str) -> dict[str, Any]:
+    """How the last phase ``generate`` of a view drew what it measured."""
+    asked = [
+        phase.options for phase in study.phases if phase.task == "generate" and view_of(phase.options) == view
+    ]
+    return {**DRAWING_OPTIONS, **(asked[-1] if asked else {})}
 
 
 def _copies(what: str, remedy: str) -> MemorisationError:

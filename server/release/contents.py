@@ -31,6 +31,7 @@ from cardionets_core.release.layout import (
     STUDY,
 )
 from cardionets_core.release.layout import STANDARDISER as STANDARDISER_JSON
+from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, view_of
 from cardionets_core.training.model_folder import MODEL as MODEL_JSON
 from cardionets_core.training.model_folder import read_model_folder
 from server.bundle.contents import licence_text
@@ -153,7 +154,10 @@ def _write_model(run: FinishedRun, names: Sequence[str], folder: Path) -> dict[s
 def _description(
     run: FinishedRun, chosen: Chosen, model_json: Mapping[str, Any], exported: Exported
 ) -> dict[str, Any]:
-    memorisation = [each for each in run.model.measured if each.task == "memorisation"]
+    memorisation: dict[str, Mapping[str, float]] = {}
+    for each in run.model.measured:
+        if each.task == "memorisation":
+            memorisation[view_of(run.study.phases[each.phase].options)] = dict(each.metrics)
     return {
         "schema_version": SCHEMA_VERSION,
         "use": "research only; not for diagnosis",
@@ -165,7 +169,8 @@ def _description(
         "modules": {name: run.model.digests[name] for name in chosen.modules},
         "left_out": list(chosen.left_out),
         "without_generator": chosen.without_generator,
-        "memorisation": dict(memorisation[-1].metrics) if memorisation else None,
+        "memorisation": memorisation.get(LONG_AXIS),
+        "memorisation_sax": memorisation.get(SHORT_AXIS),
         "privacy": run.study.privacy.model_dump(mode="json"),
         "secure_aggregation": run.study.secure_aggregation is not None,
         "epsilon_by_site": dict(chosen.epsilon),

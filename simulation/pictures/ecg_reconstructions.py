@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from cardionets_core.data.cohort import ECG_RATE_HZ
 from cardionets_core.data.records import LEADS
 from simulation.pictures.canvas import WARM, finish
 from simulation.reconstruct import MaskedEcgs
@@ -36,6 +35,7 @@ def picture_masked_ecgs(found: MaskedEcgs, path: Path, *, most: int = 4) -> str:
                 found.real_RLT[column, place],
                 found.made_RLT[column, place],
                 hidden_T=found.hidden_RLT[column, place],
+                rate_hz=found.rate_hz,
             )
             if column == 0:
                 axis.set_ylabel(lead, rotation=0, ha="right", va="center")
@@ -52,15 +52,16 @@ def picture_masked_ecgs(found: MaskedEcgs, path: Path, *, most: int = 4) -> str:
     return finish(figure, path, arrays)
 
 
-def _lead(axis: Axes, real_T: np.ndarray, made_T: np.ndarray, *, hidden_T: np.ndarray) -> None:
-    seconds = np.arange(len(real_T)) / ECG_RATE_HZ
-    low, high = float(real_T.min()) - 0.4, float(real_T.max()) + 0.4
+def _lead(axis: Axes, real_T: np.ndarray, made_T: np.ndarray, *, hidden_T: np.ndarray, rate_hz: int) -> None:
+    seconds = np.arange(len(real_T)) / rate_hz
+    margin = 0.05 * float(np.ptp(real_T)) + 0.05
+    low, high = float(real_T.min()) - margin, float(real_T.max()) + margin
     axis.fill_between(
         seconds, low, high, where=hidden_T, color="0.9", linewidth=0, step="mid", label="hidden"
     )
     axis.plot(seconds, real_T, color="black", linewidth=0.8, label="the window")
     axis.plot(seconds, made_T, color=WARM, linewidth=1.5, label="reconstructed")
-    axis.set(xlim=(0.0, len(real_T) / ECG_RATE_HZ), ylim=(low, high), yticks=[])
+    axis.set(xlim=(0.0, len(real_T) / rate_hz), ylim=(low, high), yticks=[])
     axis.spines[["top", "right", "left"]].set_visible(False)
 
 

@@ -15,6 +15,8 @@ from cardionets_core.tasks.shapes import shape_of
 from simulation.pictures.canvas import finish
 
 EXAMPLE_FRAMES = 6
+WINDOW_WORDS = {"standardised": ("standardised window", 8.0), "image": ("each lead within -1 and 1", 2.4)}
+"""Kind of window to its title, and how far apart two leads are drawn."""
 EXAMPLE_LEADS = ("II", "V1", "V5")
 
 
@@ -46,15 +48,16 @@ def picture_examples(cohorts: Mapping[str, Cohort], path: Path, *, preset: str) 
         trace = figure.add_subplot(grid[place, :2])
         ecg = cohort.batch(np.array([row]), keys=frozenset({"ecg"}), shape=shape, window=1).ecg_BLT
         if ecg is not None:
-            seconds = np.arange(shape.ecg_samples) / ECG_RATE_HZ
-            for height, lead in enumerate(EXAMPLE_LEADS):
-                trace.plot(
-                    seconds, ecg[0, LEADS.index(lead)].numpy() - 8 * height, linewidth=0.8, color="black"
-                )
+            kind, apart = WINDOW_WORDS[shape.ecg_window]
+            samples = ecg.shape[-1]
+            seconds = np.arange(samples) * (shape.ecg_samples / ECG_RATE_HZ / samples)
+            for place_of, lead in enumerate(EXAMPLE_LEADS):
+                height = -apart * place_of
+                trace.plot(seconds, ecg[0, LEADS.index(lead)].numpy() + height, linewidth=0.8, color="black")
                 trace.text(
-                    -0.02, -8 * height, lead, ha="right", va="center", transform=trace.transData, fontsize=8
+                    -0.02, height, lead, ha="right", va="center", transform=trace.transData, fontsize=8
                 )
-        trace.set(title=f"{site}: standardised window", yticks=[], xlabel="s")
+            trace.set(title=f"{site}: {kind}", yticks=[], xlabel="s")
         _plot_frames(row_axes[2:], cohort, row)
     return finish(figure, path, {})
 

@@ -44,7 +44,7 @@ def test_parameter_counts_equal_the_table(name):
 def test_shapes_on_the_meta_device(preset):
     sizes = get_preset(preset)
     modules = {name: build_module(name, preset, seed=0, device="meta") for name in MODULES}
-    samples, frames, pixels = input_shape(preset)
+    samples, frames, pixels = input_shape(preset)[:3]
     ecg = torch.empty(2, 12, samples, device="meta")
     cine = torch.empty(2, frames, pixels, pixels, device="meta")
     n, p, d = sizes.ecg_patches, sizes.cine_side**2, sizes.ecg_encoder.width

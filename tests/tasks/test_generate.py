@@ -301,7 +301,7 @@ def test_the_options_of_drawing():
         "paper",
     ]
     with pytest.raises(UnknownNameError):
-        preset_of(replace(NANO, cine_frames=9))
+        preset_of(replace(NANO, preset="huge"))
     for options in (
         {"label_drop": 1.5},
         {"repeats": 0},
