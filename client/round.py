@@ -185,6 +185,8 @@ def _census(order: Order, site: Site, *, root: Path) -> Envelope:
         },
         "refusals": counts["refusals"],
     }
+    if "sax" in site.cohort.row_views:
+        sizes["recordings"]["sax"] = sum(counts[split]["views"]["sax"] for split in SPLITS)
     facts = {
         "role": site.config.policy.role,
         "holds": held_digests(site.config.folders.state),

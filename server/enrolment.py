@@ -204,7 +204,9 @@ class Enrolment:
 
     def _take(self, answer: Answer, order: Order, task: Task) -> None:
         heads = self._journal.heads
-        site, code, reason = self._members.enrol(answer, order, task=task.name, check=heads.take)
+        site, code, reason = self._members.enrol(
+            answer, order, task=self._study.phases[self._phase].title, check=heads.take
+        )
         self._code_of[answer.node] = code
         if not code and not self._members.is_external(answer.node):
             self._served.add(site)

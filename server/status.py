@@ -59,7 +59,7 @@ class StatusBoard:
             "study_digest": study.digest,
             "phase": 0,
             "phases": len(study.phases),
-            "task": study.phases[0].task,
+            "task": study.phases[0].title,
             "round": 0,
             "rounds": study.phases[0].rounds,
             "attempt": 0,
@@ -154,7 +154,7 @@ class StatusBoard:
             index, number = index + 1, 0
         if index < len(self._study.phases) and self._content["phase"] != index + 1:
             phase = self._study.phases[index]
-            self._move(phase=index + 1, task=phase.task, round=number, rounds=phase.rounds)
+            self._move(phase=index + 1, task=phase.title, round=number, rounds=phase.rounds)
 
     def _stand_at(self, checkpoint: Checkpoint) -> None:
         history = checkpoint.history

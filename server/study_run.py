@@ -235,7 +235,7 @@ class StudyRun:
             "round": number,
             "rounds": phase.rounds,
         }
-        event = Event(kind=kind, task=phase.task, **counts, **facts)
+        event = Event(kind=kind, task=phase.title, **counts, **facts)
         self.status.event(event)
         self._progress(event)
 

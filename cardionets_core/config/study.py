@@ -83,6 +83,12 @@ class Phase(Document):
     )
     options: dict[str, Scalar] = Field(default_factory=dict, description="options of the task's loss")
 
+    @property
+    def title(self) -> str:
+        """The task, and in brackets the view where its option ``view`` is not the 4-chamber one."""
+        view = self.options.get("view", "4ch")
+        return self.task if view == "4ch" else f"{self.task} ({view})"
+
     @model_validator(mode="after")
     def _one_unit(self) -> Phase:
         if self.local_epochs is not None and self.local_steps is not None:

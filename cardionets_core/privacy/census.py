@@ -23,7 +23,8 @@ from cardionets_core.refusal_reasons import REFUSAL_REASONS
 ROLES = frozenset({"member", "external"})
 PROGRAMS = frozenset({"cardionets", "flwr", "torch"})
 SPLITS = frozenset({"train", "validation", "test"})
-RECORDINGS = frozenset({"ecg", "cine", "pair"})
+RECORDINGS = frozenset({"ecg", "cine", "sax", "pair"})
+"""``cine`` and ``pair`` count the 4-chamber view, ``sax`` the short axis, where a site keeps it."""
 COUNTED: Mapping[str, frozenset[str]] = {
     "patients": SPLITS,
     "recordings": RECORDINGS,

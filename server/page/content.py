@@ -136,7 +136,7 @@ def _phases(facts: RunFacts, names: list[str]) -> list[dict[str, Any]]:
         found.append(
             {
                 "number": index + 1,
-                "task": phase.task,
+                "task": phase.title,
                 "words": task_words(phase.task),
                 "rounds": phase.rounds,
                 "done": done,

@@ -57,7 +57,7 @@ def privacy_content(facts: RunFacts, *, within_s: float = BUDGET_S) -> dict[str,
         else:
             serves = row.get("phases") or {}
             counts = tuple(
-                int(people) if serves.get(phase.task, "serves") == "serves" else 0
+                int(people) if serves.get(phase.title, "serves") == "serves" else 0
                 for phase in facts.study.phases
             )
             try:

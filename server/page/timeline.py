@@ -113,7 +113,7 @@ def sitting_out(facts: RunFacts) -> dict[str, dict[int, str]]:
     found: dict[str, dict[int, str]] = {}
     for row in facts.status.get("sites", ()):
         for index, phase in enumerate(facts.study.phases):
-            code = str(row.get("phases", {}).get(phase.task, "serves"))
+            code = str(row.get("phases", {}).get(phase.title, "serves"))
             if code in SITS_OUT:
                 found.setdefault(str(row["site"]), {})[index] = code
     return found
@@ -150,7 +150,7 @@ def _times(scale: _Scale, bottom: float) -> Markup:
 
 def _phase(facts: RunFacts, index: int, span: tuple[float, float], scale: _Scale, bottom: float) -> Markup:
     x, end = scale.at(span[0]), scale.at(span[1])
-    task = facts.study.phases[index].task if index < len(facts.study.phases) else ""
+    task = facts.study.phases[index].title if index < len(facts.study.phases) else ""
     room = end - x
     name = f"{index + 1} {task}" if room > 7.0 * (len(task) + 3) else f"{index + 1}" if room > 12 else ""
     line = Markup(

@@ -32,6 +32,8 @@ _UNITS = {str(each.field): each.unit for each in PHENOTYPES}
 def data_lines(content: Content) -> list[str]:
     """A line a site: its part in the study, and the counts that its policy lets it tell."""
     rows = []
+    short_axis = any("sax" in (site.get("recordings") or {}) for site in content["sites"])
+    kinds = _KINDS if not short_axis else (*_KINDS, "sax")
     for site in content["sites"]:
         patients, recordings = site.get("patients") or {}, site.get("recordings") or {}
         sat_out = [task for task, word in sorted(site.get("phases", {}).items()) if word != "serves"]
@@ -40,14 +42,15 @@ def data_lines(content: Content) -> list[str]:
                 site["site"],
                 "measured only" if site.get("role") == "external" else "trained",
                 *(count(patients.get(split)) for split in _SPLITS),
-                *(count(recordings.get(kind)) for kind in _KINDS),
+                *(count(recordings.get(kind)) for kind in kinds),
                 ", ".join(sat_out) or "none",
             ]
         )
     if not rows:
         return ["Nothing is known of the sites."]
     head = ["site", "part", *(f"patients: {split}" for split in _SPLITS)]
-    return table([*head, "ECGs", "cines", "pairs", "phases that it could not serve"], rows)
+    counted = ["ECGs", "cines", "pairs", *(["short-axis cines"] if short_axis else [])]
+    return table([*head, *counted, "phases that it could not serve"], rows)
 
 
 def metric_lines(content: Content) -> list[str]:
