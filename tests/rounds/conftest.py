@@ -1,4 +1,7 @@
-"""A small consortium on disk, made once a session: two paired hospitals and one with ECG only."""
+"""A small consortium on disk, made once a session: two paired hospitals and one with ECG only.
+
+One of the paired ones also has the short axis, so that studies of either generation run on it.
+"""
 
 import functools
 import json
@@ -14,6 +17,7 @@ import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
+from cardionets_core import tasks
 from cardionets_core.config.site import read_site
 from cardionets_core.config.study import Study, study_from_json
 from cardionets_core.data.cohort import Cohort
@@ -27,7 +31,6 @@ from cardionets_core.exchange.messages import (
     reply_to_envelope,
 )
 from cardionets_core.exchange.tensors import Layout, module_digest
-from cardionets_core.tasks import make_task
 from cardionets_core.tasks.expected_sums import ExpectedSums, expected_sums
 from cardionets_core.training.seeds import derive_seed
 from server import gather
@@ -38,6 +41,8 @@ from simulation.scenario import Scenario
 SCANNER = {"spacing_mm": 2.2, "pixels": 80, "frames": 20}
 SMALL = {"repeat_share": 0.2, "split": {"validation": 0.2, "test": 0.3}}
 POLICY = {"minimum_patients": 5, "minimum_cell": 1}
+VIEWS = ["4ch", "sax"]
+GENERATIONS = ("cardionets", "cardiacnets")
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def _short_pauses(monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def consortium(tmp_path_factory) -> Consortium:
     hospitals = [
-        {"site": "alpha", "layout": "local_wfdb", "patients": 22, "scanner": SCANNER},
+        {"site": "alpha", "layout": "local_wfdb", "patients": 22, "scanner": SCANNER, "views": VIEWS},
         {"site": "beta", "layout": "mimic_iv_ecg", "patients": 16},
         {
             "site": "gamma",
@@ -133,15 +138,22 @@ def small_study(**changes) -> Study:
     return Study.model_validate({**content, **changes})
 
 
-@pytest.fixture(scope="session")
-def study() -> Study:
-    return small_study()
+@pytest.fixture(scope="session", params=GENERATIONS)
+def study(request) -> Study:
+    """The same study in either generation."""
+    return small_study(generation=request.param)
+
+
+@pytest.fixture(params=GENERATIONS)
+def generation(request) -> str:
+    """Either generation of the method."""
+    return request.param
 
 
 @functools.lru_cache
 def task_of(study_json: str, phase: int):
-    content = Study.model_validate_json(study_json).phases[phase]
-    return make_task(content.task, content.options)
+    study = Study.model_validate_json(study_json)
+    return tasks.task_of(study.phases[phase], study)
 
 
 class FakeSite:
@@ -186,7 +198,7 @@ class FakeSite:
             return Reply(site=self.name, name=order.name, facts=json.dumps(facts))
         study = study_from_json(order.study_json, digest=order.name.study_digest)
         task = task_of(order.study_json, order.name.phase)
-        expected = expected_sums(study.preset)
+        expected = expected_sums(study.models)
         try:
             modules = self.modules(order)
         except KeyError:

@@ -304,7 +304,7 @@ def test_a_rehearsal_shows_the_very_reply_of_a_round_and_leaves_no_trace(folder,
 
     # A real order with the same first weights gets the same reply, but for the clock.
     modules = {
-        name: pack_module(build_module(name, study.preset, seed=derive_seed(study.seed, "initial", name)))
+        name: pack_module(build_module(name, study.models, seed=derive_seed(study.seed, "initial", name)))
         for name in ("ecg_encoder", "ecg_decoder")
     }
     name = RoundName(study_digest=study.digest, phase=1, round=1, attempt=1)

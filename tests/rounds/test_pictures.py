@@ -64,7 +64,7 @@ def person(finished, cohorts):
 
 
 def test_the_person_is_held_out_and_has_the_largest_heart(person, cohorts, finished):
-    shape = shape_of(finished.study.preset)
+    shape = shape_of(finished.study.models)
     volumes = {
         (site, int(row)): cohort.phenotypes[row, 0]
         for site, cohort in cohorts.items()
@@ -100,7 +100,7 @@ def test_the_similarity_of_parts_is_that_of_their_projections(person, finished):
     ecg_encoder, cmr_encoder = modules["ecg_encoder"], modules["cmr_encoder"]
     ecg = modules["ecg_projection"](ecg_encoder.norm(ecg_encoder.tokens(person.ecg_1LT)))[0, 3, 1].numpy()
     batch = person.cohort.batch(
-        np.array([person.row]), keys=frozenset({"cine"}), shape=shape_of(finished.study.preset)
+        np.array([person.row]), keys=frozenset({"cine"}), shape=shape_of(finished.study.models)
     )
     cmr = modules["cmr_projection"](cmr_encoder.tokens(batch.cine_BFYX))[0, 1 + 2].numpy()
     cosine = ecg @ cmr / np.linalg.norm(ecg) / np.linalg.norm(cmr)

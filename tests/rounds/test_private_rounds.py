@@ -17,7 +17,7 @@ from cardionets_core.errors import DataError, QuorumNotMetError
 from cardionets_core.exchange.messages import RoundName
 from cardionets_core.privacy.accountant import Mechanism, epsilon_of
 from cardionets_core.privacy.ledger import Ledger
-from cardionets_core.tasks import make_task
+from cardionets_core.tasks import make_task, task_of
 from cardionets_core.training.private_plan import epsilon_after, noise_of, phase_costs
 from client.app import make_app
 from client.budget import budget
@@ -61,17 +61,17 @@ def served(cohort, study) -> list[int | None]:
     """Training patients by phase, counted apart from the client."""
     from cardionets_core.tasks.shapes import shape_of
 
-    shape = shape_of(study.preset)
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    shape = shape_of(study.models)
+    tasks = [task_of(phase, study) for phase in study.phases]
     counts = [cohort.patients(cohort.rows(task.roles[0].needs, "train", shape)) for task in tasks]
     return [count if count >= 5 else None for count in counts]
 
 
-def test_each_site_spends_what_was_planned_and_no_more(consortium, hospitals, tmp_path):
-    study = private_study()
+def test_each_site_spends_what_was_planned_and_no_more(generation, consortium, hospitals, tmp_path):
+    study = private_study(generation=generation)
     result = run_rounds(study, hospitals.values(), tmp_path / "run")
     assert result["status"] == "completed"
-    tasks = [make_task(phase.task, phase.options) for phase in study.phases]
+    tasks = [task_of(phase, study) for phase in study.phases]
     for name, path in hospitals.items():
         costs = phase_costs(study, tasks, patients=served(consortium.cohorts[name], study))
         noise = noise_of(study, costs)

@@ -51,7 +51,7 @@ def run(study, sites, folder, grid=LocalGrid):
     return run_study(grid([site.app() for site in sites.values()]), study, folder=folder, track=False)
 
 
-def shared_study(trips="one"):
+def shared_study(trips="one", generation="cardionets"):
     """A task that shares statistics first, then trains, then measures; and a measured end."""
     phase = {"rounds": 2, "local_steps": 2, "batch_size": 8, "optimiser": {"lr": 1e-3}}
     return Study.model_validate(
@@ -60,7 +60,12 @@ def shared_study(trips="one"):
             "seed": 2,
             "sites": {"minimum": 3, "deadline_s": 20, "attempts": 2},
             "evaluation": {"trips": trips},
-            "phases": [{"task": "align", "options": {"loss": "dcco"}, **phase}],
+            "generation": generation,
+            # The earlier generation aligns to heads that a phase before has trained.
+            "phases": [
+                *([{"task": "cmr_mae", **phase}] if generation == "cardiacnets" else []),
+                {"task": "align", "options": {"loss": "dcco"}, **phase},
+            ],
         }
     )
 
@@ -85,8 +90,8 @@ def asked_twice(site):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_at_every_message_it_resumes_to_the_same_result(after, fake_sites, tmp_path):
-    study = shared_study()
+def test_killed_at_every_message_it_resumes_to_the_same_result(after, generation, fake_sites, tmp_path):
+    study = shared_study(generation=generation)
     whole = run(study, fake_sites(*NAMES), tmp_path / "whole", KilledGrid)
     total, KilledGrid.calls = KilledGrid.calls, 0
     assert total > 20

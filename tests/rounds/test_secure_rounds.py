@@ -73,12 +73,16 @@ def forget(paths) -> None:
 
 
 @pytest.fixture
-def both(hospitals, tmp_path):
-    """The same study plain and in secret."""
+def both(generation, hospitals, tmp_path):
+    """The same study plain and in secret, in either generation."""
     paths = list(hospitals.values())
-    plain = run_rounds(plain_study(), paths, tmp_path / "plain")
+    # At paired sites also a tower, of the earlier generation two of them.
+    tower = {"task": "cmr_mae", "rounds": 1, **STEPS}
+    phases = [tower, *plain_study().model_dump(mode="json")["phases"]]
+    study = plain_study(generation=generation, phases=phases)
+    plain = run_rounds(study, paths, tmp_path / "plain")
     forget(paths)
-    secret = run_rounds(secured(plain_study(), paths), paths, tmp_path / "secret")
+    secret = run_rounds(secured(study, paths), paths, tmp_path / "secret")
     return plain, secret, tmp_path
 
 

@@ -162,7 +162,7 @@ def test_one_trip_gives_the_model_and_the_metrics_of_two(hospitals, tmp_path, st
 
 def train_order(study, *, number=1, attempt=1, marks=(), shift=None):
     """An order to train as the server makes it; SCAFFOLD's control variates are all ``shift``."""
-    modules = {name: pack_module(build_module(name, study.preset, seed=3)) for name in MODULES}
+    modules = {name: pack_module(build_module(name, study.models, seed=3)) for name in MODULES}
     trained = {name: module_digest(each.layout, each.values) for name, each in modules.items()}
     shared = {}
     if shift is not None:

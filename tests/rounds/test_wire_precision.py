@@ -122,7 +122,7 @@ def test_a_killed_server_goes_on_to_the_same_model(hospitals, tmp_path, form, st
 
 
 def train_order(study, *, number=1, marks=()):
-    modules = {name: pack_module(build_module(name, study.preset, seed=3)) for name in MODULES}
+    modules = {name: pack_module(build_module(name, study.models, seed=3)) for name in MODULES}
     return Order(
         kind="train",
         name=RoundName(study_digest=study.digest, phase=0, round=number, attempt=1),

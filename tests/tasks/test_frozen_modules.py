@@ -16,20 +16,24 @@ from cardionets_core.training import export_tensors, load_tensors, round_statist
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 CPU = torch.device("cpu")
-PRESET = get_preset("nano")
 QUICK = {"ar_steps": 1, "diffusion_steps": 2, "bootstrap_replicates": 5}
+LATER, EARLIER = "nano", "nano+cardiacnets"
 CASES = [
-    (name, {}) for name in sorted(TASKS) if issubclass(TASKS[name], GradientTask) and TASKS[name].reads
+    (models, name, {})
+    for models in (LATER, EARLIER)
+    for name, kind in sorted(TASKS.items())
+    if issubclass(kind, GradientTask) and make_task(name, {}, get_preset(models).parts).reads
 ] + [
-    ("align", {"loss": "weighted"}),
-    ("align", {"loss": "cosine"}),
-    ("align", {"loss": "dcco"}),
-    ("phenotype", {"train_encoder": True}),
-    ("screening", {"windows": "mean"}),
+    *((LATER, "align", {"loss": loss}) for loss in ("weighted", "cosine", "dcco")),
+    *((EARLIER, "align", {"loss": loss}) for loss in ("weighted", "cosine", "dcco")),
+    (LATER, "phenotype", {"train_encoder": True}),
+    (LATER, "screening", {"windows": "mean"}),
+    (LATER, "generate", {"view": "sax"}),
+    (EARLIER, "generate", {"view": "sax"}),
 ]  # fmt: skip
 
 
-def make_site(rows: int = 10) -> SiteView:
+def make_site(models: str = LATER, rows: int = 10) -> SiteView:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (rows, 8)).astype(np.float32)
     labels[:, 5:] = np.eye(3)[rng.integers(0, 3, rows)]
@@ -44,23 +48,25 @@ def make_site(rows: int = 10) -> SiteView:
         row_split=np.zeros(rows, dtype=np.int8),
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
+        row_views={"sax": np.arange(rows)[::-1].copy()},
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
         diseases=labels,
     )
-    return SiteView(cohort=cohort, shape=shape_of("nano"), device=CPU)
+    return SiteView(cohort=cohort, shape=shape_of(models), device=CPU)
 
 
 def make_modules(task, site: SiteView) -> dict[str, torch.nn.Module]:
     """All in training mode and with gradients, as a careless caller would leave them."""
     names = {*task.trains, *task.reads, "cmr_encoder"}
-    modules = {name: build_module(name, "nano", seed=1) for name in names}
-    if "cmr_principal" in modules:
-        principal = make_task("principal", {})
-        load_tensors(modules["cmr_principal"], principal.solve(principal.sums(modules, site)))
-    if "cmr_tokenizer" in modules and "cmr_tokenizer" in task.reads:
+    modules = {name: build_module(name, site.shape.preset, seed=1) for name in names}
+    for view, name in (("4ch", "cmr_principal"), ("sax", "sax_principal")):
+        if name in modules:
+            principal = make_task("principal", {"view": view})
+            load_tensors(modules[name], principal.solve(principal.sums(modules, site)))
+    for name in {"cmr_tokenizer", "sax_tokenizer"} & set(task.reads):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            modules["cmr_tokenizer"] = CmrTokenizer(
+            modules[name] = CmrTokenizer(
                 channels=4, multipliers=(1, 1, 1), blocks=1, latent=4, groups=2, heads=1, time_halvings=1
             )
     for module in modules.values():
@@ -74,32 +80,41 @@ def snapshot(modules, names) -> dict[str, bytes]:
     return {f"{n}.{k}": v.tobytes() for n in names for k, v in export_tensors(modules[n]).items()}
 
 
-def forward(name: str, module: torch.nn.Module) -> torch.Tensor | None:
+def forward(name: str, module: torch.nn.Module, models: str = LATER) -> torch.Tensor | None:
     """An output of a module that has dropout or could have it; None for tables of numbers."""
     torch.manual_seed(torch.initial_seed() + 1)  # dropout would draw anew
     draw = torch.Generator().manual_seed(2)
+    sizes = get_preset(models)
     inputs = {
-        "ecg_encoder": (12, 750),
-        "cmr_encoder": (PRESET.cine_frames, PRESET.cine_pixels, PRESET.cine_pixels),
-        "ecg_projection": (PRESET.ecg_encoder.width,),
-        "cmr_projection": (PRESET.cmr_encoder.width,),
-        "screening_head": (PRESET.ecg_encoder.width,),
+        "ecg_encoder": (12, sizes.ecg_samples),
+        "cmr_encoder": (sizes.cine_frames, sizes.cine_pixels, sizes.cine_pixels),
+        "sax_encoder": (sizes.cine_frames, sizes.sax_pixels, sizes.sax_pixels),
+        "ecg_projection": (sizes.ecg_encoder.width,),
+        "cmr_projection": (sizes.cmr_width,),
+        "sax_projection": (sizes.cmr_width,),
+        "screening_head": (sizes.ecg_encoder.width,),
     }
     with torch.no_grad():
         if name in inputs:
             return module(torch.randn(2, *inputs[name], generator=draw))
-        if name == "cmr_tokenizer":
-            return module.decode(torch.randn(2, *PRESET.latent_shape, generator=draw))
+        if name in ("cmr_tokenizer", "sax_tokenizer"):
+            seen = sizes if name == "cmr_tokenizer" else sizes.short_axis
+            return module.decode(torch.randn(2, *seen.latent_shape, generator=draw))
+        if name == "cmr_generator" and models == EARLIER:
+            noisy = torch.randn(2, *sizes.latent_shape, generator=draw)
+            return module(noisy, torch.tensor([3, 700]), torch.randn(2, 5, 256, generator=draw))
         if name == "cmr_generator":
-            tokens = torch.randn(2, PRESET.latent_tokens, PRESET.token_width, generator=draw)
+            tokens = torch.randn(2, sizes.latent_tokens, sizes.token_width, generator=draw)
             return module(tokens, torch.arange(9).expand(2, -1), torch.randn(2, 32, generator=draw))
     return None
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda part: part if isinstance(part, str) else None)
-def test_a_round_leaves_what_it_reads_alone(name, options):
+@pytest.mark.parametrize(
+    ("models", "name", "options"), CASES, ids=lambda part: part if isinstance(part, str) else None
+)
+def test_a_round_leaves_what_it_reads_alone(models, name, options):
     quick = {key: value for key, value in QUICK.items() if key in TASKS[name].defaults}
-    task, site = make_task(name, {**quick, **options}), make_site()
+    task, site = make_task(name, {**quick, **options}, get_preset(models).parts), make_site(models)
     modules = make_modules(task, site)
     frozen, moved = snapshot(modules, task.reads), snapshot(modules, task.trains)
     phase = Phase(
@@ -113,8 +128,8 @@ def test_a_round_leaves_what_it_reads_alone(name, options):
     for read in task.reads:
         assert not any(part.training for part in modules[read].modules())
         assert all(p.grad is None and not p.requires_grad for p in modules[read].parameters())
-        first = forward(read, modules[read])
-        assert first is None or torch.equal(first, forward(read, modules[read]))
+        first = forward(read, modules[read], models)
+        assert first is None or torch.equal(first, forward(read, modules[read], models))
 
 
 def test_the_forward_passes_would_tell_a_module_in_training_mode():

@@ -7,16 +7,30 @@ import pytest
 import torch
 
 from cardionets_core.data.cohort import Cohort, concatenate
-from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError, OrderRefusedError, UnknownNameError
 from cardionets_core.evaluation import add_sums
-from cardionets_core.models import MODULES, build_module, input_shape
-from cardionets_core.tasks import TASKS, ClosedFormTask, GradientTask, MeasureTask, SiteView, make_task
+from cardionets_core.models import MODULES, build_module, get_preset
+from cardionets_core.tasks import TASKS, ClosedFormTask, GradientTask, MeasureTask, SiteView, Task, make_task
+from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.tensors import export_tensors
 
-NANO = InputShape(**input_shape("nano")._asdict())
 CPU = torch.device("cpu")
-GRADIENT_TASKS = sorted(name for name, task in TASKS.items() if issubclass(task, GradientTask))
+EARLIER = "nano+cardiacnets"
+# Every task of either generation, and those of the short axis: (models, task, options).
+KINDS = [
+    *(("nano", name, {}) for name in sorted(TASKS)),
+    *((EARLIER, name, {}) for name in sorted(TASKS)),
+    *(("nano", name, {"view": "sax"}) for name in sorted(TASKS) if "view" in TASKS[name].defaults),
+    (EARLIER, "align", {"loss": "cosine"}),
+    (EARLIER, "cmr_mae", {"contrast": "cosine"}),
+    (EARLIER, "generate", {"view": "sax"}),
+]
+TRAINED = [kind for kind in KINDS if issubclass(TASKS[kind[1]], GradientTask)]
+
+
+def kind_name(part: object) -> str | None:
+    """Of a part of ``KINDS``, for the test's own name."""
+    return "-".join(map(str, part.values())) or "plain" if isinstance(part, dict) else None
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +58,7 @@ def make_cohort(
         row_split=np.full(rows, split, dtype=np.int8),
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
+        row_views={"sax": np.arange(rows)[::-1].copy()},
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
         diseases=_labels(rows, np.random.default_rng(seed + 1)),
     )
@@ -56,19 +71,29 @@ def _labels(rows: int, rng: np.random.Generator) -> np.ndarray:
     return labels
 
 
-def view(cohort: Cohort) -> SiteView:
-    return SiteView(cohort=cohort, shape=NANO, device=CPU)
+def view(cohort: Cohort, models: str = "nano") -> SiteView:
+    return SiteView(cohort=cohort, shape=shape_of(models), device=CPU)
 
 
-def make_modules() -> dict[str, torch.nn.Module]:
-    return {name: build_module(name, "nano", seed=1) for name in MODULES}
+def kind_of(models: str, name: str, options: dict) -> Task:
+    return make_task(name, options, get_preset(models).parts)
 
 
-def open_and_load(task, modules, cohort):
+def make_modules(models: str = "nano") -> dict[str, torch.nn.Module]:
+    modules = {name: build_module(name, models, seed=1) for name in MODULES}
+    generator = torch.Generator().manual_seed(5)
+    for name in ("cmr_principal", "sax_principal"):
+        for parameter in modules[name].parameters():
+            parameter.data.normal_(generator=generator).abs_()
+    return modules
+
+
+def open_and_load(task, modules, cohort, models="nano"):
     task.prepare_modules(modules)
-    state = task.open_round(modules, view(cohort), task.roles[0])
-    rows = cohort.rows(task.needs, "train", NANO)
-    batch = cohort.batch(rows, keys=task.needs, shape=NANO, generator=np.random.default_rng(0))
+    site, role = view(cohort, models), task.roles[0]
+    state = task.open_round(modules, site, role)
+    rows = site.rows(role.row_needs, "train")
+    batch = cohort.batch(rows, keys=role.row_needs, shape=site.shape, generator=np.random.default_rng(0))
     return state, batch
 
 
@@ -80,6 +105,21 @@ def test_the_registry_names_every_task():
         task = make_task(name, {})
         assert set(task.trains) | set(task.reads) <= set(MODULES)
         assert sum(isinstance(task, kind) for kind in (GradientTask, ClosedFormTask, MeasureTask)) == 1
+
+
+@pytest.mark.parametrize(("models", "name", "options"), KINDS, ids=kind_name)
+def test_every_kind_of_a_task_is_that_task_with_modules_of_its_own(models, name, options):
+    task, usual = kind_of(models, name, options), make_task(name, {})
+    assert (task.name, task.primary) == (name, usual.primary)
+    assert set(task.trains) | set(task.reads) <= set(MODULES)
+    assert sum(isinstance(task, kind) for kind in (GradientTask, ClosedFormTask, MeasureTask)) == 1
+    short = {module for module in (*task.trains, *task.reads) if module.startswith("sax_")}
+    assert bool(short) == (
+        options.get("view") == "sax" or (models == EARLIER and name in ("cmr_mae", "align"))
+    )
+    if options.get("view") == "sax":
+        assert not any(module.startswith("cmr_") for module in (*task.trains, *task.reads))
+        assert "sax" in task.needs and "cine" not in task.needs
 
 
 @pytest.mark.parametrize(
@@ -104,18 +144,18 @@ def test_an_integer_serves_where_a_number_is_asked_for():
     assert make_task("align", {"temperature": 1}).options["temperature"] == 1
 
 
-@pytest.mark.parametrize("name", GRADIENT_TASKS)
-def test_modes_and_gradients(name):
-    task, modules = make_task(name, {}), make_modules()
+@pytest.mark.parametrize(("models", "name", "options"), TRAINED, ids=kind_name)
+def test_modes_and_gradients(models, name, options):
+    task, modules = kind_of(models, name, options), make_modules(models)
     cohort = make_cohort(9)
     before = {module: export_tensors(modules[module]) for module in task.reads}
-    state, batch = open_and_load(task, modules, cohort)
+    state, batch = open_and_load(task, modules, cohort, models)
     loss = task.loss(modules, batch, state, generator=torch.Generator().manual_seed(0))
     loss.total.backward()
     for module in task.trains:
         assert modules[module].training
         for parameter_name, parameter in modules[module].named_parameters():
-            fixed = task.decomposes and parameter_name == "position"
+            fixed = name in ("ecg_mae", "cmr_mae") and parameter_name == "position"
             assert (parameter.grad is None) == fixed, f"{module}.{parameter_name}"
     for module in task.reads:
         assert not modules[module].training
@@ -124,10 +164,10 @@ def test_modes_and_gradients(name):
             assert np.array_equal(value, before[module][key])
 
 
-@pytest.mark.parametrize("name", GRADIENT_TASKS)
-def test_per_sample_losses_average_to_the_total(name):
-    task, modules = make_task(name, {}), make_modules()
-    state, batch = open_and_load(task, modules, make_cohort(9))
+@pytest.mark.parametrize(("models", "name", "options"), TRAINED, ids=kind_name)
+def test_per_sample_losses_average_to_the_total(models, name, options):
+    task, modules = kind_of(models, name, options), make_modules(models)
+    state, batch = open_and_load(task, modules, make_cohort(9), models)
     loss = task.loss(modules, batch, state, generator=torch.Generator().manual_seed(0))
     assert loss.total.ndim == 0
     if task.decomposes:
@@ -202,16 +242,18 @@ def test_a_gallery_has_one_row_of_a_patient():
     assert task.metric_sums(modules, view(many), split="test", seed=0)["n_rows"] == 7.0
 
 
-@pytest.mark.parametrize("name", sorted(TASKS))
-def test_sums_of_sites_add_and_sites_without_rows_change_nothing(name):
-    task, modules = make_task(name, {"bootstrap_replicates": 20} if name == "probe" else {}), make_modules()
+@pytest.mark.parametrize(("models", "name", "options"), KINDS, ids=kind_name)
+def test_sums_of_sites_add_and_sites_without_rows_change_nothing(models, name, options):
+    quick = {"bootstrap_replicates": 20} if name == "probe" else {}
+    task, modules = kind_of(models, name, {**quick, **options}), make_modules(models)
     sites = {
         "a": make_cohort(12, site="a", split=2),
         "b": make_cohort(11, site="b", seed=1, split=2),
         "c": make_cohort(0, site="c"),
     }
     by_site = {
-        site: task.metric_sums(modules, view(cohort), split="test", seed=0) for site, cohort in sites.items()
+        site: task.metric_sums(modules, view(cohort, models), split="test", seed=0)
+        for site, cohort in sites.items()
     }
     assert all(
         value.dtype == np.float64 and value.ndim > 0 for sums in by_site.values() for value in sums.values()

@@ -86,7 +86,7 @@ def _write_run(
     layouts, files = {}, {}
     folder.mkdir(parents=True)
     for name in names:
-        module = build_module(name, study.preset, seed=7)
+        module = build_module(name, study.models, seed=7)
         with torch.no_grad():
             for key, value in numbers().get(name, {}).items():
                 module.get_parameter(key).copy_(value)
