@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from cardionets_core.config.faults import did_you_mean
 from cardionets_core.errors import UnknownNameError
 
-CHOICES: dict[str, tuple[str, str]] = {
-    "ecg_encoder": ("st-mem", "vit"),
+CHOICES: dict[str, tuple[str, ...]] = {
+    "ecg_encoder": ("st-mem", "vit", "vit-film"),
     "cmr_encoder": ("vit", "swin"),
     "cmr_generator": ("mar", "diffusion"),
 }
-"""Part to its names: that of the later generation, which is the default, and that of the earlier one."""
+"""Part to its names: that of the later generation, which is the default, that of the earlier one, and further
+ones that no generation takes by itself."""
 GENERATIONS: tuple[str, str] = ("cardionets", "cardiacnets")
 """The later generation, which is the default, and the earlier one: the places in ``CHOICES``."""
 JOINT = "+"
@@ -30,7 +31,8 @@ class Parts:
     """One choice for every part that differs between the generations.
 
     Attributes:
-        ecg_encoder: ``st-mem``, or ``vit``: an image transformer over 500 Hz.
+        ecg_encoder: ``st-mem``; or ``vit``, an image transformer over 500 Hz; or ``vit-film``, the same with
+            age and sex, whose results are those of ECG and demographics together.
         cmr_encoder: ``vit``, or ``swin``: two towers, one for the 4-chamber view, one for the short axis.
         cmr_generator: ``mar``, or ``diffusion``: latent diffusion.
     """
@@ -42,7 +44,17 @@ class Parts:
     @property
     def earlier(self) -> tuple[str, ...]:
         """The parts that are of the earlier generation."""
-        return tuple(part for part, names in CHOICES.items() if getattr(self, part) == names[1])
+        return tuple(part for part, names in CHOICES.items() if getattr(self, part) != names[0])
+
+    @property
+    def ecg_is_image(self) -> bool:
+        """Whether the ECG is taken as an image, at 500 Hz."""
+        return self.ecg_encoder in ("vit", "vit-film")
+
+    @property
+    def takes_covariates(self) -> bool:
+        """Whether the ECG's encoder also takes age and sex."""
+        return self.ecg_encoder == "vit-film"
 
     @property
     def two_views(self) -> bool:
@@ -77,10 +89,10 @@ def parts_of(generation: str, chosen: Mapping[str, str]) -> Parts:
 
 def models_name(preset: str, parts: Parts) -> str:
     """The name of a preset with these parts; one choice of parts has one name."""
-    earlier = [CHOICES[part][1] for part in parts.earlier]
-    if len(earlier) == len(CHOICES):
-        earlier = [GENERATIONS[1]]
-    return JOINT.join([preset, *earlier])
+    chosen = [getattr(parts, part) for part in parts.earlier]
+    if parts == parts_of(GENERATIONS[1], {}):
+        chosen = [GENERATIONS[1]]
+    return JOINT.join([preset, *chosen])
 
 
 def split_name(name: str) -> tuple[str, Parts]:
@@ -92,9 +104,11 @@ def split_name(name: str) -> tuple[str, Parts]:
     preset, *words = name.split(JOINT)
     chosen: dict[str, str] = {}
     for word in words:
-        found = {part: names[1] for part, names in CHOICES.items() if word in (names[1], GENERATIONS[1])}
+        found = {part: word for part, names in CHOICES.items() if word in names[1:]}
+        if word == GENERATIONS[1]:
+            found = {part: names[1] for part, names in CHOICES.items()}
         if not found:
-            known = (GENERATIONS[1], *(names[1] for names in CHOICES.values()))
+            known = (GENERATIONS[1], *(name for names in CHOICES.values() for name in names[1:]))
             raise _unknown("part of the earlier generation", word, known, where=f"preset {name}")
         chosen |= found
     return preset, Parts(**chosen)

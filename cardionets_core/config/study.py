@@ -208,7 +208,10 @@ class ReplyBounds(Document):
 class ModelParts(Document):
     """Single parts of another generation than the study's; the names of the later one come first."""
 
-    ecg_encoder: Literal["st-mem", "vit"] | None = None
+    ecg_encoder: Literal["st-mem", "vit", "vit-film"] | None = Field(
+        default=None,
+        description="vit-film also takes age and sex: not results of the ECG alone",
+    )
     cmr_encoder: Literal["vit", "swin"] | None = Field(
         default=None, description="swin: two towers, for the 4-chamber view and the short axis"
     )

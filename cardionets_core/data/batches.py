@@ -14,12 +14,14 @@ import torch
 class Batch:
     """Tensors of B rows; a key that was not asked for is None.
 
-    Legend: B rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes, D labels.
+    Legend: B rows, L leads, T samples, F frames, Y rows and X columns of pixels, K phenotypes, D labels,
+    C covariates.
 
     Attributes:
         patient_B: int64, a number for each person of the cohort.
         row_B: int64, the row of the cohort that each stands for: where values kept by row are looked up.
         ecg_BLT: float32, standardised windows.
+        covariates_BC: float32, of ``COVARIATES``, beside ECGs where the shape asks for them.
         cine_BFYX: float32 in [-1, 1], of the view that the shape names.
         sax_BFYX: float32 in [-1, 1], the short axis; 0 throughout for a row that has none.
         phenotypes_BK: float32, NaN where missing, in the order of ``PHENOTYPES``.
@@ -32,6 +34,7 @@ class Batch:
     patient_B: torch.Tensor
     row_B: torch.Tensor
     ecg_BLT: torch.Tensor | None = None
+    covariates_BC: torch.Tensor | None = None
     cine_BFYX: torch.Tensor | None = None
     sax_BFYX: torch.Tensor | None = None
     phenotypes_BK: torch.Tensor | None = None

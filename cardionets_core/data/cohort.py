@@ -18,6 +18,7 @@ import torch
 
 from cardionets_core.data.batches import Batch
 from cardionets_core.data.cine_sizes import CineSizes
+from cardionets_core.data.covariates import covariates_of
 from cardionets_core.data.records import DISEASES, LABELS, LEADS, VIEWS
 from cardionets_core.data.window_kinds import windows_of
 from cardionets_core.data.windows import InputShape, ShownView, evaluation_starts
@@ -171,7 +172,7 @@ class Cohort:
                 Exactly one of ``generator`` and ``window`` is needed where ``ecg`` is asked for.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        ecg = cine = sax = phenotypes = labels = None
+        ecg = covariates = cine = sax = phenotypes = labels = None
         known: dict[str, torch.Tensor] = {}
         if "ecg" in keys:
             if (generator is None) == (window is None):
@@ -188,6 +189,9 @@ class Cohort:
                 generator=generator,
             )
             ecg = torch.from_numpy(windows)
+            if shape.covariates:
+                told = covariates_of(self.row_age_years[rows], self.row_sex[rows])
+                covariates = torch.from_numpy(told)
         if "cine" in keys and "cmr" not in keys:
             cine = self._sizes.load(self.cines, self.row_cine[rows], shape=shape, view=shape.view)
         if keys & {"sax", "cmr"}:
@@ -202,6 +206,7 @@ class Cohort:
             patient_B=torch.from_numpy(self.row_patient[rows].astype(np.int64)),
             row_B=torch.from_numpy(rows.copy()),
             ecg_BLT=ecg,
+            covariates_BC=covariates,
             cine_BFYX=cine,
             sax_BFYX=sax,
             phenotypes_BK=phenotypes,

@@ -25,6 +25,7 @@ class InputShape:
         view: which of the two a batch's ``cine_BFYX`` shows.
         ecg_window: how a window is made of the kept recording: ``standardised`` at 250 Hz, or an ``image`` at
             500 Hz, each lead within [-1, 1].
+        covariates: whether a batch with ECGs also tells of age and sex.
         preset: name of the preset that these are the sizes of.
     """
 
@@ -34,6 +35,7 @@ class InputShape:
     sax_pixels: int = 0
     view: ShownView = "4ch"
     ecg_window: Literal["standardised", "image"] = "standardised"
+    covariates: bool = False
     preset: str = ""
 
     def of_view(self, view: ShownView) -> InputShape:

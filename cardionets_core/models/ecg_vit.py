@@ -86,7 +86,7 @@ class EcgVit(nn.Module):
 
         Args:
             ecg_BLT: windows.
-            covariates_BC: finite; without them the tokens are neither scaled nor shifted.
+            covariates_BC: finite; an encoder that takes them sees zeros without them: they are unknown.
 
         Raises:
             ValueError: the encoder takes no covariates, or no such window.
@@ -126,7 +126,11 @@ class EcgVit(nn.Module):
         cls_BD, places_BND = self._places(ecg_BLT)
         embedded_BND = self.embed(self.patches_of(ecg_BLT)) + places_BND
         tokens = self.blocks(torch.cat([cls_BD[:, None], embedded_BND], dim=1))
-        return tokens if covariates_BC is None or self.film is None else self.film(tokens, covariates_BC)
+        if self.film is None:
+            return tokens
+        if covariates_BC is None:
+            covariates_BC = tokens.new_zeros(len(tokens), self.film.gamma.in_features)
+        return self.film(tokens, covariates_BC)
 
     def _places(self, ecg_BLT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """CLS at its place, ``[B, D]``, and the places of the window's patches, ``[B, N, D]``."""

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from cardionets_core.config.faults import did_you_mean
 from cardionets_core.config.generation import LATER, Parts, models_name, split_name
 from cardionets_core.errors import UnknownNameError
+from cardionets_core.models.earlier_sizes import EARLIER_SIZES
 from cardionets_core.models.sizes import (
     DiffusionSize,
     EarlierSizes,
@@ -23,6 +24,8 @@ LEADS = 12
 PHENOTYPES = 82
 DISEASES = 5
 SUBTYPES = 3
+COVARIATES = 4
+"""Numbers that tell of age and sex, to an ECG encoder that takes them."""
 STORED_RATE_HZ = 250
 """Of recordings as the cache keeps them."""
 
@@ -152,6 +155,7 @@ class InputSize(NamedTuple):
     cine_pixels: int
     sax_pixels: int
     ecg_window: Literal["standardised", "image"]
+    covariates: bool
     preset: str
 
 
@@ -184,14 +188,7 @@ PRESETS: dict[str, Preset] = {
         sampling=SamplingSize(steps=4, diffusion_steps=10, guidance=1.5),
         fusion=TransformerSize(width=64, depth=1, heads=4),
         sax_pixels=24,
-        earlier=EarlierSizes(
-            ecg_samples=1000,
-            ecg_patch=100,
-            ecg_encoder=TransformerSize(width=256, depth=3, heads=4),
-            swin=SwinSize(pixels=32, patch=4, width=128, depths=(1, 1), heads=(2, 4), window=4),
-            diffusion_steps=1000,
-            sampling=SamplingSize(steps=1, diffusion_steps=20, guidance=1.5, temperature=0.0),
-        ),
+        earlier=EARLIER_SIZES["nano"],
     ),
     "small": Preset(
         name="small",
@@ -221,14 +218,7 @@ PRESETS: dict[str, Preset] = {
         sampling=SamplingSize(steps=8, diffusion_steps=50, guidance=3.0),
         fusion=TransformerSize(width=256, depth=2, heads=4),
         sax_pixels=48,
-        earlier=EarlierSizes(
-            ecg_samples=5000,
-            ecg_patch=100,
-            ecg_encoder=TransformerSize(width=384, depth=3, heads=6),
-            swin=SwinSize(pixels=112, patch=4, width=96, depths=(2, 2, 4), heads=(3, 6, 12), window=7),
-            diffusion_steps=1000,
-            sampling=SamplingSize(steps=1, diffusion_steps=50, guidance=3.0, temperature=0.0),
-        ),
+        earlier=EARLIER_SIZES["small"],
     ),
     "paper": Preset(
         name="paper",
@@ -258,16 +248,7 @@ PRESETS: dict[str, Preset] = {
         sampling=SamplingSize(steps=16, diffusion_steps=100, guidance=3.0),
         fusion=TransformerSize(width=768, depth=4, heads=8),
         sax_pixels=80,
-        earlier=EarlierSizes(
-            ecg_samples=5000,
-            ecg_patch=100,
-            ecg_encoder=TransformerSize(width=1024, depth=24, heads=16),
-            swin=SwinSize(
-                pixels=224, patch=4, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=7
-            ),
-            diffusion_steps=1000,
-            sampling=SamplingSize(steps=1, diffusion_steps=50, guidance=9.0, temperature=0.0),
-        ),
+        earlier=EARLIER_SIZES["paper"],
     ),
 }
 
@@ -287,7 +268,7 @@ def get_preset(name: str) -> Preset:
         )
     preset = PRESETS[size]
     earlier = preset.earlier
-    if parts.ecg_encoder == "vit":
+    if parts.ecg_is_image:
         preset = replace(
             preset,
             ecg_samples=earlier.ecg_samples,
@@ -316,6 +297,7 @@ def input_shape(preset: str) -> InputSize:
         cine_frames=sizes.cine_frames,
         cine_pixels=sizes.cine_pixels,
         sax_pixels=sizes.sax_pixels,
-        ecg_window="image" if sizes.parts.ecg_encoder == "vit" else "standardised",
+        ecg_window="image" if sizes.parts.ecg_is_image else "standardised",
+        covariates=sizes.parts.takes_covariates,
         preset=sizes.name,
     )

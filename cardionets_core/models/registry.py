@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -26,7 +27,15 @@ from cardionets_core.models.heads import (
     make_projection,
 )
 from cardionets_core.models.mae_decoders import CmrDecoder, EcgDecoder
-from cardionets_core.models.presets import DISEASES, LEADS, PHENOTYPES, SUBTYPES, Preset, get_preset
+from cardionets_core.models.presets import (
+    COVARIATES,
+    DISEASES,
+    LEADS,
+    PHENOTYPES,
+    SUBTYPES,
+    Preset,
+    get_preset,
+)
 from cardionets_core.models.solved import (
     CmrPrincipal,
     PhenotypeStandardiser,
@@ -40,7 +49,9 @@ from cardionets_core.models.transformer import DrawsOwnWeights, initialise
 
 def _ecg_encoder(preset: Preset) -> nn.Module:
     size = preset.ecg_encoder
-    kind = EcgVit if preset.parts.ecg_encoder == "vit" else EcgEncoder
+    kind: Callable[..., nn.Module] = EcgEncoder
+    if preset.parts.ecg_is_image:
+        kind = partial(EcgVit, covariates=COVARIATES if preset.parts.takes_covariates else 0)
     return kind(
         leads=LEADS,
         patch=preset.ecg_patch,
@@ -53,7 +64,7 @@ def _ecg_encoder(preset: Preset) -> nn.Module:
 
 def _ecg_decoder(preset: Preset) -> nn.Module:
     size = preset.ecg_decoder
-    if preset.parts.ecg_encoder == "vit":
+    if preset.parts.ecg_is_image:
         return EcgVitDecoder(
             leads=LEADS,
             patch=preset.ecg_patch,

@@ -54,7 +54,7 @@ from cardionets_core.tasks.base import (
     TaskLoss,
     count_sums,
 )
-from cardionets_core.tasks.features import ecg_features
+from cardionets_core.tasks.features import ecg_features, encode_ecg
 from cardionets_core.tasks.moment_sums import moment_sums, moments_from_sums
 
 PAIR = frozenset({"ecg", "cine"})
@@ -144,7 +144,7 @@ class Align(GradientTask):
 
     def loss(self, modules: Modules, batch: Batch, state: object, *, generator: torch.Generator) -> TaskLoss:
         """The chosen loss of a batch of pairs, or the distance to the incoming model's embeddings."""
-        feature_BD = modules["ecg_encoder"](batch.ecg_BLT)
+        feature_BD = encode_ecg(modules["ecg_encoder"], batch)
         ecg_BE = modules["ecg_projection"](feature_BD)
         if isinstance(state, EcgOnlyRound):
             distil_B = cosine_distillation(ecg_BE, state.target_RE[state.place_R[batch.row_B]])

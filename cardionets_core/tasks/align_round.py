@@ -22,7 +22,7 @@ from cardionets_core.models.solved import CmrPrincipal, PhenotypeStandardiser
 from cardionets_core.tasks.align_losses import AlignLoss, Negatives
 from cardionets_core.tasks.bank import Bank, cine_bank, draw_entries
 from cardionets_core.tasks.base import Modules, SiteView, Sums
-from cardionets_core.tasks.features import ecg_features
+from cardionets_core.tasks.features import ecg_features, encode_ecg
 from cardionets_core.tasks.moment_sums import moment_sums, moments_from_sums
 from cardionets_core.tasks.principal import default_components
 
@@ -152,7 +152,7 @@ def paired_moments(modules: Modules, batches: Iterable[Batch], *, target: str) -
     for batch in batches:
         if batch.cine_BFYX is None:
             break
-        ecg_BE = modules["ecg_projection"](modules["ecg_encoder"](batch.ecg_BLT))
+        ecg_BE = modules["ecg_projection"](encode_ecg(modules["ecg_encoder"], batch))
         # In half precision, as the bank holds the features that the steps will see.
         cine_BD = modules["cmr_encoder"](batch.cine_BFYX).half().float()
         found = moment_sums(batch_moments(ecg_BE, modules[target](cine_BD)))

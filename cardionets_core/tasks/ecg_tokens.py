@@ -88,5 +88,5 @@ class _FlatTokens(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
-        return self.encoder.tokens(ecg_BLT).mean(dim=1).flatten(1)
+    def forward(self, ecg_BLT: torch.Tensor, *covariates_BC: torch.Tensor) -> torch.Tensor:
+        return self.encoder.tokens(ecg_BLT, *covariates_BC).mean(dim=1).flatten(1)

@@ -5,19 +5,29 @@ Legend: R rows, D width of the feature.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
 
+from cardionets_core.data.batches import Batch
 from cardionets_core.data.windows import EVALUATION_WINDOWS, evaluation_starts
 from cardionets_core.tasks.site_view import SiteView
+
+
+def encode_ecg(encoder: nn.Module, batch: Batch) -> torch.Tensor:
+    """What an encoder gives for the windows of a batch, and for what is told of the people where it asks."""
+    if batch.covariates_BC is None:
+        return cast(torch.Tensor, encoder(batch.ecg_BLT))
+    return cast(torch.Tensor, encoder(batch.ecg_BLT, batch.covariates_BC))
 
 
 def ecg_features(encoder: nn.Module, site: SiteView, rows: np.ndarray) -> torch.Tensor:
     """Mean feature of the evaluation windows of each row (first, middle, last; repeats count once).
 
     Args:
-        encoder: gives ``[B, D]`` for windows ``[B, L, T]``; set to eval mode.
+        encoder: gives ``[B, D]`` for windows ``[B, L, T]`` (see ``encode_ecg``); set to eval mode.
         site: the site; the encoder is on its device.
         rows: int64 [R], rows with an ECG.
 
@@ -34,7 +44,7 @@ def ecg_features(encoder: nn.Module, site: SiteView, rows: np.ndarray) -> torch.
             places = np.flatnonzero(windows > window)
             begin = 0
             for some, batch in site.batches(rows[places], keys=frozenset({"ecg"}), window=window):
-                feature_BD = encoder(batch.ecg_BLT).double().cpu()
+                feature_BD = encode_ecg(encoder, batch).double().cpu()
                 if total is None:
                     total = torch.zeros(len(rows), feature_BD.shape[1], dtype=torch.float64)
                 total[torch.from_numpy(places[begin : begin + len(some)])] += feature_BD

@@ -18,6 +18,7 @@ from cardionets_core.data.batches import Batch
 from cardionets_core.data.cohort import Split
 from cardionets_core.errors import ConfigError
 from cardionets_core.tasks.base import GradientTask, Modules, Role, Scalar, SiteView
+from cardionets_core.tasks.features import encode_ecg
 from cardionets_core.tasks.row_features import RowTable, mean_features
 
 ENCODER = "ecg_encoder"
@@ -76,7 +77,7 @@ class HeadTask(GradientTask):
         if state is not None:
             return cast(RowTable, state).take(batch.row_B)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
-            return modules[ENCODER](batch.ecg_BLT)
+            return encode_ecg(modules[ENCODER], batch)
 
     def evaluated(self, modules: Modules, site: SiteView, *, split: Split) -> torch.Tensor:
         """The head's float64 output for the mean feature of each row of a split, on the CPU.

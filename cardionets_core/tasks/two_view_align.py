@@ -29,6 +29,7 @@ from cardionets_core.tasks.align_round import (
     paired_moments,
 )
 from cardionets_core.tasks.base import Modules, Role, Scalar, SiteView, Sums, TaskLoss, count_sums
+from cardionets_core.tasks.features import encode_ecg
 from cardionets_core.tasks.short_axis import (
     LONG_AXIS,
     SHORT_AXIS,
@@ -101,7 +102,7 @@ class TwoViewAlign(Align):
         """
         if not isinstance(state, TwoViewRound):
             return super().loss(modules, batch, state, generator=generator)
-        feature_BD = modules["ecg_encoder"](batch.ecg_BLT)
+        feature_BD = encode_ecg(modules["ecg_encoder"], batch)
         ecg_BE = modules["ecg_projection"](feature_BD)
         # A batch in which no view has enough rows still has a gradient, of 0.
         total, total_B = ecg_BE.sum() * 0.0, ecg_BE.sum(dim=1) * 0.0
@@ -191,5 +192,6 @@ def _rows_with(view: str, batch: Batch) -> Batch | None:
         patient_B=batch.patient_B[row_N],
         row_B=batch.row_B[row_N],
         ecg_BLT=batch.ecg_BLT[row_N],
+        covariates_BC=None if batch.covariates_BC is None else batch.covariates_BC[row_N],
         cine_BFYX=cine[row_N],
     )

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from cardionets_core.models.cmr_diffusion import CmrDiffusionBlock
+from cardionets_core.models.swin import SwinBlock
 from cardionets_core.models.transformer import Block
 
 
@@ -36,5 +38,5 @@ def compile_blocks(modules: Iterable[nn.Module]) -> None:
     """Compile every transformer block in place, once; equal blocks share one compilation."""
     for module in modules:
         for part in module.modules():
-            if isinstance(part, Block) and part._compiled_call_impl is None:
+            if isinstance(part, Block | CmrDiffusionBlock | SwinBlock) and part._compiled_call_impl is None:
                 part.compile()

@@ -138,7 +138,7 @@ def _round() -> dict[str, Any]:
 
 def _cut(preset: Preset) -> list[dict[str, Any]]:
     """From a whole recording to what the encoder takes."""
-    if preset.parts.ecg_encoder == "vit":
+    if preset.parts.ecg_is_image:
         return [_windows(preset), _double(preset), _scale()]
     return [_windows(preset), _standardise()]
 

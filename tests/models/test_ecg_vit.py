@@ -258,7 +258,9 @@ def test_covariates_change_nothing_at_the_start_and_scale_and_shift_once_trained
     plain = made.tokens(window)
     for parameter in made.film.parameters():
         parameter.copy_(normal(*parameter.shape, seed=2))
-    assert torch.equal(made.tokens(window), plain), "without covariates it stays the identity"
+    unknown = made.tokens(window, torch.zeros_like(known))
+    assert torch.equal(made.tokens(window), unknown), "without covariates they are unknown, which is 0"
+    assert not torch.allclose(unknown, plain, atol=1e-2)
     gamma, beta = made.film.gamma(known), made.film.beta(known)
     assert (1.0 + gamma < 0).any(), "a factor may be negative"
     expected = plain * (1.0 + gamma[:, None, None]) + beta[:, None, None]

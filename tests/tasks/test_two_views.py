@@ -17,6 +17,7 @@ from cardionets_core.losses import info_nce
 from cardionets_core.models import MODULES, build_module, get_preset
 from cardionets_core.models.two_view_augmentation import draw_pose, pose_cine
 from cardionets_core.tasks import SiteView, make_task
+from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.tasks.short_axis import short_axis_modules, short_axis_site
 from cardionets_core.tasks.two_view_pretraining import SMALLEST_CONTRAST
@@ -85,7 +86,7 @@ def test_names_of_models_and_their_parts_are_one_to_one():
                 names.add(name)
                 assert split_name(name) == ("small", parts)
                 assert (get_preset(name).name, get_preset(name).parts) == (name, parts)
-    assert len(names) == 8 and {"small", "small+cardiacnets", "small+vit+swin"} <= names
+    assert len(names) == 12 and {"small", "small+cardiacnets", "small+vit+swin", "small+vit-film"} <= names
     assert split_name("small+swin+vit") == split_name("small+vit+swin")
     assert parts_of("cardiacnets", {"cmr_generator": "mar"}) == split_name("nano+vit+swin")[1]
     with pytest.raises(UnknownNameError, match="did you mean 'swin'"):
@@ -342,3 +343,34 @@ def test_derived_arrays_of_two_views_do_not_take_each_other_s_place(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     again = cine_bank(short_axis_modules(modules), short_axis_site(site), rows, split="train")
     assert torch.equal(again.feature_ND, banks[1].feature_ND)
+
+
+def test_covariates_reach_the_encoder_that_asks_for_them_and_no_other():
+    """Age and sex change its feature in training and in evaluation; what is unknown is 0."""
+    cohort = replace(
+        make_cohort([True] * 3, [False] * 3),
+        row_age_years=np.array([60.0, 75.0, np.nan], dtype=np.float32),
+        row_sex=np.array([1, 0, -1], dtype=np.int8),
+    )
+    rows = np.arange(3)
+    for models, expected in (
+        ("nano+vit", None),
+        ("nano+vit-film", [[0.0, 1.0, 1.0, 1.0], [1.5, 1.0, -1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]),
+    ):
+        site = SiteView(cohort=cohort, shape=shape_of(models), device=CPU)
+        batch = cohort.batch(rows, keys=frozenset({"ecg"}), shape=site.shape, window=0)
+        told = batch.covariates_BC
+        assert (None if told is None else told.tolist()) == expected
+        encoder = build_module("ecg_encoder", models, seed=1)
+        plain = ecg_features(encoder, site, rows)
+        if expected is None:
+            assert encoder.film is None
+            continue
+        with torch.no_grad():
+            for parameter in encoder.film.parameters():
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+        assert not torch.allclose(ecg_features(encoder, site, rows), plain, atol=1e-2)
+        nobody = replace(cohort, row_age_years=np.full(3, np.nan), row_sex=np.full(3, -1))
+        unknown = ecg_features(encoder, replace(site, cohort=nobody), rows)
+        seen = ecg_features(encoder, site, rows)
+        assert torch.equal(unknown[2], seen[2]) and not torch.allclose(unknown[:2], seen[:2], atol=1e-2)

@@ -25,14 +25,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def drawn(predictor):
     counts = np.random.default_rng(1).normal(0, 300, (12, 2500)).astype(np.int16)
-    feature = predictor.feature(counts)
-    return feature, draw_cine(predictor, feature, seed=5)
+    return counts, draw_cine(predictor, predictor.condition(counts), seed=5)
 
 
 def test_the_cine_is_that_of_the_projected_mean_feature(drawn, predictor):
-    feature, cine = drawn
+    counts, cine = drawn
     with torch.no_grad():
-        condition = predictor.modules["ecg_projection"](feature)
+        condition = predictor.modules["ecg_projection"](predictor.feature(counts))
     expected = draw_cines(
         predictor.modules, condition, settings=drawing_settings(predictor.preset), seeds=[5], device=CPU
     )[0].numpy()
@@ -40,20 +39,21 @@ def test_the_cine_is_that_of_the_projected_mean_feature(drawn, predictor):
     grey = mark_cine(expected).pixels
     assert np.array_equal(cine.pixels, grey)
     assert cine.pixels[:, middle, middle].std() > 0
-    assert np.array_equal(draw_cine(predictor, feature, seed=5).pixels, cine.pixels)
-    assert not np.array_equal(draw_cine(predictor, feature, seed=6).pixels, cine.pixels)
+    own = predictor.condition(counts)
+    assert np.array_equal(draw_cine(predictor, own, seed=5).pixels, cine.pixels)
+    assert not np.array_equal(draw_cine(predictor, own, seed=6).pixels, cine.pixels)
 
 
 def test_it_is_drawn_as_the_study_drew_what_it_measured(make_model, study, drawn):
-    feature, usual = drawn
+    counts, usual = drawn
     raw = json.loads(study.to_json())
     raw["phases"].append({**raw["phases"][0], "task": "generate", "options": {"temperature": 0.2}})
     cooler = open_predictor(read_model_folder(make_model(study=Study.model_validate(raw))), device=CPU)
     with torch.no_grad():
-        condition = cooler.modules["ecg_projection"](feature)
+        condition = cooler.modules["ecg_projection"](cooler.feature(counts))
     settings = drawing_settings(cooler.preset, temperature=0.2)
     expected = draw_cines(cooler.modules, condition, settings=settings, seeds=[5], device=CPU)[0].numpy()
-    found = draw_cine(cooler, feature, seed=5).pixels
+    found = draw_cine(cooler, cooler.condition(counts), seed=5).pixels
     assert np.array_equal(found, mark_cine(expected).pixels)
     assert not np.array_equal(found, usual.pixels)
 

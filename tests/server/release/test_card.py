@@ -119,7 +119,7 @@ def test_a_release_says_what_is_in_it_and_a_paused_study_what_it_is():
     assert "has not ended" in part(card_of(paused), "Model details")
     facts = ReleaseFacts(
         modules={"ecg_encoder": 1000}, model_digest="12" * 32, left_out=("cmr_generator",),
-        onnx={"predict.onnx": 3e-6}, without_generator=True, samples=500,
+        onnx={"predict.onnx": 3e-6}, without_generator=True, samples=500, rate_hz=250,
     )  # fmt: skip
     card = card_of(content(), release=facts)
     assert "`onnx/predict.onnx` differs from the torch model by at most 3.0e-06" in part(card, "Limits")
