@@ -31,7 +31,7 @@ from cardionets_core.tasks.latents import CINE
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.seeds import derive_seed
 from simulation.lv_area import LvMeter, train_lv_meter
-from simulation.phase_end import phase_end
+from simulation.phase_end import PhaseEnd, phase_end
 
 KINDS = ("drawn", "shuffled", "unconditional")
 MEAN = "mean_cine"
@@ -79,11 +79,10 @@ def study_drawings(
     end = phase_end(study, Generate.name, folder=folder)
     if end is None:
         return {}, []
-    task = cast(Generate, end.task)
     cases = [
         drawn
         for name in sorted(cohorts)
-        if (drawn := _draw(task, end.modules, cohorts[name], study=study, most=most)) is not None
+        if (drawn := draw_cases(end, cohorts[name], study=study, most=most)) is not None
     ]
     if not cases:
         return {}, []
@@ -121,9 +120,16 @@ def _view(cohort: Cohort, shape: InputShape) -> SiteView:
     return SiteView(cohort=cohort, shape=shape, device=torch.device("cpu"), kept=Kept(cohort=cohort.digest))
 
 
-def _draw(
-    task: Generate, modules: Mapping[str, torch.nn.Module], cohort: Cohort, *, study: Study, most: int
-) -> DrawnCases | None:
+def draw_cases(end: PhaseEnd, cohort: Cohort, *, study: Study, most: int) -> DrawnCases | None:
+    """Draw for held-out people of a site, one row each; None where there are not two of them.
+
+    Args:
+        end: of a phase ``generate``.
+        cohort: the site's.
+        study: that was run.
+        most: people.
+    """
+    task, modules = cast(Generate, end.task), end.modules
     shape = shape_of(study.models)
     site = _view(cohort, shape)
     device = site.device
