@@ -21,7 +21,19 @@ def study(field):
     return field.small_study(next(SEEDS))
 
 
-def test_the_same_digest_in_simulation_and_on_the_deployment(field, study, undisturbed, on_flowers_engine):
+@pytest.mark.parametrize("generation", ["cardionets", "cardiacnets"])
+def test_the_same_digest_in_simulation_and_on_the_deployment(
+    field, generation, undisturbed, on_flowers_engine
+):
+    steps = {"local_steps": 4, "batch_size": 8, "optimiser": {"lr": 1e-3}}
+    rounds = {"cmr_mae": 1, "ecg_mae": 3, "align": 1}
+    study = field.small_study(
+        next(SEEDS),
+        generation=generation,
+        # One of the sites has no cines.
+        sites={"minimum": 2, "deadline_s": 300, "attempts": 6},
+        phases=[{"task": task, "rounds": count, **steps} for task, count in rounds.items()],
+    )
     out = field.begin(study)
     result = field.check_whole(out, study, undisturbed)
     assert result["model_digest"] == on_flowers_engine(study)
