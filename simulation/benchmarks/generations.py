@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -45,8 +46,8 @@ PHASES: tuple[dict[str, Any], ...] = (
         "optimiser": {"lr": 2e-3, **_STEPS},
     },
     {
-        "task": "ecg_mae", "rounds": 12, "local_steps": 25, "batch_size": 8,
-        "optimiser": {"lr": 2e-3, **_STEPS},
+        "task": "ecg_mae", "rounds": 16, "local_steps": 25, "batch_size": 8,
+        "optimiser": {"lr": 2e-3, **_STEPS}, "options": {"mask_share": 0.5},
     },
     {
         "task": "align", "rounds": 12, "local_steps": 8, "batch_size": 32,
@@ -68,9 +69,9 @@ PHASES: tuple[dict[str, Any], ...] = (
         "optimiser": {"name": "adam", "lr": 2e-3, "betas": [0.5, 0.9], "weight_decay": 0.0, **_STEPS},
     },
     {
-        "task": "generate", "rounds": 10, "local_steps": 40, "batch_size": 32, "ema_decay": 0.99,
+        "task": "generate", "rounds": 8, "local_steps": 40, "batch_size": 32, "ema_decay": 0.99,
         "optimiser": {"lr": 2e-3, "weight_decay": 0.02, "clip_norm": 3.0, **_STEPS},
-        "options": {"measured_patients": 40, "guidance": 1.0, "draws": 4},
+        "options": {"measured_patients": 32, "guidance": 1.0},
     },
 )  # fmt: skip
 
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--preset", default="nano")
-    parser.add_argument("--patients", type=int, default=150, help="of each hospital")
+    parser.add_argument("--patients", type=int, default=200, help="of each hospital")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--quick", action="store_true", help="a step of each phase: whether all of it runs")
     parser.add_argument("--format", choices=("text", "json"), default="text")
@@ -140,6 +141,10 @@ def one_run(
     generation = LATER if name == LATER else EARLIER
     out = asked.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     scenario = Scenario.model_validate(scenario_content(asked, generation, phases, seed=seed))
+    # Made once a seed: the hospitals follow from it, and a run keeps those that it finds as they should be.
+    made = asked.out / f"{LATER}-{seed}" / "hospitals"
+    if name != LATER and made.is_dir() and not (out / "hospitals").exists():
+        shutil.copytree(made, out / "hospitals", ignore=shutil.ignore_patterns("state", "cache"))
     request = RunRequest(scenario=scenario, out=out, engine="local", compare=False, track=False, replace=True)
     result = run_scenario(request, Screen(sys.stderr, live=False, quiet=True))
     if result["status"] != "completed":
@@ -157,7 +162,11 @@ def scenario_content(
     asked: argparse.Namespace, generation: str, phases: Sequence[Mapping[str, Any]], *, seed: int
 ) -> dict[str, Any]:
     """The scenario: its hospitals follow from the seed and the number of patients alone."""
-    common = {"patients": asked.patients, "split": {"validation": 0.15, "test": 0.25}}
+    common = {
+        "patients": asked.patients,
+        "split": {"validation": 0.15, "test": 0.25},
+        "policy": {"minimum_patients": 5, "minimum_cell": 1},
+    }
     scanner = {"spacing_mm": 1.83, "pixels": 96, "frames": 25}
     both = {**common, "views": ["4ch", "sax"], "scanner": scanner}
     return {

@@ -147,10 +147,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A run whose study had heads and no generator."""
-    return _write_run(tmp_path_factory.mktemp("finished") / "run")
+@pytest.fixture(scope="session", params=["cardionets", "cardiacnets"])
+def finished(request, tmp_path_factory) -> Path:
+    """A run whose study had heads and no generator, in either generation."""
+    return _write_run(tmp_path_factory.mktemp("finished") / "run", study=study_of(generation=request.param))
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def test_a_shorter_recording_than_a_window_is_one_window_of_whole_patches(releas
     from cardionets_core.models import get_preset
     from cardionets_core.training.model_folder import read_model_folder
 
-    preset = get_preset("nano")
+    preset = get_preset(json.loads((finished / "model" / "model.json").read_text())["preset"])
     windows = np.random.default_rng(3).normal(size=(4, 12, 3 * preset.ecg_patch)).astype(np.float32)
     session = onnxruntime.InferenceSession(released / "onnx" / "window.onnx")
     encoder = read_model_folder(finished / "model").load("ecg_encoder", device=torch.device("cpu"))
