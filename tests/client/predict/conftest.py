@@ -14,13 +14,13 @@ from cardionets_core.data.records import LEADS
 from cardionets_core.exchange.tensors import layout_of, pack
 from cardionets_core.models import build_module
 from cardionets_core.prediction.predictor import Predictor, open_predictor
+from cardionets_core.tasks.generators import generator_kind
 from cardionets_core.training.model_folder import read_model_folder
 from cardionets_core.training.tensors import export_tensors
 from server.checkpoints import CheckpointStore, export_model
 
 HEADS = ("ecg_encoder", "phenotype_head", "phenotype_standardiser", "screening_head", "screening_prior",
          "screening_calibration")  # fmt: skip
-DRAWING = ("ecg_projection", "cmr_generator", "diffusion_head", "cmr_tokenizer")
 TRAINED = {"local_epochs": 1, "batch_size": 8, "optimiser": {"lr": 1e-3}}
 STUDY = Study.model_validate(
     {"name": "heads", "seed": 1, "phases": [
@@ -88,11 +88,14 @@ MEASURED = {
 def make_model(tmp_path_factory) -> Callable[..., Path]:
     """Writes a model folder; ``names`` are its modules, ``metrics`` what was measured."""
 
-    def make(names=HEADS + DRAWING, *, metrics=MEASURED, study=STUDY) -> Path:
+    def make(names=None, *, metrics=MEASURED, study=STUDY) -> Path:
+        if names is None:
+            kind = generator_kind(study.model_parts)
+            names = {*HEADS, *kind.conditioned_by, *kind.drawers}
         folder = tmp_path_factory.mktemp("run")
         layouts, files = {}, {}
         for name in names:
-            module = build_module(name, "nano", seed=7)
+            module = build_module(name, study.models, seed=7)
             with torch.no_grad():
                 for key, value in numbers().get(name, {}).items():
                     module.get_parameter(key).copy_(value)

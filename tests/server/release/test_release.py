@@ -189,7 +189,9 @@ def test_a_dry_run_says_what_would_be_in_it_and_writes_nothing(finished, tmp_pat
     done = run("cardionets-server", "release", finished, "--out", tmp_path / "r", "--dry-run")
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
     assert "nothing stands against it" in done.stdout and "UNSIGNED" in done.stdout
-    assert re.search(r"ecg_encoder +106,838 parameters", done.stdout)
+    model = json.loads((finished / "model" / "model.json").read_text())
+    count = {"nano": "106,838", "nano+cardiacnets": "2,426,880"}[model["preset"]]
+    assert re.search(rf"ecg_encoder +{count} parameters", done.stdout)
 
 
 def test_a_dry_run_names_the_very_files_of_the_release(finished, released, tmp_path, run):
@@ -256,7 +258,8 @@ def test_a_file_that_computes_something_else_is_found(released, finished):
     content = (released / "onnx" / HEADS_FILE).read_bytes()
     heads = Heads(open_predictor(read_model_folder(finished / "model"), device=torch.device("cpu"))).eval()
     asked = {"given": "feature", "outputs": heads.outputs.names, "file": HEADS_FILE}
-    features = [torch.randn(batch, 64, generator=torch.Generator().manual_seed(batch)) for batch in (1, 5)]
+    width = heads.phenotype_head[0].in_features
+    features = [torch.randn(batch, width, generator=torch.Generator().manual_seed(batch)) for batch in (1, 5)]
     assert _largest_difference(content, heads, features, **asked) < 1e-5
     with torch.no_grad():
         heads.phenotype_head[-1].weight.mul_(1.01)
