@@ -236,7 +236,8 @@ class TwoViewPretraining(GradientTask):
         row_N = known_B.nonzero()[:, 0]
         if not len(row_N) or (self.options["contrast"] == "clip" and len(row_N) < SMALLEST_CONTRAST):
             return none, none_B
-        long_NE, short_NE = (_projected(views[name], row_N) for name in VIEWS)
+        # All rows pass the towers, so that the gradient of a row can be told from those of the others.
+        long_NE, short_NE = (_projected(views[name])[row_N] for name in VIEWS)
         if self.options["contrast"] == "clip":
             patient_N = patient_B[row_N]
             return (
@@ -259,10 +260,9 @@ class TwoViewPretraining(GradientTask):
         width = cast(nn.Linear, modules["cmr_projection"]).out_features
         found: dict[str, list[torch.Tensor]] = {view: [torch.zeros(0, width)] for view in VIEWS}
         with torch.no_grad():
-            for some, batch in site.batches(rows, keys=BOTH, window=0):
-                every_N = torch.arange(len(some), device=site.device)
+            for _, batch in site.batches(rows, keys=BOTH, window=0):
                 for name, view in _views(modules, batch).items():
-                    found[name].append(_projected(view, every_N).float().cpu())
+                    found[name].append(_projected(view).float().cpu())
         long_RE, short_RE = (torch.cat(found[view]) for view in VIEWS)
         loss = 0.0
         if len(rows):
@@ -302,7 +302,7 @@ def _reconstruction(view: ViewRows, hidden_BH: torch.Tensor) -> Reconstruction:
     return Reconstruction(predicted=predicted, target=tower.patches_of(view.cine_BFYX), hidden=hidden_BH)
 
 
-def _projected(view: ViewRows, row_N: torch.Tensor) -> torch.Tensor:
-    """Projections of some rows' whole cines, not normalised: [N, E]."""
-    feature_ND = view.modules["cmr_encoder"](view.cine_BFYX[row_N])
-    return cast(torch.Tensor, view.modules["cmr_projection"](feature_ND))
+def _projected(view: ViewRows) -> torch.Tensor:
+    """Projections of all rows' whole cines, not normalised: [B, E]."""
+    feature_BD = view.modules["cmr_encoder"](view.cine_BFYX)
+    return cast(torch.Tensor, view.modules["cmr_projection"](feature_BD))

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.data.windows import InputShape
 from cardionets_core.errors import ConfigError
-from cardionets_core.models import MODULES, build_module, input_shape
+from cardionets_core.models import MODULES, build_module, get_preset
 from cardionets_core.privacy.layers import WatchedLayers, check_rows_apart, is_covered
 from cardionets_core.privacy.per_sample import ClippedSums, choose_mode
 from cardionets_core.tasks import TASKS, GradientTask, SiteView, make_task
+from cardionets_core.tasks.shapes import shape_of
 
-NANO = InputShape(**input_shape("nano")._asdict())
 ROWS = 5
 
+NANO, EARLIER = "nano", "nano+cardiacnets"
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "ecg_mae": ("ecg_mae", {}, 0),
     "cmr_mae": ("cmr_mae", {}, 0),
@@ -37,6 +37,17 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "fuse": ("fuse", {}, 0),
 }
 """Task, options, and which of its roles."""
+OF_EARLIER: dict[str, tuple[str, dict[str, Any], int]] = {
+    "earlier ecg_mae": ("ecg_mae", {}, 0),
+    "earlier cmr_mae, cosine": ("cmr_mae", {"contrast": "cosine"}, 0),
+    "earlier cmr_mae, towers alone": ("cmr_mae", {"contrast": "off"}, 0),
+    "earlier cmr_mae, short axis alone": ("cmr_mae", {"contrast": "cosine"}, 2),
+    "earlier align, cosine": ("align", {"loss": "cosine"}, 0),
+    "earlier screening, encoder too": ("screening", {"train_encoder": True}, 0),
+    "earlier generate": ("generate", {}, 0),
+    "earlier generate, short axis": ("generate", {"view": "sax"}, 0),
+}
+"""The same of the earlier generation."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +58,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def make_cohort(rows: int = ROWS, seed: int = 0) -> Cohort:
+def make_cohort(rows: int = ROWS, seed: int = 0, *, lacks_short_axis: int = 1) -> Cohort:
+    """Rows with everything; the one of that number has no short axis."""
     rng = np.random.default_rng(seed)
     return Cohort(
         site="a",
@@ -60,6 +72,7 @@ def make_cohort(rows: int = ROWS, seed: int = 0) -> Cohort:
         row_split=np.zeros(rows, dtype=np.int8),
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
+        row_views={"sax": np.where(np.arange(rows) == lacks_short_axis, -1, np.arange(rows)[::-1])},
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
         diseases=np.tile(np.array([[0, 1, 1, 0, 1, 1, 0, 0]], dtype=np.float32), (rows, 1)),
     )
@@ -67,11 +80,12 @@ def make_cohort(rows: int = ROWS, seed: int = 0) -> Cohort:
 
 def opened(case: str) -> tuple[dict[str, nn.Module], Callable[[], torch.Tensor]]:
     """The trained modules of a case, and its per-sample losses: each call draws the same."""
-    name, options, place = CASES[case]
-    task = make_task(name, options)
+    models = EARLIER if case in OF_EARLIER else NANO
+    name, options, place = {**CASES, **OF_EARLIER}[case]
+    task = make_task(name, options, get_preset(models).parts)
     assert isinstance(task, GradientTask) and task.decomposes
     role = task.roles[place]
-    modules = {module: build_module(module, "nano", seed=1) for module in MODULES}
+    modules = {module: build_module(module, models, seed=1) for module in MODULES}
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for module in modules.values():
@@ -79,13 +93,16 @@ def opened(case: str) -> tuple[dict[str, nn.Module], Callable[[], torch.Tensor]]
                 # Zero layers would hide what lies behind them; an unsolved module is refused.
                 if not parameter.any():
                     parameter.normal_(std=0.02, generator=generator)
-        for parameter in modules["cmr_principal"].parameters():
-            parameter.normal_(generator=generator).abs_()
+        for principal in ("cmr_principal", "sax_principal"):
+            for parameter in modules[principal].parameters():
+                parameter.normal_(generator=generator).abs_()
     task.prepare_modules(modules, role)
-    site = SiteView(cohort=make_cohort(), shape=NANO, device=torch.device("cpu"))
+    cohort = make_cohort(lacks_short_axis=-1 if "sax" in role.row_needs else 1)
+    site = SiteView(cohort=cohort, shape=shape_of(models), device=torch.device("cpu"))
     state = task.open_round(modules, site, role)
-    rows = site.rows(role.needs, "train")
-    batch = site.cohort.batch(rows, keys=role.needs, shape=NANO, generator=np.random.default_rng(0))
+    rows = site.rows(role.row_needs, "train")
+    windows = np.random.default_rng(0)
+    batch = site.cohort.batch(rows, keys=role.row_needs, shape=site.shape, generator=windows)
 
     def losses() -> torch.Tensor:
         torch.manual_seed(3)
@@ -127,7 +144,7 @@ def test_every_phase_that_decomposes_is_a_case():
     }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *OF_EARLIER])
 def test_gradients_of_single_rows_equal_autograd_s(case: str) -> None:
     trained, losses = opened(case)
     expected = single_gradients(trained, losses)
@@ -147,7 +164,7 @@ def test_gradients_of_single_rows_equal_autograd_s(case: str) -> None:
     assert all(parameter.requires_grad for parameter in parameters)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *OF_EARLIER])
 @pytest.mark.parametrize("mode", ["layers", "loop"])
 def test_the_sum_of_clipped_gradients_equals_that_of_single_ones(case: str, mode: Any) -> None:
     """The loop asks for one row's loss at a time, each of the same draws."""

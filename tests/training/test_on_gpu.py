@@ -9,14 +9,18 @@ import torch
 
 from cardionets_core.config.study import Phase
 from cardionets_core.data.cohort import Cohort
-from cardionets_core.models import build_module
+from cardionets_core.models import build_module, get_preset
 from cardionets_core.tasks import SiteView, make_task
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training import Numerics, export_tensors, train_locally
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 ROWS, SAMPLES = 24, 2500
-TASKS = ("ecg_mae", "cmr_mae", "align", "tokenizer", "phenotype", "screening")
+LATER, EARLIER = "nano", "nano+cardiacnets"
+CASES = [
+    *((LATER, name) for name in ("ecg_mae", "cmr_mae", "align", "tokenizer", "phenotype", "screening")),
+    *((EARLIER, name) for name in ("ecg_mae", "cmr_mae", "align", "generate")),
+]
 OPTIONS = {"phenotype": {"train_encoder": True}, "screening": {"train_encoder": True}}
 
 
@@ -33,15 +37,16 @@ def cohort() -> Cohort:
         row_split=np.zeros(ROWS, dtype=np.int8),
         row_ecg=np.arange(ROWS),
         row_cine=np.arange(ROWS),
+        row_views={"sax": np.arange(ROWS)[::-1].copy()},
         phenotypes=rng.normal(size=(ROWS, 82)).astype(np.float32),
         diseases=rng.integers(0, 2, (ROWS, 8)).astype(np.float32),
     )
 
 
-def trained(task_name, device, *, numerics=None, steps=6):
-    task = make_task(task_name, OPTIONS.get(task_name, {}))
-    modules = {name: build_module(name, "nano", seed=1) for name in (*task.trains, *task.reads)}
-    site = SiteView(cohort=cohort(), shape=shape_of("nano"), device=torch.device(device))
+def trained(task_name, device, *, models=LATER, numerics=None, steps=6):
+    task = make_task(task_name, OPTIONS.get(task_name, {}), get_preset(models).parts)
+    modules = {name: build_module(name, models, seed=1) for name in (*task.trains, *task.reads)}
+    site = SiteView(cohort=cohort(), shape=shape_of(models), device=torch.device(device))
     phase = Phase.model_validate(
         {"task": task_name, "rounds": 1, "local_steps": steps, "batch_size": 8, "optimiser": {"lr": 1e-3}}
     )
@@ -55,14 +60,14 @@ def flat(model):
     return np.concatenate([value.ravel() for tensors in model.values() for value in tensors.values()])
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_gpu_trains_as_a_processor_does(task):
-    processor, on_processor = trained(task, "cpu")
-    gpu, on_gpu = trained(task, "cuda")
+@pytest.mark.parametrize(("models", "task"), CASES)
+def test_a_gpu_trains_as_a_processor_does(models, task):
+    processor, on_processor = trained(task, "cpu", models=models)
+    gpu, on_gpu = trained(task, "cuda", models=models)
     assert (gpu.samples, gpu.steps) == (processor.samples, processor.steps)
     assert gpu.loss_mean == pytest.approx(processor.loss_mean, rel=5e-3)
     # AdamW divides by small moments, so single weights may differ; together they move the same way.
-    begun = flat({name: export_tensors(build_module(name, "nano", seed=1)) for name in on_gpu})
+    begun = flat({name: export_tensors(build_module(name, models, seed=1)) for name in on_gpu})
     moved, other = flat(on_gpu) - begun, flat(on_processor) - begun
     assert moved @ other / np.linalg.norm(moved) / np.linalg.norm(other) > 0.9
 
