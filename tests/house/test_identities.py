@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IDENTITIES = 21
+IDENTITIES = 22
 
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \|$")
 NODE = re.compile(r"`(tests/[\w/]+\.py)?::(\w+)`")
