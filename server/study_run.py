@@ -35,6 +35,7 @@ from server.round_run import FinishedRound, RoundRun
 from server.rounds import SiteLink, Waiting
 from server.status import StatusBoard
 from server.time_left import time_left
+from server.untrained import refuse_untrained
 
 
 class StudyRun:
@@ -126,6 +127,7 @@ class StudyRun:
                 done = checkpoint.round if index == checkpoint.phase else 0
                 if index < checkpoint.phase or done >= phase.rounds:
                     continue
+                refuse_untrained(self.study, self._tasks[index], phase=index, checkpoint=checkpoint)
                 for number in range(done + 1, phase.rounds + 1):
                     self._pause.check()
                     self._check_space()
