@@ -94,8 +94,9 @@ def _by_steps(work: Work, task: GradientTask, *, start: float) -> Reply:
         work.spending.commit()
     if NORMALISER in rule.reports:
         values[NORMALISER] = result.normaliser
-    trained = {name: pack_module(work.modules[name]) for name in role.trains} if result.samples else {}
-    samples = dict.fromkeys(trained, result.samples)
+    # A module that no row of these steps had anything to say of is absent, as one that was not trained.
+    samples = {name: count for name, count in result.samples_of.items() if count}
+    trained = {name: pack_module(work.modules[name]) for name in samples}
     beside = controls.close(trained, way=result.way) if controls else {}
     if rule.local and trained:
         work.local.keep(work.modules, role.trains)

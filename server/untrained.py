@@ -41,6 +41,6 @@ def refuse_untrained(study: Study, task: Task, *, phase: int, checkpoint: Checkp
             raise QuorumNotMetError(
                 f"no site has trained {name}, which phase {phase + 1} ({task.name}) takes for a target",
                 where=f"study: phases: {phase + 1}",
-                remedy="begin a study with a site that holds both views of its patients, or one that aligns with "
-                "options: {loss: cosine} after the phases principal of both views",
+                remedy="begin a study with a site that holds both views of its patients, or one that aligns "
+                "with options: {loss: cosine} after the phases principal of both views",
             )

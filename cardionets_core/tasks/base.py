@@ -211,6 +211,10 @@ class GradientTask(Task):
         """What the loss needs of the whole site for one round, or None. Modules are prepared already."""
         return None
 
+    def rows_behind(self, module: str, site: SiteView, rows: np.ndarray) -> np.ndarray:
+        """Those of some training rows that give a gradient of a trained module: all, by default."""
+        return rows
+
     @abstractmethod
     def loss(self, modules: Modules, batch: Batch, state: object, *, generator: torch.Generator) -> TaskLoss:
         """Loss of one batch.

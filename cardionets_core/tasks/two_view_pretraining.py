@@ -129,6 +129,13 @@ class TwoViewPretraining(GradientTask):
             Role(name="short-axis", needs=frozenset({"sax"}), trains=("sax_encoder", "sax_decoder")),
         )
 
+    def rows_behind(self, module: str, site: SiteView, rows: np.ndarray) -> np.ndarray:
+        """Rows that have the module's view; of a projection those that have both."""
+        has = {view: site.cohort.items(view)[rows] >= 0 for view in VIEWS}
+        if module.endswith("projection"):
+            return rows[has[LONG_AXIS] & has[SHORT_AXIS]]
+        return rows[has[SHORT_AXIS if module.startswith("sax_") else LONG_AXIS]]
+
     def loss(self, modules: Modules, batch: Batch, state: object, *, generator: torch.Generator) -> TaskLoss:
         """Reconstruct each view's hidden patches; bring the views of a row together."""
         views = self._posed(modules, batch, generator=generator)

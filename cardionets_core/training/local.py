@@ -37,6 +37,7 @@ class LocalResult:
 
     Attributes:
         samples: different rows that produced a gradient.
+        samples_of: module to those of them that produced one of it; under privacy people.
         patients: different people among them.
         steps: optimiser steps.
         loss_mean: mean loss over all rows of all steps; 0 without steps.
@@ -49,6 +50,7 @@ class LocalResult:
     patients: int
     steps: int
     loss_mean: float
+    samples_of: dict[str, int] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
     way: float = 0.0
     normaliser: float = 0.0
@@ -178,8 +180,11 @@ def train_locally(
         memory.keep(round_index, export_state(optimiser, modules, role.trains))
     # Who was drawn is secret: privately, all that could have been are told.
     served = np.flatnonzero(used) if private is None else rows
+    behind = {name: task.rows_behind(name, site, served) for name in role.trains}
+    count = len if private is None else site.cohort.patients
     return LocalResult(
-        samples=len(served) if private is None else site.cohort.patients(rows),
+        samples=count(served),
+        samples_of={name: count(some) for name, some in behind.items()},
         patients=site.cohort.patients(served),
         steps=steps,
         loss_mean=meter.mean("loss"),

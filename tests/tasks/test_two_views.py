@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cardionets_core.config.generation import CHOICES, GENERATIONS, Parts, models_name, parts_of, split_name
-from cardionets_core.config.study import Study
+from cardionets_core.config.study import Phase, Study
 from cardionets_core.data.cohort import Cohort
 from cardionets_core.errors import ConfigError, UnknownNameError
 from cardionets_core.losses import info_nce
@@ -21,6 +21,7 @@ from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.tasks.short_axis import short_axis_modules, short_axis_site
 from cardionets_core.tasks.two_view_pretraining import SMALLEST_CONTRAST
+from cardionets_core.training import train_locally
 from cardionets_core.training.private import check_decomposes
 from server.phase_order import check_order
 
@@ -374,3 +375,22 @@ def test_covariates_reach_the_encoder_that_asks_for_them_and_no_other():
         unknown = ecg_features(encoder, replace(site, cohort=nobody), rows)
         seen = ecg_features(encoder, site, rows)
         assert torch.equal(unknown[2], seen[2]) and not torch.allclose(unknown[:2], seen[:2], atol=1e-2)
+
+
+def test_a_module_counts_the_rows_that_had_something_to_say_of_it():
+    """What a mean over sites weighs a tower by: the rows that have its view, not all of the site's."""
+    cohort, modules = (
+        make_cohort([True] * 9 + [False] * 3, [True] * 4 + [False] * 4 + [True] * 4),
+        make_modules(),
+    )
+    phase = Phase.model_validate(
+        {"task": "cmr_mae", "rounds": 1, "local_epochs": 1, "batch_size": 4, "optimiser": {"lr": 1e-4}}
+    )
+    task = make_task("cmr_mae", {}, PARTS)
+    result = train_locally(task, modules, view(cohort), phase=phase, round_index=1, seed=1)
+    both, long, short = 5, 9, 8
+    assert result.samples == 12
+    assert result.samples_of == {
+        "cmr_encoder": long, "cmr_decoder": long, "cmr_projection": both,
+        "sax_encoder": short, "sax_decoder": short, "sax_projection": both,
+    }  # fmt: skip
