@@ -28,14 +28,14 @@ def picture_examples(cohorts: Mapping[str, Cohort], path: Path, *, preset: str) 
     shape = shape_of(preset)
     chosen: list[tuple[str, Cohort, int]] = []
     for site, cohort in sorted(cohorts.items()):
-        for needs in (frozenset({"ecg", "cine"}), frozenset({"ecg"})):
+        for needs in (frozenset({"ecg", "cine"}), frozenset({"ecg", "sax"}), frozenset({"ecg"})):
             rows = cohort.rows(needs, "test", shape)
             if len(rows):
                 chosen.append((site, cohort, int(rows[0])))
                 break
     if not chosen:
         return None
-    chosen.sort(key=lambda item: item[1].row_cine[item[2]] < 0)
+    chosen.sort(key=lambda item: _shown(item[1], item[2])[0] < 0)
     columns = 2 + EXAMPLE_FRAMES
     figure, axes = plt.subplots(
         len(chosen), columns, figsize=(15, 2.1 * len(chosen)), squeeze=False, layout="constrained"
@@ -63,12 +63,20 @@ def picture_examples(cohorts: Mapping[str, Cohort], path: Path, *, preset: str) 
 
 
 def _plot_frames(axes: Any, cohort: Cohort, row: int) -> None:
-    index = int(cohort.row_cine[row])
+    index, words = _shown(cohort, row)
     frames = np.linspace(0, 25, EXAMPLE_FRAMES).round().astype(int)
     for axis, frame in zip(axes, frames, strict=True):
         axis.axis("off")
         if index >= 0:
             axis.imshow(cohort.cines[index][frame], cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"frame {frame}", fontsize=8)
+            axis.set_title(f"frame {frame}{words}", fontsize=8)
     if index < 0:
         axes[0].text(0, 0.5, "no cine at this site", transform=axes[0].transAxes, fontsize=9)
+
+
+def _shown(cohort: Cohort, row: int) -> tuple[int, str]:
+    """The item of the row's 4-chamber cine, else of its short axis, else -1; and words for which."""
+    for view, words in (("4ch", ""), ("sax", ", short axis")):
+        if (item := int(cohort.items(view)[row])) >= 0:
+            return item, words
+    return -1, ""
