@@ -7,7 +7,9 @@ from collections.abc import Collection, Sequence
 from cardionets_core.config.generation import LATER, Parts
 from cardionets_core.config.study import Study
 from cardionets_core.errors import ConfigError
+from cardionets_core.models import get_preset
 from cardionets_core.tasks import TASKS, ClosedFormTask, Task, make_task, task_of
+from cardionets_core.tasks.drawing import DRAWING_OPTIONS, drawing_of
 from cardionets_core.tasks.short_axis import SHORT_AXIS, VIEW, short_axis_name
 from cardionets_core.training.local import check_phase
 
@@ -25,6 +27,8 @@ def tasks_of(study: Study) -> list[Task]:
     tasks = [task_of(phase, study) for phase in study.phases]
     for task, phase in zip(tasks, study.phases, strict=True):
         check_phase(task, phase)
+        if set(DRAWING_OPTIONS) <= set(task.options):
+            drawing_of(task.options, get_preset(study.models))
     check_order(tasks, initial=study.initial, parts=study.model_parts)
     return tasks
 
@@ -62,6 +66,8 @@ def _makers(parts: Parts) -> dict[str, str]:
             words = f"task {name} with options: {{{VIEW}: {SHORT_AXIS}}}"
             views[words] = make_task(name, {VIEW: SHORT_AXIS}, parts)
         for words, task in views.items():
+            if "contrast" in task.options:
+                words += ", its contrast not off,"
             made = [m for m in task.trains if issubclass(kind, ClosedFormTask) or m in TRAINED_FIRST]
             found |= dict.fromkeys(made, words)
     return found

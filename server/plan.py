@@ -46,6 +46,7 @@ def plan_of(study: Study, *, patients: Sequence[str] = (), sites: Collection[str
         phases.append(
             {
                 "task": task.name,
+                "title": phase.title,
                 "rounds": phase.rounds,
                 "trains": list(task.trains),
                 "reads": list(task.reads),
@@ -94,7 +95,7 @@ def plan_lines(content: dict[str, Any]) -> Iterator[str]:
         measured, once = phase["measured_bytes_each_time"] / 1e6, phase["frozen_bytes_once_per_site"] / 1e6
         trains, rounds = ", ".join(phase["trains"]) or "nothing", phase["rounds"]
         yield (
-            f"  {phase['task']:10} {rounds:4} round{'s' * (rounds != 1)} · trains {trains}"
+            f"  {phase['title']:10} {rounds:4} round{'s' * (rounds != 1)} · trains {trains}"
             f" · reads {', '.join(phase['reads']) or 'nothing'} · needs {' + '.join(phase['needs'])}"
             f" · {megabytes:.2f} MB out and back a round and site"
             + (f" · {measured:.2f} MB of sums each time it is measured" if measured else "")

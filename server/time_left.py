@@ -45,7 +45,9 @@ def time_left(study: Study, history: Sequence[Mapping[str, Any]]) -> TimeLeft:
     seconds, untimed = 0.0, 0
     for index, phase in enumerate(study.phases[last["phase"] :], start=last["phase"]):
         rounds = phase.rounds - (last["round"] if index == last["phase"] else 0)
-        own = [float(entry["seconds"]) for entry in history if entry["task"] == phase.task][-_LATEST:]
+        own = [
+            float(entry["seconds"]) for entry in history if study.phases[entry["phase"]].title == phase.title
+        ][-_LATEST:]
         untimed += not own
         seconds += rounds * float(np.mean(own or latest))
     return TimeLeft(seconds=seconds, untimed=untimed)

@@ -35,12 +35,20 @@ def refuse_untrained(study: Study, task: Task, *, phase: int, checkpoint: Checkp
     for name in TARGETS:
         if name not in task.reads or name in study.initial:
             continue
-        module = build_module(name, study.models, seed=derive_seed(study.seed, "initial", name))
-        tensors = export_tensors(module)
-        if module_digest(layout_of(tensors), pack(tensors)) == checkpoint.digests[name]:
+        if not _was_trained(study, name, checkpoint):
             raise QuorumNotMetError(
                 f"no site has trained {name}, which phase {phase + 1} ({task.name}) takes for a target",
                 where=f"study: phases: {phase + 1}",
                 remedy="begin a study with a site that holds both views of its patients, or one that aligns "
                 "with options: {loss: cosine} after the phases principal of both views",
             )
+
+
+def _was_trained(study: Study, name: str, checkpoint: Checkpoint) -> bool:
+    """Whether a reply brought the module; where replies are not known one by one, whether it has changed."""
+    counts = [row["samples"] for entry in checkpoint.history for row in entry["sites"] if row.get("samples")]
+    if counts:
+        return any(name in of_site for of_site in counts)
+    module = build_module(name, study.models, seed=derive_seed(study.seed, "initial", name))
+    tensors = export_tensors(module)
+    return module_digest(layout_of(tensors), pack(tensors)) != checkpoint.digests[name]

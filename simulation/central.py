@@ -25,6 +25,7 @@ from cardionets_core.training.memory import InProcess
 from cardionets_core.training.seeds import derive_seed
 from cardionets_core.training.tensors import export_tensors, load_tensors
 from server.given_model import given_modules
+from server.untrained import TARGETS
 
 Modules = dict[str, torch.nn.Module]
 Tensors = dict[str, np.ndarray]
@@ -84,8 +85,12 @@ def train_centrally(
         if name in modules:
             load_tensors(modules[name], tensors, where=f"initial: {name}")
     ends = []
+    trained = set(study.initial)
     for index, (phase, task) in enumerate(zip(study.phases, tasks, strict=True)):
         trains = not isinstance(task, MeasureTask) and len(cohort.rows(task.needs, "train", shape)) > 0
+        # As in a federation: the first role that the data can serve, and no random heads for targets.
+        role = next((each for each in task.roles if len(cohort.rows(each.needs, "train", shape))), None)
+        trains = trains and role is not None and not set(TARGETS) & set(task.reads) - trained
         used = {name: modules[name] for name in (*task.trains, *task.reads)}
         site = SiteView(cohort=cohort, shape=shape, device=device, kept=Kept(cohort=cohort.digest))
         memory = InProcess()
@@ -100,9 +105,10 @@ def train_centrally(
                     sums = round_statistics(task, used, site, phase=phase, round_index=number, seed=seed)
                     site = replace(site, shared=sums)
                 result = train_locally(
-                    task, used, site, phase=phase, round_index=number, seed=seed, memory=memory
+                    task, used, site, phase=phase, round_index=number, seed=seed, memory=memory, role=role
                 )
                 averages.add(result.steps)
+                trained |= {name for name, count in result.samples_of.items() if count}
             if progress:
                 progress(task.name, number, phase.rounds)
         averages.settle()

@@ -185,7 +185,7 @@ class Align(GradientTask):
         predicted_BK = modules["phenotype_head"](feature_BD)
         return self._number("phenotype_weight") * masked_smooth_l1(predicted_BK, target_BK)
 
-    def statistics(self, modules: Modules, batches: Iterable[Batch]) -> Sums:
+    def statistics(self, modules: Modules, batches: Iterable[Batch], *, smallest_cell: int = 1) -> Sums:
         """Moments of the paired embeddings over the round's first epoch; zeros of a site without cines."""
         if not self.shares:
             return {}
@@ -198,7 +198,7 @@ class Align(GradientTask):
         over rows: its moments ``moments/...`` are reported instead and pooled.
         """
         cohort = site.cohort
-        rows = site.rows(PAIR, split)
+        rows = self._measured(site, split)
         rows = rows[draw_gallery(cohort.row_patient[rows], seed=seed)]
         width = cast(nn.Linear, modules["ecg_projection"]).out_features if self.shares else 1
         ecg_RE = cmr_RE = torch.zeros(0, width)
@@ -231,6 +231,10 @@ class Align(GradientTask):
             moments = moments_from_sums(own, device=torch.device("cpu"))
             found["loss"] = float(dcco_loss(moments, off_diagonal=self._number("lam")))
         return found
+
+    def _measured(self, site: SiteView, split: Split) -> np.ndarray:
+        """Rows that may be told of, before one of each patient is drawn."""
+        return site.rows(PAIR, split)
 
     def _gallery(self, modules: Modules, site: SiteView, rows: np.ndarray, *, split: Split) -> Pairs:
         """Rows of a split as the evaluation sees them: mean over the windows of each ECG."""

@@ -227,12 +227,13 @@ class GradientTask(Task):
             generator: a CPU generator for masks and noise.
         """
 
-    def statistics(self, modules: Modules, batches: Iterable[Batch]) -> Sums:
+    def statistics(self, modules: Modules, batches: Iterable[Batch], *, smallest_cell: int = 1) -> Sums:
         """What is added over the sites before a round's steps, where the task ``shares``.
 
         Args:
             modules: prepared modules.
             batches: the first epoch of this round, with the windows that the steps will see; may be empty.
+            smallest_cell: fewest people in any group that a sum tells of.
 
         Returns:
             float64 arrays whose names and shapes do not depend on the data.

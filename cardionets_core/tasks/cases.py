@@ -54,11 +54,11 @@ def conditions_of(modules: Modules, site: SiteView, rows: np.ndarray) -> torch.T
 def kept_conditions(modules: Modules, site: SiteView, *, needs: frozenset[str], split: Split) -> torch.Tensor:
     """Conditions of ``site.rows(needs, split)``, from features or tokens that are made once and kept.
 
-    float32, as ``conditions_of``; tokens stay on the CPU, of which a table takes what a step needs. At least
-    one row. Encoder and projection are frozen.
+    float32, as ``conditions_of``; tokens are float16 on the CPU, of which a table takes what a step needs. At
+    least one row. Encoder and projection are frozen.
     """
     if _takes_tokens(site):
-        return ecg_tokens(modules, site, needs=needs, split=split).float()
+        return ecg_tokens(modules, site, needs=needs, split=split)
     return _project(modules, site, mean_features(modules, site, needs=needs, split=split, frozen=True))
 
 

@@ -110,6 +110,12 @@ def drawing_settings(
             where=f"study: phases: options (preset {preset.name})",
             remedy=f"take 1 to {most} and 2 to {longest}, or 0 for the preset's",
         )
+    if kind.takes_tokens and not 0.0 <= plan.temperature <= 1.0:
+        raise ConfigError(
+            f"a temperature of {plan.temperature:g}",
+            where=f"study: phases: options (preset {preset.name})",
+            remedy="take 0 to 1: for latent diffusion it is eta, the share of the ancestral noise",
+        )
     return DrawingSettings(
         patch=preset.generator.patch,
         grid=preset.latent_grid,

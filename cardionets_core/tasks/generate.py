@@ -154,7 +154,7 @@ class Generate(GradientTask):
             condition_BP = self._no_condition(batch.size, state.preset).to(batch.row_B.device)
             dropped_B = torch.ones(batch.size, dtype=torch.bool, device=batch.row_B.device)
         else:
-            condition_BP = state.conditions.take(batch.row_B)
+            condition_BP = state.conditions.take(batch.row_B).float()
             dropped_B = torch.rand(batch.size, generator=generator) < self._number("label_drop")
         parts = self._row_losses(
             modules,

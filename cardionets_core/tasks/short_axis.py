@@ -120,9 +120,9 @@ class _OfShortAxis(Task):
         inside = replace(batch, cine_BFYX=batch.sax_BFYX, sax_BFYX=None)
         return self._own().loss(short_axis_modules(modules), inside, state, generator=generator)
 
-    def statistics(self, modules: Modules, batches: Iterable[Batch]) -> Sums:
+    def statistics(self, modules: Modules, batches: Iterable[Batch], *, smallest_cell: int = 1) -> Sums:
         inside = (replace(batch, cine_BFYX=batch.sax_BFYX, sax_BFYX=None) for batch in batches)
-        return self._own().statistics(short_axis_modules(modules), inside)
+        return self._own().statistics(short_axis_modules(modules), inside, smallest_cell=smallest_cell)
 
     # Of tasks that are solved from sums:
 

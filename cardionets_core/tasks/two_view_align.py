@@ -37,6 +37,7 @@ from cardionets_core.tasks.short_axis import (
     short_axis_name,
     short_axis_site,
 )
+from cardionets_core.tasks.thin_views import without_thin_kinds
 
 VIEWS = (LONG_AXIS, SHORT_AXIS)
 
@@ -89,7 +90,8 @@ class TwoViewAlign(Align):
         for view in VIEWS:
             there = _site_of(view, site)
             rows = there.rows(PAIR, "train")
-            if len(rows):
+            # A view of a few people would have its own loss told, which is theirs.
+            if site.cohort.patients(rows) >= max(site.smallest_cell, 1):
                 own = _modules_of(view, modules)
                 held[view] = open_pairs(own, there, rows, kind=self._kind, reads=self._reads_of_view)
         return TwoViewRound(of_view=held)
@@ -128,28 +130,43 @@ class TwoViewAlign(Align):
             total=total + total_B.mean(), per_sample_B=total_B if self.decomposes else None, parts=parts
         )
 
-    def statistics(self, modules: Modules, batches: Iterable[Batch]) -> Sums:
-        """Moments of each view's paired embeddings, ``VIEW/...``; zeros of a view that no row has."""
+    def statistics(self, modules: Modules, batches: Iterable[Batch], *, smallest_cell: int = 1) -> Sums:
+        """Moments of each view's paired embeddings, ``VIEW/...``.
+
+        Zeros of a view that no row has, and of one that too few people have, or lack, to be told of.
+        """
         if not self.shares:
             return {}
+        everybody: set[int] = set()
+        seen: dict[str, set[int]] = {view: set() for view in VIEWS}
         own = {view: _modules_of(view, modules) for view in VIEWS}
         total = {view: paired_moments(own[view], (), target=self._kind.target) for view in VIEWS}
         for batch in batches:
+            everybody |= set(batch.patient_B.tolist())
             for view in VIEWS:
                 some = _rows_with(view, batch)
                 if some is not None:
+                    seen[view] |= set(some.patient_B.tolist())
                     found = paired_moments(own[view], (some,), target=self._kind.target)
                     total[view] = {name: total[view][name] + value for name, value in found.items()}
+        for view, people in seen.items():
+            if any(0 < count < smallest_cell for count in (len(people), len(everybody) - len(people))):
+                total[view] = {name: np.zeros_like(value) for name, value in total[view].items()}
         return {f"{view}/{name}": value for view, sums in total.items() for name, value in sums.items()}
 
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """Those of ``Align`` for each view, as ``VIEW/...``, over rows that have it."""
-        sums = count_sums(site.cohort, site.rows(self.needs, split))
+        rows = without_thin_kinds(site, site.rows(self.needs, split))
+        sums = count_sums(site.cohort, rows)
         for view in VIEWS:
             own, there = _modules_of(view, modules), _site_of(view, site)
             found = super().metric_sums(own, there, split=split, seed=seed)
             sums |= {f"{view}/{name}": value for name, value in found.items()}
         return sums
+
+    def _measured(self, site: SiteView, split: Split) -> np.ndarray:
+        rows = site.rows(PAIR, split)
+        return rows[np.isin(rows, without_thin_kinds(site, site.rows(self.needs, split)))]
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Those of ``Align``: means over the views that anybody has, and each view's as ``..._VIEW``."""

@@ -14,7 +14,6 @@ width of the common space.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
@@ -44,28 +43,14 @@ from cardionets_core.tasks.base import (
     one,
 )
 from cardionets_core.tasks.masked_autoencoders import Reconstruction
-from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, short_axis_modules
+from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS
+from cardionets_core.tasks.thin_views import without_thin_kinds
+from cardionets_core.tasks.view_rows import VIEWS, ViewRows, projected, reconstruction, view_rows
 
-VIEWS = (LONG_AXIS, SHORT_AXIS)
 PAIRS = "views/"
 SMALLEST_CONTRAST = 8
 MEASURED = ("n", "masked_mse", "correlation")
 EITHER, BOTH = frozenset({"cmr"}), frozenset({"cine", "sax"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRows:
-    """One view of a batch.
-
-    Attributes:
-        modules: with the view's tower, decoder and projection under the names of the 4-chamber view.
-        cine_BFYX: of all rows; zeros where a row lacks the view.
-        known_B: bool, rows that have it.
-    """
-
-    modules: Modules
-    cine_BFYX: torch.Tensor
-    known_B: torch.Tensor
 
 
 class TwoViewPretraining(GradientTask):
@@ -116,6 +101,7 @@ class TwoViewPretraining(GradientTask):
         if not self._number("temperature") > 0.0:
             raise ConfigError("temperature is above 0", where=where)
         self.decomposes = self.options["contrast"] != "clip"
+        self.minimum_batch = 1 if self.decomposes else SMALLEST_CONTRAST
         if self.options["contrast"] == "off":
             # Never trained here: so no phase after this one may take them for targets.
             self.trains = tuple(name for name in self.trains if not name.endswith("projection"))
@@ -130,11 +116,18 @@ class TwoViewPretraining(GradientTask):
         )
 
     def rows_behind(self, module: str, site: SiteView, rows: np.ndarray) -> np.ndarray:
-        """Rows that have the module's view; of a projection those that have both."""
+        """Rows that have the module's view; of a projection those that have both, if they make a contrast.
+
+        All rows where the others are of fewer people than the site tells of.
+        """
         has = {view: site.cohort.items(view)[rows] >= 0 for view in VIEWS}
+        chosen = has[SHORT_AXIS if module.startswith("sax_") else LONG_AXIS]
         if module.endswith("projection"):
-            return rows[has[LONG_AXIS] & has[SHORT_AXIS]]
-        return rows[has[SHORT_AXIS if module.startswith("sax_") else LONG_AXIS]]
+            chosen = has[LONG_AXIS] & has[SHORT_AXIS]
+            if chosen.sum() < self.minimum_batch:
+                return rows[:0]
+        others = site.cohort.patients(rows[~chosen])
+        return rows if 0 < others < site.smallest_cell else rows[chosen]
 
     def loss(self, modules: Modules, batch: Batch, state: object, *, generator: torch.Generator) -> TaskLoss:
         """Reconstruct each view's hidden patches; bring the views of a row together."""
@@ -155,9 +148,9 @@ class TwoViewPretraining(GradientTask):
 
     def reconstruct(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> Reconstruction:
         """What the tower of the 4-chamber view makes of its cines with hidden patches, in its own pixels."""
-        view = _views(modules, batch)[LONG_AXIS]
+        view = view_rows(modules, batch)[LONG_AXIS]
         hidden_BH = self._mask({LONG_AXIS: view}, generator=generator).expand(batch.size, -1)
-        return _reconstruction(view, hidden_BH)
+        return reconstruction(view, hidden_BH)
 
     def metric_sums(self, modules: Modules, site: SiteView, *, split: Split, seed: int) -> Sums:
         """For each view ``VIEW/n``, ``VIEW/masked_mse`` and ``VIEW/correlation``; ``views/...`` of both.
@@ -165,21 +158,21 @@ class TwoViewPretraining(GradientTask):
         The latter are ``alignment_sums`` of the two projections, from the short axis to the 4-chamber view,
         over one row with both views of each patient.
         """
-        rows = site.rows(EITHER, split)
+        rows = without_thin_kinds(site, site.rows(EITHER, split))
         generator = torch.Generator().manual_seed(seed)
         for name in self.trains:
             modules[name].eval()
         sums = {f"{view}/{name}": one(0.0) for view in VIEWS for name in MEASURED}
         with torch.no_grad():
             for _, batch in site.batches(rows, keys=EITHER, window=0):
-                views = _views(modules, batch)
+                views = view_rows(modules, batch)
                 hidden_H = self._mask(views, generator=generator)
                 for name, view in views.items():
                     found = {"n": view.known_B.double(), **self._errors(view, hidden_H)}
                     for kind, value_B in found.items():
                         key = f"{name}/{kind}"
                         sums[key] = sums[key] + float((value_B.double() * view.known_B).sum())
-        return {**count_sums(site.cohort, rows), **sums, **self._pair_sums(modules, site, split, seed)}
+        return {**count_sums(site.cohort, rows), **sums, **self._pair_sums(modules, site, rows, seed=seed)}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """``masked_mse`` and ``correlation``, means over the views' means, each also of a view by itself.
@@ -202,7 +195,7 @@ class TwoViewPretraining(GradientTask):
         return found
 
     def _posed(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> dict[str, ViewRows]:
-        views = _views(modules, batch)
+        views = view_rows(modules, batch)
         if not self.options["augment"]:
             return views
         pose = draw_pose(batch.size, generator=generator)
@@ -223,7 +216,7 @@ class TwoViewPretraining(GradientTask):
     def _errors(view: ViewRows, hidden_H: torch.Tensor) -> dict[str, torch.Tensor]:
         """``masked_mse`` and ``correlation`` of each row, [B]."""
         hidden_BH = hidden_H.to(view.cine_BFYX.device).expand(len(view.cine_BFYX), -1)
-        made = _reconstruction(view, hidden_BH)
+        made = reconstruction(view, hidden_BH)
         found = {"masked_mse": masked_squared_error(made.predicted, made.target, hidden=made.hidden)}
         if not torch.is_grad_enabled():
             found["correlation"] = masked_correlation(made.predicted, made.target, hidden=made.hidden)
@@ -244,7 +237,7 @@ class TwoViewPretraining(GradientTask):
         if not len(row_N) or (self.options["contrast"] == "clip" and len(row_N) < SMALLEST_CONTRAST):
             return none, none_B
         # All rows pass the towers, so that the gradient of a row can be told from those of the others.
-        long_NE, short_NE = (_projected(views[name])[row_N] for name in VIEWS)
+        long_NE, short_NE = (projected(views[name])[row_N] for name in VIEWS)
         if self.options["contrast"] == "clip":
             patient_N = patient_B[row_N]
             return (
@@ -259,17 +252,18 @@ class TwoViewPretraining(GradientTask):
         pulled_N = 0.5 * (cosine_distillation(short_NE, long_NE) + cosine_distillation(long_NE, short_NE))
         return none, none_B.index_add(0, row_N, pulled_N)
 
-    def _pair_sums(self, modules: Modules, site: SiteView, split: Split, seed: int) -> Sums:
+    def _pair_sums(self, modules: Modules, site: SiteView, rows: np.ndarray, *, seed: int) -> Sums:
         if self.options["contrast"] == "off":
             return {}
-        cohort, rows = site.cohort, site.rows(BOTH, split)
+        cohort = site.cohort
+        rows = rows[(cohort.items(LONG_AXIS)[rows] >= 0) & (cohort.items(SHORT_AXIS)[rows] >= 0)]
         rows = rows[draw_gallery(cohort.row_patient[rows], seed=seed)]
         width = cast(nn.Linear, modules["cmr_projection"]).out_features
         found: dict[str, list[torch.Tensor]] = {view: [torch.zeros(0, width)] for view in VIEWS}
         with torch.no_grad():
             for _, batch in site.batches(rows, keys=BOTH, window=0):
-                for name, view in _views(modules, batch).items():
-                    found[name].append(_projected(view).float().cpu())
+                for name, view in view_rows(modules, batch).items():
+                    found[name].append(projected(view).float().cpu())
         long_RE, short_RE = (torch.cat(found[view]) for view in VIEWS)
         loss = 0.0
         if len(rows):
@@ -287,29 +281,3 @@ class TwoViewPretraining(GradientTask):
             ),
         }
         return {PAIRS + name: value for name, value in sums.items()}
-
-
-def _views(modules: Modules, batch: Batch) -> dict[str, ViewRows]:
-    """The views that the batch holds, the 4-chamber view first."""
-    all_B = torch.ones(batch.size, dtype=torch.bool, device=batch.patient_B.device)
-    held = {
-        LONG_AXIS: (modules, batch.cine_BFYX, batch.cine_known_B),
-        SHORT_AXIS: (short_axis_modules(modules), batch.sax_BFYX, batch.sax_known_B),
-    }
-    return {
-        name: ViewRows(modules=own, cine_BFYX=cine, known_B=all_B if known is None else known)
-        for name, (own, cine, known) in held.items()
-        if cine is not None
-    }
-
-
-def _reconstruction(view: ViewRows, hidden_BH: torch.Tensor) -> Reconstruction:
-    tower = cast(CmrSwin, view.modules["cmr_encoder"])
-    predicted = view.modules["cmr_decoder"](tower.tokens_hidden(view.cine_BFYX, hidden_BH))
-    return Reconstruction(predicted=predicted, target=tower.patches_of(view.cine_BFYX), hidden=hidden_BH)
-
-
-def _projected(view: ViewRows) -> torch.Tensor:
-    """Projections of all rows' whole cines, not normalised: [B, E]."""
-    feature_BD = view.modules["cmr_encoder"](view.cine_BFYX)
-    return cast(torch.Tensor, view.modules["cmr_projection"](feature_BD))

@@ -213,7 +213,8 @@ def round_statistics(
     _place(task, modules, site, role=role)
     plan = plan_steps(task, site, role=role, phase=phase, round_index=round_index, seed=seed, epochs=1)
     with torch.no_grad():
-        return task.statistics(modules, (step.batch.to(site.device) for step in plan))
+        batches = (step.batch.to(site.device) for step in plan)
+        return task.statistics(modules, batches, smallest_cell=site.smallest_cell)
 
 
 def check_phase(task: Task, phase: Phase) -> None:

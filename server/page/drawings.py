@@ -68,7 +68,7 @@ class Drawer:
         self._study = study
         self._path = folder / DRAWN
         self._samples: Samples | None = None
-        self._one_heart_s = GUESS_S.get(study.models, 0.0)
+        self._one_heart_s = GUESS_S.get(study.preset, 0.0)
 
     def after_round(self, checkpoint: Checkpoint, *, round_s: float) -> bool:
         """Draw, where this round's phase learns to and the round is one that is measured.

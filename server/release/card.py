@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, short_axis_name
 from server.release.card_privacy import memorisation_lines, privacy_lines
 from server.release.card_tables import (
     calibration_lines,
@@ -79,7 +80,7 @@ def card_of(content: Content, *, release: ReleaseFacts | None = None) -> str:
         "Subgroups": group_lines(content),
         "Calibration": calibration_lines(content),
         "Privacy": privacy_lines(content, spent=release.epsilon if release else {}),
-        "Memorisation test": memorisation_lines(content, released=_draws(content, release)),
+        "Memorisation test": memorisation_lines(content, released=_views_drawn(content, release)),
         "Limits": _limits(content, release),
         "Licence and provenance": _provenance(content, release),
     }
@@ -167,7 +168,14 @@ def _metrics(content: Content) -> list[str]:
 
 
 def _draws(content: Content, release: ReleaseFacts | None) -> bool:
-    return "cmr_generator" in (release.modules if release else content["modules"])
+    return bool(_views_drawn(content, release))
+
+
+def _views_drawn(content: Content, release: ReleaseFacts | None) -> list[str]:
+    """Views of which there is a generator among the modules."""
+    modules = release.modules if release else content["modules"]
+    held = {LONG_AXIS: "cmr_generator", SHORT_AXIS: short_axis_name("cmr_generator")}
+    return [view for view, name in held.items() if name in modules]
 
 
 def _limits(content: Content, release: ReleaseFacts | None) -> list[str]:

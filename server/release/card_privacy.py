@@ -6,7 +6,7 @@ what its history shows; whether a release may be made is ``conditions``' to judg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS
@@ -30,12 +30,12 @@ def privacy_lines(content: Content, *, spent: Mapping[str, float]) -> list[str]:
     return [*_mechanism(study), *told, *_secure(study), *_uncovered(study)]
 
 
-def memorisation_lines(content: Content, *, released: bool) -> list[str]:
+def memorisation_lines(content: Content, *, released: Collection[str]) -> list[str]:
     """The verdict and what it follows from.
 
     Args:
         content: of ``result.json``.
-        released: the generator is among the modules.
+        released: views whose generator is among the modules.
     """
     found = {view: last_test(content, "memorisation", view=view)["pooled"] for view in _VIEW_WORDS}
     made = [view for view, pooled in found.items() if "passes" in pooled]
@@ -43,6 +43,9 @@ def memorisation_lines(content: Content, *, released: bool) -> list[str]:
         words = "It was not made: nothing is known of whether drawn cines copy training cases."
         return [words] if released else ["There is no generator in this model, and nothing to test."]
     lines = [] if released else ["There is no generator in this model.", ""]
+    for view in released:
+        if view not in made:
+            lines += [f"{_VIEW_WORDS[view]}It was not made for this generator.", ""]
     for view in made:
         lines += [*_verdict_lines(found[view], words=_VIEW_WORDS[view]), ""]
     return [

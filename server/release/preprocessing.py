@@ -181,7 +181,7 @@ def _scale() -> dict[str, Any]:
     return {
         "step": "scale",
         "what": "each lead of a window by its own least and greatest value to -1 and 1; a lead that does not "
-        "vary becomes zeros; float32",
+        "vary in the window before it is doubled becomes zeros; float32",
     }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cardionets_core.config.study import Study
 from server.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def register(
     tags = {
         "model_digest": digest,
         "study_digest": str(content["study_digest"]),
-        "preset": str(content["study"]["preset"]),
+        "preset": Study.model_validate(content["study"]).models,
         "status": str(content["status"]),
     }
     version = store.client.create_model_version(

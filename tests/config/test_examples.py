@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 
 from cardionets_core.config.read import Document
 from cardionets_core.config.site import Device, Policy, Prepare, SiteConfig, read_site
+from cardionets_core.config.study import Study
 from cardionets_core.config.tracking import Tracking
 from simulation.writers.layout import OF_PAIRS
 
@@ -31,6 +32,12 @@ def test_every_example_of_the_documents_is_a_valid_site(tmp_path: Path) -> None:
         assert read_site(tmp_path / "site.yaml").policy.phases
     # Parts of a scenario are read by tests/house/test_simulation_document.py.
     others = [yaml.safe_load(text) for text in examples if text not in sites]
+    parts_of_studies = [content for content in others if "generation" in content]
+    assert parts_of_studies
+    for content in parts_of_studies:
+        phases = [{"task": "ecg_mae", "rounds": 1}]
+        assert Study.model_validate({"name": "s", "phases": phases, **content}).models
+    others = [content for content in others if content not in parts_of_studies]
     assert {key for content in others for key in content} <= {"tracking", "events", "comparison"}
     for content in others:
         if "tracking" in content:

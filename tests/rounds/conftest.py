@@ -138,9 +138,14 @@ def small_study(**changes) -> Study:
     return Study.model_validate({**content, **changes})
 
 
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return small_study()
+
+
 @pytest.fixture(scope="session", params=GENERATIONS)
-def study(request) -> Study:
-    """The same study in either generation."""
+def in_either_generation(request) -> Study:
+    """The same study in either generation of the method."""
     return small_study(generation=request.param)
 
 

@@ -77,7 +77,7 @@ def both(generation, hospitals, tmp_path):
     """The same study plain and in secret, in either generation."""
     paths = list(hospitals.values())
     # At paired sites also a tower, of the earlier generation two of them.
-    tower = {"task": "cmr_mae", "rounds": 1, **STEPS}
+    tower = {"task": "cmr_mae", "rounds": 1, **STEPS, "batch_size": 8}
     phases = [tower, *plain_study().model_dump(mode="json")["phases"]]
     study = plain_study(generation=generation, phases=phases)
     plain = run_rounds(study, paths, tmp_path / "plain")

@@ -38,6 +38,12 @@ def only(study, *tasks, **changes):
 
 
 @pytest.fixture(scope="module")
+def study(in_either_generation):
+    """Each test here runs in either generation."""
+    return in_either_generation
+
+
+@pytest.fixture(scope="module")
 def finished(consortium, study, tmp_path_factory):
     """One whole study over three hospitals, and its folder."""
     folder = tmp_path_factory.mktemp("finished")

@@ -16,12 +16,15 @@ from cardionets_core.errors import ConfigError, UnknownNameError
 from cardionets_core.losses import info_nce
 from cardionets_core.models import MODULES, build_module, get_preset
 from cardionets_core.models.two_view_augmentation import draw_pose, pose_cine
+from cardionets_core.privacy.counts import PEOPLE, check_counts
 from cardionets_core.tasks import SiteView, make_task
 from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.tasks.short_axis import short_axis_modules, short_axis_site
 from cardionets_core.tasks.two_view_pretraining import SMALLEST_CONTRAST
+from cardionets_core.tasks.view_rows import view_rows
 from cardionets_core.training import train_locally
+from cardionets_core.training.local import check_phase
 from cardionets_core.training.private import check_decomposes
 from server.phase_order import check_order
 
@@ -156,10 +159,8 @@ def test_the_contrast_of_two_equal_towers_has_its_closed_form():
 
 
 def views_of(modules, cohort):
-    from cardionets_core.tasks.two_view_pretraining import _views
-
     batch = cohort.batch(np.arange(len(cohort.row_patient)), keys=frozenset({"cmr"}), shape=shape_of(MODELS))
-    return _views(modules, batch)
+    return view_rows(modules, batch)
 
 
 def test_pretraining_adds_the_two_autoencoders_and_the_contrast():
@@ -379,18 +380,47 @@ def test_covariates_reach_the_encoder_that_asks_for_them_and_no_other():
 
 def test_a_module_counts_the_rows_that_had_something_to_say_of_it():
     """What a mean over sites weighs a tower by: the rows that have its view, not all of the site's."""
-    cohort, modules = (
-        make_cohort([True] * 9 + [False] * 3, [True] * 4 + [False] * 4 + [True] * 4),
-        make_modules(),
-    )
+    long, short = [True] * 21 + [False] * 9, [True] * 9 + [False] * 6 + [True] * 15
+    cohort, modules = make_cohort(long, short), make_modules()
     phase = Phase.model_validate(
-        {"task": "cmr_mae", "rounds": 1, "local_epochs": 1, "batch_size": 4, "optimiser": {"lr": 1e-4}}
+        {"task": "cmr_mae", "rounds": 1, "local_epochs": 1, "batch_size": 30, "optimiser": {"lr": 1e-4}}
     )
     task = make_task("cmr_mae", {}, PARTS)
-    result = train_locally(task, modules, view(cohort), phase=phase, round_index=1, seed=1)
-    both, long, short = 5, 9, 8
-    assert result.samples == 12
-    assert result.samples_of == {
-        "cmr_encoder": long, "cmr_decoder": long, "cmr_projection": both,
-        "sax_encoder": short, "sax_decoder": short, "sax_projection": both,
-    }  # fmt: skip
+
+    def counted(smallest_cell: int, people: Cohort = cohort) -> dict[str, int]:
+        site = replace(view(people), smallest_cell=smallest_cell)
+        result = train_locally(task, modules, site, phase=phase, round_index=1, seed=1)
+        assert result.samples == 30
+        found = result.samples_of
+        assert all(found[f"{view}_encoder"] == found[f"{view}_decoder"] for view in ("cmr", "sax"))
+        return {name.removesuffix("encoder"): n for name, n in found.items() if "decoder" not in name}
+
+    both = sum(a and b for a, b in zip(long, short, strict=True))
+    assert counted(5) == {"cmr_": 21, "sax_": 24, "cmr_projection": both, "sax_projection": both}
+    # Six people lack the short axis: fewer than may be told of, so the tower counts all.
+    assert counted(7)["sax_"] == 30 and counted(7)["cmr_"] == 21
+    few = make_cohort([True] * 7 + [False] * 23, [True] * 30)
+    assert counted(5, few)["cmr_projection"] == 0, "too few for a contrast"
+    with pytest.raises(ConfigError, match="batch_size 4 is under the 8"):
+        check_phase(task, phase.model_copy(update={"batch_size": 4}))
+
+
+def test_a_kind_of_row_of_a_few_people_is_told_of_in_no_sum():
+    """Neither a view that few people have, nor one that few lack, can be told from the counts."""
+    for long, short in (
+        ([True] * 30, [True] * 2 + [False] * 28),
+        ([True] * 30, [True] * 28 + [False] * 2),
+        ([True] * 28 + [False] * 2, [True] * 30),
+    ):
+        site = replace(view(make_cohort(long, short)), smallest_cell=5)
+        for name in ("cmr_mae", "align"):
+            task, modules = make_task(name, {}, PARTS), make_modules()
+            sums = task.metric_sums(modules, site, split="train", seed=0)
+            check_counts(sums, {**task.counts, **PEOPLE}, minimum=5)
+            rows = float(sums["n_rows"][0])
+            own = [float(sums[f"{v}/{'n' if name == 'cmr_mae' else 'n_rows'}"][0]) for v in ("4ch", "sax")]
+            assert rows == 28 and all(n in (0, rows) for n in own) and max(own) == rows
+        state = make_task("align", {"loss": "cosine"}, PARTS).open_round(
+            make_modules(), site, make_task("align", {}, PARTS).roles[0]
+        )
+        assert len(state.of_view) == (1 if sum(short) == 2 else 2)

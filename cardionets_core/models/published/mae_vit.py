@@ -21,6 +21,7 @@ from cardionets_core.models.published.translation import (
     Source,
     Translation,
     module_shapes,
+    require_part,
     translate,
     unwrap,
 )
@@ -68,6 +69,7 @@ def translate_mae_vit(tensors: Named, *, preset: str, adapt: bool = False) -> Tr
         CheckpointError: tensors are absent, unknown, of another shape, not floats or not finite.
         UnknownNameError: there is no such preset.
     """
+    require_part(preset, "cmr_encoder", name="vit")
     names = block_names("blocks", "blocks", depth=get_preset(preset).cmr_encoder.depth)
     names |= {"embed": "patch_embed.proj", "norm": "norm"}
     sources = {

@@ -20,6 +20,7 @@ from cardionets_core.models.published.translation import (
     Source,
     Translation,
     module_shapes,
+    require_part,
     translate,
     unwrap,
 )
@@ -80,6 +81,7 @@ def translate_mar(tensors: Named, *, preset: str, adapt: bool = False) -> Transl
         CheckpointError: tensors are absent, unknown, of another shape, not floats or not finite.
         UnknownNameError: there is no such preset.
     """
+    require_part(preset, "cmr_generator", name="mar")
     named = unwrap(tensors)
     sizes = get_preset(preset)
     by_class = any(key.startswith(CLASSES) for key in named)

@@ -14,6 +14,7 @@ from cardionets_core.models.published.translation import (
     Source,
     Translation,
     module_shapes,
+    require_part,
     translate,
     unwrap,
 )
@@ -51,6 +52,7 @@ def translate_st_mem(tensors: Named, *, preset: str, adapt: bool = False) -> Tra
         CheckpointError: tensors are absent, unknown, of another shape, not floats or not finite.
         UnknownNameError: there is no such preset.
     """
+    require_part(preset, "ecg_encoder", name="st-mem")
     named = unwrap(tensors)
     whole = any(key.startswith(WHOLE) for key in named)
     front = WHOLE if whole else ""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from cardionets_core.errors import CheckpointError
+from cardionets_core.errors import CheckpointError, ConfigError
+from cardionets_core.models.presets import get_preset
 from cardionets_core.models.registry import build_module
 
 Named = Mapping[str, torch.Tensor | np.ndarray]
@@ -97,6 +98,22 @@ class Translation:
     skipped: dict[str, str]
     kept: dict[str, str]
     notes: tuple[str, ...]
+
+
+def require_part(preset: str, part: str, *, name: str) -> None:
+    """Refuse a preset whose part is of another generation than the weights.
+
+    Raises:
+        ConfigError: says which name of the part the weights are for.
+        UnknownNameError: no such preset.
+    """
+    chosen = getattr(get_preset(preset).parts, part)
+    if chosen != name:
+        raise ConfigError(
+            f"these weights are for {part}: {name}, and {preset} has {part}: {chosen}",
+            where="--preset",
+            remedy=f"name a preset that keeps {part}: {name}",
+        )
 
 
 def module_shapes(names: Sequence[str], *, preset: str) -> dict[str, dict[str, Shape]]:
