@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cardionets_core.errors import CheckpointError, UnknownNameError, UsageError
+from cardionets_core.errors import CheckpointError, ConfigError, UnknownNameError, UsageError
 from cardionets_core.exchange.tensors import layout_of, module_digest, pack
 from cardionets_core.models import build_module
 from cardionets_core.models.published import PUBLISHED
@@ -415,3 +415,17 @@ def test_the_command_tells_what_became_of_every_tensor(tmp_path, run):
 
 def test_the_command_knows_every_family():
     assert {family.value for family in Family} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("family", "preset", "said"),
+    [
+        ("st-mem", "nano+vit", "ecg_encoder: st-mem, and nano.vit has ecg_encoder: vit"),
+        ("mae-vit", "nano+cardiacnets", "cmr_encoder: vit"),
+        ("mar", "nano+diffusion", "cmr_generator: mar"),
+    ],
+)
+def test_weights_of_another_generation_than_the_preset_s_part_are_refused_by_name(family, preset, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        PUBLISHED[family].translate({}, preset=preset)
+    assert "keeps" in caught.value.remedy

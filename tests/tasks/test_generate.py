@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool3d, interpolate
 
-from cardionets_core.config.study import Optimiser, Phase
+from cardionets_core.config.study import Optimiser, Phase, Study
 from cardionets_core.data.cohort import Cohort, empty_cohort
 from cardionets_core.errors import ConfigError, UnknownNameError
 from cardionets_core.evaluation import add_sums, case_ssim
@@ -25,6 +25,7 @@ from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.training.local import train_locally
 from cardionets_core.training.plan import plan_steps
 from cardionets_core.training.tensors import export_tensors
+from server.phase_order import tasks_of
 
 NANO = shape_of("nano")
 PRESET = get_preset("nano")
@@ -399,3 +400,20 @@ def test_sums_of_sites_add_and_nobody_runs_no_module():
     assert {n: v.shape for n, v in zero.items()} == {n: v.shape for n, v in by_site["a"].items()}
     assert not any(value.any() for value in zero.values())
     assert task.metrics(zero) == {"n_rows": 0.0, "n_patients": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temperature": 1.5}, "a temperature of 1.5"),
+        ({"ar_steps": 2}, "2 autoregressive"),
+        ({"diffusion_steps": 2000}, "2000 denoising"),
+    ],
+)
+def test_what_latent_diffusion_cannot_draw_with_is_refused_before_anything_is_sent(options, said):
+    steps = {"rounds": 1, "local_steps": 1, "batch_size": 2, "optimiser": {"lr": 1e-3}}
+    phases = [{"task": "tokenizer", **steps}, {"task": "generate", **steps, "options": options}]
+    content = {"name": "s", "phases": phases, "parts": {"cmr_generator": "diffusion"}}
+    with pytest.raises(ConfigError, match=said):
+        tasks_of(Study.model_validate(content))
+    tasks_of(Study.model_validate({**content, "phases": phases[:1]}))

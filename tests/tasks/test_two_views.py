@@ -26,7 +26,10 @@ from cardionets_core.tasks.view_rows import view_rows
 from cardionets_core.training import train_locally
 from cardionets_core.training.local import check_phase
 from cardionets_core.training.private import check_decomposes
+from cardionets_core.training.seeds import derive_seed
+from cardionets_core.training.tensors import export_tensors
 from server.phase_order import check_order
+from simulation.central import train_centrally
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 CPU = torch.device("cpu")
@@ -424,3 +427,26 @@ def test_a_kind_of_row_of_a_few_people_is_told_of_in_no_sum():
             make_modules(), site, make_task("align", {}, PARTS).roles[0]
         )
         assert len(state.of_view) == (1 if sum(short) == 2 else 2)
+
+
+@pytest.mark.parametrize(("long", "short"), [(True, False), (False, True)])
+def test_a_site_alone_with_one_view_trains_its_tower_and_aligns_to_no_random_head(long, short):
+    """As in a federation: the other tower keeps its bytes, and the encoder stays as it was."""
+    steps = {"rounds": 1, "local_steps": 1, "batch_size": 8, "optimiser": {"lr": 1e-2, "weight_decay": 0.1}}
+    study = Study.model_validate(
+        {
+            "name": "alone",
+            "generation": "cardiacnets",
+            "phases": [{"task": "cmr_mae", **steps}, {"task": "align", **steps}],
+        }
+    )
+    rows = 9
+    ends = train_centrally(study, make_cohort([long] * rows, [short] * rows)).phase_ends
+    begun = {
+        name: export_tensors(build_module(name, MODELS, seed=derive_seed(study.seed, "initial", name)))
+        for name in ends[-1]
+    }
+    moved = {
+        n for n, end in ends[-1].items() if any(not np.array_equal(v, begun[n][k]) for k, v in end.items())
+    }
+    assert moved == ({"cmr_encoder", "cmr_decoder"} if long else {"sax_encoder", "sax_decoder"})

@@ -127,3 +127,20 @@ def test_a_release_says_what_is_in_it_and_a_paused_study_what_it_is():
     assert "this release is unsigned" in part(card, "Licence and provenance")
     assert "There is no generator in this model." in part(card, "Memorisation test")
     assert "modules: ecg_encoder\n" in card
+
+
+def test_a_card_tells_the_generators_of_both_views_apart():
+    phases = [
+        {"task": "screening", "rounds": 1},
+        {"task": "memorisation", "rounds": 1},
+        {"task": "memorisation", "rounds": 1, "options": {"view": "sax"}},
+    ]
+    told = content(memorised={"passes": 1.0, "conclusive": 1.0, "training_share": 0.5, "n_patients": 40.0})
+    told["study"]["phases"] = phases
+    told["modules"] = {"sax_generator": "1", "sax_tokenizer": "2"}
+    short = part(card_of(told), "Memorisation test")
+    assert "There is no generator" not in short and "Short axis: It was not made for this generator." in short
+    told["modules"] = {"cmr_generator": "1", "sax_generator": "2"}
+    told["rounds"].append({**told["rounds"][-1], "phase": 2})
+    both = part(card_of(told), "Memorisation test")
+    assert both.count("Asked in the generator's latent space") == 2 and "**Short axis: " in both
