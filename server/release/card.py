@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cardionets_core.config.study import Study
 from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, short_axis_name
 from server.release.card_privacy import memorisation_lines, privacy_lines
 from server.release.card_tables import (
@@ -185,6 +186,11 @@ def _limits(content: Content, release: ReleaseFacts | None) -> list[str]:
         "- what is rare among the training patients is predicted worst",
         "- a phenotype of the sites' own software carries that software's errors along",
     ]
+    if Study.model_validate(content["study"]).model_parts.takes_covariates:
+        lines.append(
+            "- **the ECG's encoder also takes age and sex: what was measured is of ECG and demographics "
+            "together, and not of the ECG**; a prediction from an ECG alone takes them for unknown"
+        )
     if _draws(content, release):
         lines.append(
             "- a generated cine adds no information beyond its ECG, and volumes cannot be read off it"

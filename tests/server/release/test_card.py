@@ -144,3 +144,9 @@ def test_a_card_tells_the_generators_of_both_views_apart():
     told["rounds"].append({**told["rounds"][-1], "phase": 2})
     both = part(card_of(told), "Memorisation test")
     assert both.count("Asked in the generator's latent space") == 2 and "**Short axis: " in both
+
+
+def test_results_with_demographics_are_not_called_those_of_the_ecg():
+    told = part(card_of(content(parts={"ecg_encoder": "vit-film"})), "Limits")
+    assert "of ECG and demographics together" in told
+    assert "demographics" not in part(card_of(content(generation="cardiacnets")), "Limits")
