@@ -64,17 +64,10 @@ def _ecg_encoder(preset: Preset) -> nn.Module:
 
 def _ecg_decoder(preset: Preset) -> nn.Module:
     size = preset.ecg_decoder
+    kind: Callable[..., nn.Module] = EcgDecoder
     if preset.parts.ecg_is_image:
-        return EcgVitDecoder(
-            leads=LEADS,
-            patch=preset.ecg_patch,
-            patches=preset.ecg_patches,
-            encoder_width=preset.ecg_encoder.width,
-            width=size.width,
-            depth=size.depth,
-            heads=size.heads,
-        )
-    return EcgDecoder(
+        kind = partial(EcgVitDecoder, leads=LEADS)
+    return kind(
         patch=preset.ecg_patch,
         patches=preset.ecg_patches,
         encoder_width=preset.ecg_encoder.width,
