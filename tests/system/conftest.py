@@ -42,7 +42,7 @@ SCANNER = {"spacing_mm": 2.2, "pixels": 80, "frames": 20}
 SMALL = {"repeat_share": 0.2, "split": {"validation": 0.2, "test": 0.3}}
 POLICY = {"minimum_patients": 5, "minimum_cell": 1}
 HOSPITALS = (
-    {"site": "alpha", "layout": "uk_biobank", "patients": 20, "scanner": SCANNER, "views": ["4ch", "sax"]},
+    {"site": "alpha", "layout": "uk_biobank", "patients": 40, "scanner": SCANNER, "views": ["4ch", "sax"]},
     {"site": "beta", "layout": "mimic_iv_ecg", "patients": 20},
     {"site": "gamma", "layout": "local_csv", "patients": 20, "scanner": SCANNER},
 )
