@@ -170,19 +170,3 @@ def test_a_recording_is_read_and_never_written() -> None:
 def test_nobody_is_a_batch(flips: np.random.Generator | None) -> None:
     found = gathered(np.zeros(0, np.int16), [], [], [], length=5, leads=12, generator=flips)
     assert found.shape == (0, 12, 10) and found.dtype == np.float32
-
-
-@pytest.mark.parametrize(("begin", "total", "start"), [
-    (-1, 10, 0), (81, 10, 0), (0, 10, 4), (0, 10, -1), (0, 51, 0), (0, 6, 0), (2**62, 10, 0), (0, 2**62, 0),
-])  # fmt: skip
-def test_what_lies_outside_is_refused(begin: int, total: int, start: int) -> None:
-    with pytest.raises(ValueError, match="inside"):
-        gathered(np.zeros(100, np.int16), [begin], [total], [start], length=7, leads=2)
-
-
-def test_other_counts_are_refused() -> None:
-    for wrong in (np.zeros(100, np.int32), np.zeros((10, 10), np.int16)):
-        with pytest.raises(ValueError, match="int16"):
-            gathered(wrong, [0], [10], [0], length=7, leads=2)
-    with pytest.raises(ValueError, match="every window"):
-        gathered(np.zeros(100, np.int16), [0, 1], [10], [0], length=7, leads=2)

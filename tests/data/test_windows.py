@@ -117,22 +117,6 @@ def test_nobody_is_a_batch() -> None:
     assert gathered(np.zeros(0, np.int16), [], [], [], length=5, leads=12).shape == (0, 12, 5)
 
 
-@pytest.mark.parametrize(("begin", "total", "start"), [
-    (-1, 10, 0), (81, 10, 0), (0, 10, 4), (0, 10, -1), (0, 51, 0), (0, 6, 0), (2**62, 10, 0), (0, 2**62, 0),
-])  # fmt: skip
-def test_what_lies_outside_is_refused(begin: int, total: int, start: int) -> None:
-    with pytest.raises(ValueError, match="inside"):
-        gathered(np.zeros(100, np.int16), [begin], [total], [start], length=7, leads=2)
-
-
-def test_other_counts_are_refused() -> None:
-    for wrong in (np.zeros(100, np.int32), np.zeros((10, 10), np.int16)):
-        with pytest.raises(ValueError, match="int16"):
-            gathered(wrong, [0], [10], [0], length=7, leads=2)
-    with pytest.raises(ValueError, match="every window"):
-        gathered(np.zeros(100, np.int16), [0, 1], [10], [0], length=7, leads=2)
-
-
 def test_evaluation_windows_are_first_middle_and_last() -> None:
     assert evaluation_starts(2500, 2250) == (0, 125, 250)
     assert evaluation_starts(2250, 2250) == (0,) and evaluation_starts(2251, 2250) == (0, 1)
