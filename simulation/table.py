@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cardionets_core.tasks.short_axis import LONG_AXIS, view_of
+from cardionets_core.config.study import phase_title
 from server.best_rounds import chance_of
 from simulation.events.table import event_rows
 from simulation.table_lines import interval, number, table
@@ -71,14 +71,16 @@ def _phase_rows(result: Content) -> list[list[str]]:
         ends = (values[0], values[-1]) if values else (None, None)
         by_chance = "" if chance is None else number(chance)
         rows.append(
-            [_title(phase), str(len(entries)), metric, *map(number, ends), by_chance, f"{seconds:.1f}"]
+            [
+                phase_title(phase["task"], phase.get("options") or {}),
+                str(len(entries)),
+                metric,
+                *map(number, ends),
+                by_chance,
+                f"{seconds:.1f}",
+            ]
         )
     return rows
-
-
-def _title(phase: Content) -> str:
-    view = view_of(phase.get("options") or {})
-    return str(phase["task"]) if view == LONG_AXIS else f"{phase['task']} ({view})"
 
 
 def _comparison(result: Content) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,6 +64,12 @@ class Optimiser(Document):
         return self
 
 
+def phase_title(task: str, options: Mapping[str, Scalar]) -> str:
+    """What a phase is called: its task, and in brackets its view where that is not the 4-chamber one."""
+    view = options.get("view", "4ch")
+    return task if view == "4ch" else f"{task} ({view})"
+
+
 class Phase(Document):
     """One stretch of the study: a task, trained for some rounds."""
 
@@ -86,8 +93,7 @@ class Phase(Document):
     @property
     def title(self) -> str:
         """The task, and in brackets the view where its option ``view`` is not the 4-chamber one."""
-        view = self.options.get("view", "4ch")
-        return self.task if view == "4ch" else f"{self.task} ({view})"
+        return phase_title(self.task, self.options)
 
     @model_validator(mode="after")
     def _one_unit(self) -> Phase:

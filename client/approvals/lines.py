@@ -90,7 +90,7 @@ def _when(said: Mapping[str, Any]) -> str:
 def _phase_lines(number: int, phase: Mapping[str, Any], *, is_measured: bool) -> Iterator[str]:
     trains, reads = (", ".join(phase[key]) or "nothing" for key in ("trains", "reads"))
     permitted = f"permitted here: {phase['permitted']}"
-    yield f"  phase {number} {phase['task']} · {phase['rounds']} round(s) · {permitted}"
+    yield f"  phase {number} {phase['title']} · {phase['rounds']} round(s) · {permitted}"
     yield f"    {phase['kind']} · trains {trains} · reads {reads} · needs {' + '.join(phase['needs'])}"
     parts = {"of updates": phase["update_bytes"], "of sums": phase["sum_bytes"]}
     leaves = " + ".join(f"{count:,} bytes {what}" for what, count in parts.items() if count) or "nothing"

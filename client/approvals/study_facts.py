@@ -122,6 +122,7 @@ def _phase_facts(
         shared = {}  # the site refuses to send either
     return {
         "task": task.name,
+        "title": phase.title,
         "rounds": phase.rounds,
         "trains": list(task.trains),
         "reads": list(task.reads),

@@ -96,6 +96,7 @@ def _rehearsed(
             "study_digest": study.digest,
             "phase": phase + 1,
             "task": rehearsal.task.name,
+            "title": study.phases[phase].title,
             "random_modules": list(rehearsal.task.reads),
             "given_modules": sorted(set(study.initial) & set(rehearsal.modules)),
             "sent": False,
@@ -144,7 +145,7 @@ def _write(out: Path, left: Left, facts: dict[str, Any]) -> None:
 
 
 def _lines(content: dict[str, Any]) -> Iterator[str]:
-    yield f"rehearsal at {content['site']}: {content['study']}, phase {content['phase']} ({content['task']})"
+    yield f"rehearsal at {content['site']}: {content['study']}, phase {content['phase']} ({content['title']})"
     yield "  nothing was sent; journal, optimiser and kept replies are as they were"
     if content["masked_when_sent"]:
         yield "  secure aggregation: all but the census leaves as one masked vector, which looks like chance"

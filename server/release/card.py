@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cardionets_core.config.study import Study
+from cardionets_core.config.study import Study, phase_title
 from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS, short_axis_name
 from server.release.card_privacy import memorisation_lines, privacy_lines
 from server.release.card_tables import (
@@ -96,7 +96,9 @@ def card_of(content: Content, *, release: ReleaseFacts | None = None) -> str:
 def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
     study = content["study"]
     names = sorted(release.modules if release else content["modules"])
-    tasks = ", ".join(dict.fromkeys(phase["task"] for phase in study["phases"]))
+    tasks = ", ".join(
+        dict.fromkeys(phase_title(each["task"], each.get("options") or {}) for each in study["phases"])
+    )
     lines = [
         "A model that reads a resting 12-lead ECG and predicts what a cardiac MRI of that heart may show.",
         "It was trained by hospitals of a simulation, each of which kept its records: no number here comes "

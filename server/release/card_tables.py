@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cardionets_core.config.study import phase_title
 from cardionets_core.data.phenotypes import PHENOTYPES
 from cardionets_core.data.records import LABEL_TITLES
 from cardionets_core.tasks.short_axis import LONG_AXIS, view_of
@@ -58,11 +59,13 @@ def metric_lines(content: Content) -> list[str]:
     phases = [phase for phase in content["summary"]["phases"] if phase["task"] not in _COUNTED]
     if not phases:
         return ["Nothing was measured on test patients."]
-    rows = []
+    rows, titles = [], []
     for phase in phases:
+        asked = content["study"]["phases"][phase["phase"]]
+        titles.append(phase_title(asked["task"], asked.get("options") or {}))
         found = {value["site"]: value for value in phase["values"] if value["kind"] != "site"}
         pooled = next((value for value in phase["values"] if value["kind"] == "pooled"), None)
-        cells = [phase["task"], f"`{phase['metric']}`", _POOLED, *_measured(pooled)]
+        cells = [titles[-1], f"`{phase['metric']}`", _POOLED, *_measured(pooled)]
         rows.append(cells)
         rows += [["", "", f"{site} (external)", *_measured(value)] for site, value in found.items() if site]
     head = ["phase", "metric", "patients of", "value", "95 % interval", "made by", "people"]
@@ -74,7 +77,7 @@ def metric_lines(content: Content) -> list[str]:
     for site in sites:
         told = [[v for v in p["values"] if v["kind"] == "site" and v["site"] == site] for p in phases]
         by_site.append([site, *(_with_interval(values[0]) if values else "–" for values in told)])
-    head = ["site", *(f"{phase['task']} `{phase['metric']}`" for phase in phases)]
+    head = ["site", *(f"{title} `{phase['metric']}`" for title, phase in zip(titles, phases, strict=True))]
     return [
         *lines,
         "",

@@ -1,12 +1,14 @@
 """Both generations of the method on the same invented patients, seeds and steps, as a table.
 
-Two hospitals hold both views of the heart and phenotypes, a third has ECGs and diagnoses alone. The very
-study of the one generation runs with one key changed. A third run gives the earlier generation as many
-seconds of each phase as the later one took, where equal steps cost it more. The Frechet distance is measured
-in the features of one tower for all, that of the later generation of the same seed: each in its own would be
-no comparison.
-``python -m simulation.benchmarks.generations --out DIR`` prints a table; ``--format json`` one object. Values
-are means over seeds, with the least and the greatest; seconds are of this machine.
+The hospitals and phases are those of the shipped scenario and study ``cardionets``, without the hospital that
+never trains and without the phases that measure something else; each hospital with a scanner has both views
+of the heart. The earlier generation has learning rates of its own. A third run gives it as many seconds of
+each phase as the later one took, where equal steps cost it more. The Frechet distance is measured in the
+features of one tower for all, that of the later generation of the same seed: each in its own would be no
+comparison.
+``python -m simulation.benchmarks.generations --out DIR`` runs all. Or run a seed a core
+(``OMP_NUM_THREADS=1``, ``--seeds 7``, ``--format json``); ``--join FILE FILE`` makes the table of what they
+printed. Values are means over seeds, with the least and the greatest; seconds are of this machine.
 """
 
 from __future__ import annotations
@@ -39,41 +41,14 @@ FIGURES: Mapping[str, tuple[str, str]] = {
 }
 """Row of the table to the task whose test patients it is of, and its metric."""
 FRECHET = "Frechet distance, in the later tower's features"
-_STEPS = {"state": "persist", "warmup": 20}
-PHASES: tuple[dict[str, Any], ...] = (
-    {
-        "task": "cmr_mae", "rounds": 5, "local_steps": 32, "batch_size": 16,
-        "optimiser": {"lr": 2e-3, **_STEPS},
-    },
-    {
-        "task": "ecg_mae", "rounds": 16, "local_steps": 25, "batch_size": 8,
-        "optimiser": {"lr": 2e-3, **_STEPS}, "options": {"mask_share": 0.5},
-    },
-    {
-        "task": "align", "rounds": 12, "local_steps": 8, "batch_size": 32,
-        "optimiser": {"lr": 3e-3, **_STEPS}, "options": {"temperature": 0.35},
-    },
-    {"task": "standardise", "rounds": 1},
-    {
-        "task": "phenotype", "rounds": 6, "local_steps": 60, "batch_size": 32,
-        "optimiser": {"lr": 2e-3, "weight_decay": 0.01, **_STEPS}, "options": {"windows": "mean"},
-    },
-    {"task": "prevalence", "rounds": 1},
-    {"task": "logistic", "rounds": 10},
-    {
-        "task": "screening", "rounds": 2, "local_steps": 10, "batch_size": 32,
-        "optimiser": {"lr": 1e-3, "weight_decay": 0.01, **_STEPS}, "options": {"windows": "mean"},
-    },
-    {
-        "task": "tokenizer", "rounds": 6, "local_steps": 24, "batch_size": 2,
-        "optimiser": {"name": "adam", "lr": 2e-3, "betas": [0.5, 0.9], "weight_decay": 0.0, **_STEPS},
-    },
-    {
-        "task": "generate", "rounds": 8, "local_steps": 40, "batch_size": 32, "ema_decay": 0.99,
-        "optimiser": {"lr": 2e-3, "weight_decay": 0.02, "clip_norm": 3.0, **_STEPS},
-        "options": {"measured_patients": 32, "guidance": 1.0},
-    },
-)  # fmt: skip
+LEFT_OUT = ("probe", "calibrate", "memorisation", "fuse")
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "cmr_mae": {"lr": 1e-3},
+    "ecg_mae": {"lr": 1e-3, "mask_share": 0.8},
+    "align": {"lr": 1e-3, "betas": [0.9, 0.95], "temperature": 0.1},
+    "generate": {"lr": 1e-3},
+}
+"""What the phases of the earlier generation have of their own: rates, published mask and temperature."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,35 +56,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--out", type=Path, help="folder for the runs")
+    parser.add_argument("--join", type=Path, nargs="+", help="make the table of files of --format json")
     parser.add_argument("--preset", default="nano")
-    parser.add_argument("--patients", type=int, default=200, help="of each hospital")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--quick", action="store_true", help="a step of each phase: whether all of it runs")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     asked = parser.parse_args(arguments)
+    if (asked.out is None) == (asked.join is None):
+        parser.error("give --out to run, or --join to read what was run")
+    content = _joined(asked.join) if asked.join else _run(asked)
+    runs = content["runs"]
+    sys.stdout.write(
+        json.dumps(content) + "\n" if asked.format == "json" else "\n".join(lines_of(runs)) + "\n"
+    )
+
+
+def _run(asked: argparse.Namespace) -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {LATER: [], EARLIER: [], EQUAL_SECONDS: []}
     for seed in asked.seeds:
-        phases = [quick(phase) for phase in PHASES] if asked.quick else [dict(phase) for phase in PHASES]
         for name in runs:
+            phases = shipped_phases(LATER if name == LATER else EARLIER)
+            if asked.quick:
+                phases = [quick(phase) for phase in phases]
             if name == EQUAL_SECONDS:
                 phases = in_as_many_seconds(phases, runs[LATER][-1], runs[EARLIER][-1])
             done = one_run(asked, name, phases, seed=seed)
             tower = (runs[LATER] or [done])[-1] if name != LATER else done
             done["values"][FRECHET] = common_frechet(done, tower)
             runs[name].append(done)
+            told = {key: value for key, value in done.items() if key != "end"}
+            sys.stderr.write(f"{name}, seed {seed}: {json.dumps(told)}\n")
     for done in (run for each in runs.values() for run in each):
         del done["end"]
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "preset": asked.preset,
-        "patients": asked.patients,
-        "seeds": asked.seeds,
-        "runs": runs,
-    }
-    sys.stdout.write(
-        json.dumps(content) + "\n" if asked.format == "json" else "\n".join(lines_of(runs)) + "\n"
-    )
+    return {"schema_version": SCHEMA_VERSION, "preset": asked.preset, "seeds": asked.seeds, "runs": runs}
+
+
+def _joined(paths: Sequence[Path]) -> dict[str, Any]:
+    """What several runs printed, as if one had made all."""
+    first, *others = (json.loads(path.read_text()) for path in paths)
+    for other in others:
+        first["seeds"] += other["seeds"]
+        for name, made in other["runs"].items():
+            first["runs"][name] += made
+    return first
+
+
+def shipped_phases(generation: str) -> list[dict[str, Any]]:
+    """The phases of the study ``cardionets``, as one of the generations has them."""
+    from simulation.scenario import named_study
+
+    phases = [dict(phase) for phase in named_study("cardionets")["phases"] if phase["task"] not in LEFT_OUT]
+    if generation == EARLIER:
+        for phase in phases:
+            for key, value in CHANGES.get(phase["task"], {}).items():
+                place = "optimiser" if key in ("lr", "betas") else "options"
+                phase[place] = {**phase.get(place, {}), key: value}
+    return phases
 
 
 def quick(phase: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,28 +164,25 @@ def one_run(
 def scenario_content(
     asked: argparse.Namespace, generation: str, phases: Sequence[Mapping[str, Any]], *, seed: int
 ) -> dict[str, Any]:
-    """The scenario: its hospitals follow from the seed and the number of patients alone."""
-    common = {
-        "patients": asked.patients,
-        "split": {"validation": 0.15, "test": 0.25},
-        "policy": {"minimum_patients": 5, "minimum_cell": 1},
-    }
-    scanner = {"spacing_mm": 1.83, "pixels": 96, "frames": 25}
-    both = {**common, "views": ["4ch", "sax"], "scanner": scanner}
+    """The scenario: its hospitals follow from the seed alone."""
+    from simulation.hospitals import DrawnHospital
+    from simulation.scenario import load_scenario
+
+    hospitals = []
+    for hospital in load_scenario("cardionets").hospitals:
+        if isinstance(hospital, DrawnHospital) and not hospital.external:
+            content = hospital.model_dump(mode="json", exclude_unset=True)
+            hospitals.append({**content, "views": ["4ch", "sax"]} if hospital.drawn_views else content)
     return {
         "name": "generations",
         "seed": seed,
-        "hospitals": [
-            {"site": "biobank", "layout": "uk_biobank", **both},
-            {"site": "riverside", "layout": "local_csv", **both},
-            {"site": "intensive", "layout": "mimic_iv_ecg", **common},
-        ],
+        "hospitals": hospitals,
         "study": {
             "name": "generations",
             "seed": seed,
             "preset": asked.preset,
             "generation": generation,
-            "sites": {"minimum": 1, "deadline_s": 3600},
+            "sites": {"minimum": 2, "deadline_s": 3600},
             "evaluation": {"every_rounds": 100},
             "phases": list(phases),
         },

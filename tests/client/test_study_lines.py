@@ -37,6 +37,14 @@ def test_a_plain_study_is_told_as_one_that_protects_nobody_by_noise_or_sums(tmp_
     assert "nothing" not in found.partition("leaves before")[0]
 
 
+def test_phases_of_both_views_are_told_apart(tmp_path):
+    found = told(
+        tmp_path,
+        phases=[{**PHASE, "task": "tokenizer", "options": {"view": view}} for view in ("4ch", "sax")],
+    )
+    assert "phase 1 tokenizer · 1 round(s)" in found and "phase 2 tokenizer (sax) · 1 round(s)" in found
+
+
 def test_a_private_study_is_told_with_its_epsilon_and_delta(tmp_path):
     found = told(tmp_path, privacy={"mechanism": "dp_sgd", "epsilon": 3.5, "delta": 1e-6})
     assert "differential privacy for each training patient: epsilon at most 3.5 at delta 1e-06" in found

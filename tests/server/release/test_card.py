@@ -9,7 +9,7 @@ import pytest
 from cardionets_core.config.study import Study
 from server.release.card import RESEARCH_ONLY, SIMULATED, ReleaseFacts, card_of
 from server.release.card_page import card_page
-from server.release.card_tables import GROUPS_ALONE
+from server.release.card_tables import GROUPS_ALONE, metric_lines
 from server.report import result_of
 from server.summary import summary_of
 
@@ -144,6 +144,25 @@ def test_a_card_tells_the_generators_of_both_views_apart():
     told["rounds"].append({**told["rounds"][-1], "phase": 2})
     both = part(card_of(told), "Memorisation test")
     assert both.count("Asked in the generator's latent space") == 2 and "**Short axis: " in both
+
+
+def test_metrics_of_both_views_are_told_apart():
+    phases = [
+        {"task": "tokenizer", "rounds": 1},
+        {"task": "tokenizer", "rounds": 1, "options": {"view": "sax"}},
+    ]
+    told = content(phases=phases)
+    measured = {"psnr": 25.0, "n_patients": 50.0}
+    told["rounds"] = [
+        {**told["rounds"][0], "phase": place, "task": "tokenizer", "primary": "psnr",
+         "test": {"pooled": measured, "sites": [{"site": "riverside", "metrics": measured}], "external": {}}}
+        for place in (0, 1)
+    ]  # fmt: skip
+    told["summary"] = summary_of(told["rounds"])
+    lines = metric_lines(told)
+    assert [line.split(" |")[0] for line in lines[2:4]] == ["| tokenizer", "| tokenizer (sax)"]
+    assert any("tokenizer `psnr` | tokenizer (sax) `psnr`" in line for line in lines[4:])
+    assert "2 phases: tokenizer, tokenizer (sax)" in part(card_of(told), "Model details")
 
 
 def test_results_with_demographics_are_not_called_those_of_the_ecg():
