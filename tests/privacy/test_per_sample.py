@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 OF_EARLIER: dict[str, tuple[str, dict[str, Any], int]] = {
     "earlier ecg_mae": ("ecg_mae", {}, 0),
     "earlier cmr_mae, cosine": ("cmr_mae", {"contrast": "cosine"}, 0),
+    "earlier cmr_mae, cosine, nobody with both": ("cmr_mae", {"contrast": "cosine"}, 0),
     "earlier cmr_mae, towers alone": ("cmr_mae", {"contrast": "off"}, 0),
     "earlier cmr_mae, short axis alone": ("cmr_mae", {"contrast": "cosine"}, 2),
     "earlier align, cosine": ("align", {"loss": "cosine"}, 0),
@@ -58,9 +59,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def make_cohort(rows: int = ROWS, seed: int = 0, *, lacks_short_axis: int = 1) -> Cohort:
-    """Rows with everything; the one of that number has no short axis."""
+def make_cohort(
+    rows: int = ROWS, seed: int = 0, *, lacks_short_axis: int = 1, one_view_each: bool = False
+) -> Cohort:
+    """Rows with everything, but that the one of that number has no short axis, or each has one view alone."""
     rng = np.random.default_rng(seed)
+    places = np.arange(rows)
+    long_axis, short_axis = places, np.where(places == lacks_short_axis, -1, places[::-1])
+    if one_view_each:
+        long_axis, short_axis = (np.where(places % 2 == part, places, -1) for part in (0, 1))
     return Cohort(
         site="a",
         digest="a",
@@ -71,8 +78,8 @@ def make_cohort(rows: int = ROWS, seed: int = 0, *, lacks_short_axis: int = 1) -
         row_patient=np.arange(rows),
         row_split=np.zeros(rows, dtype=np.int8),
         row_ecg=np.arange(rows),
-        row_cine=np.arange(rows),
-        row_views={"sax": np.where(np.arange(rows) == lacks_short_axis, -1, np.arange(rows)[::-1])},
+        row_cine=long_axis,
+        row_views={"sax": short_axis},
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
         diseases=np.tile(np.array([[0, 1, 1, 0, 1, 1, 0, 0]], dtype=np.float32), (rows, 1)),
     )
@@ -97,7 +104,9 @@ def opened(case: str) -> tuple[dict[str, nn.Module], Callable[[], torch.Tensor]]
             for parameter in modules[principal].parameters():
                 parameter.normal_(generator=generator).abs_()
     task.prepare_modules(modules, role)
-    cohort = make_cohort(lacks_short_axis=-1 if "sax" in role.row_needs else 1)
+    cohort = make_cohort(
+        lacks_short_axis=-1 if "sax" in role.row_needs else 1, one_view_each=case.endswith("nobody with both")
+    )
     site = SiteView(cohort=cohort, shape=shape_of(models), device=torch.device("cpu"))
     state = task.open_round(modules, site, role)
     rows = site.rows(role.row_needs, "train")
