@@ -166,6 +166,20 @@ CATALOGUE: tuple[Benchmark, ...] = (
         ),
     ),
     Benchmark(
+        name="phase-steps-earlier",
+        module="phase_steps",
+        arguments=("--presets", "nano", "nano+cardiacnets"),
+        figures=(
+            Figure(
+                key="ratio_to_nano",
+                what="seconds a row of {phase}, preset {preset}",
+                baseline="preset nano",
+                margin=0.6,
+                where={"preset": ("nano+cardiacnets",)},
+            ),
+        ),
+    ),
+    Benchmark(
         name="private-steps",
         module="private_steps",
         arguments=("--noise",),

@@ -2,10 +2,11 @@
 
 Each case runs in a process of its own, on noise in the packed form of the cache: a step of the real trainer,
 after one that warms up. ``python -m simulation.benchmarks.phase_steps`` prints one JSON line a case; the
-baseline of a phase is its step at ``nano``. ``--private`` runs each also with gradients of single patients,
-in both ways, beside the plain step of the same batch. ``--device cuda`` measures a GPU. The tokenizer's step
-at ``paper`` is 60 TFLOP: it is left out on a processor unless ``--all`` is given, and its shapes are run on
-the meta device.
+baseline of a phase is its step at ``nano``. A preset may name a generation or parts, as in
+``--presets nano nano+cardiacnets``. ``--private`` runs each also with gradients of single patients, in both
+ways, beside the plain step of the same batch. ``--device cuda`` measures a GPU. The tokenizer's step at
+``paper`` is 60 TFLOP: it is left out on a processor unless ``--all`` is given, and its shapes are run on the
+meta device.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.case:
         preset, phase = options.case
         place, mode = options.device, options.mode
-        rows = options.batch or BATCHES[preset]
+        rows = options.batch or BATCHES[preset.partition("+")[0]]
         write(one_step(preset, phase, rows=rows, device=place, precision=options.precision, mode=mode))
         return
     base: dict[str, float] = {}
@@ -87,10 +88,10 @@ def write(content: dict[str, object]) -> None:
 
 def payload(preset: str, phase: str) -> dict[str, object]:
     """Bytes that a phase sends: trained modules each round and way, frozen ones once."""
-    from cardionets_core.models import build_module
+    from cardionets_core.models import build_module, get_preset
     from cardionets_core.tasks import make_task
 
-    task = make_task(phase, OPTIONS.get(phase, {}))
+    task = make_task(phase, OPTIONS.get(phase, {}), get_preset(preset).parts)
 
     def of(names: Sequence[str]) -> int:
         built = (build_module(name, preset, seed=0, device="meta") for name in names)
@@ -136,7 +137,7 @@ def one_step(
 
     from cardionets_core.config.study import Phase
     from cardionets_core.data.cohort import Cohort
-    from cardionets_core.models import build_module
+    from cardionets_core.models import build_module, get_preset
     from cardionets_core.privacy.noise import SecretRandomness
     from cardionets_core.privacy.per_sample import Mode
     from cardionets_core.tasks import SiteView, make_task
@@ -157,16 +158,17 @@ def one_step(
         row_split=np.zeros(rows, dtype=np.int8),
         row_ecg=np.arange(rows),
         row_cine=np.arange(rows),
+        row_views={"sax": np.arange(rows)[::-1]},
         phenotypes=rng.normal(size=(rows, 82)).astype(np.float32),
         diseases=rng.integers(0, 2, (rows, 8)).astype(np.float32),
     )
-    task = make_task(phase, OPTIONS.get(phase, {}))
+    task = make_task(phase, OPTIONS.get(phase, {}), get_preset(preset).parts)
     place = torch.device(device)
     modules = {name: build_module(name, preset, seed=1) for name in (*task.trains, *task.reads)}
-    if "cmr_principal" in modules:
+    for principal in {"cmr_principal", "sax_principal"} & set(modules):
         # As if it had been solved: an unsolved one is refused.
         with torch.no_grad():
-            for parameter in modules["cmr_principal"].parameters():
+            for parameter in modules[principal].parameters():
                 parameter.normal_(generator=torch.Generator().manual_seed(0)).abs_()
     site = SiteView(cohort=cohort, shape=shape_of(preset), device=place)
     count = REPEATS + 1
