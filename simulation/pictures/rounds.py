@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from cardionets_core.config.study import phase_title
 from server.best_rounds import chance_of
 from simulation.pictures.canvas import finish
 
@@ -52,8 +53,10 @@ def picture_rounds(result: Mapping[str, Any], path: Path) -> str:
         chance = [chance_of(entry["pooled"], primary) for entry in entries if entry.get("pooled")]
         if chance and chance[-1] is not None:
             right.axhline(chance[-1], color="black", linestyle=":", linewidth=1.2, label="by chance")
-        _finish_axis(left, f"{entries[0]['task']}: mean local loss", rounds=entries[-1]["round"], aside=aside)
-        _finish_axis(right, f"{entries[0]['task']}: held-out {primary}", rounds=entries[-1]["round"])
+        asked = result["study"]["phases"][entries[0]["phase"]]
+        title = phase_title(asked["task"], asked.get("options") or {})
+        _finish_axis(left, f"{title}: mean local loss", rounds=entries[-1]["round"], aside=aside)
+        _finish_axis(right, f"{title}: held-out {primary}", rounds=entries[-1]["round"])
     return finish(figure, path, {})
 
 
