@@ -72,7 +72,7 @@ def _phase_rows(result: Content) -> list[list[str]]:
         by_chance = "" if chance is None else number(chance)
         rows.append(
             [
-                phase_title(phase["task"], phase.get("options") or {}),
+                phase_title(phase["task"], phase.get("options")),
                 str(len(entries)),
                 metric,
                 *map(number, ends),

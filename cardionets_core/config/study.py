@@ -64,9 +64,9 @@ class Optimiser(Document):
         return self
 
 
-def phase_title(task: str, options: Mapping[str, Scalar]) -> str:
+def phase_title(task: str, options: Mapping[str, Scalar] | None) -> str:
     """What a phase is called: its task, and in brackets its view where that is not the 4-chamber one."""
-    view = options.get("view", "4ch")
+    view = (options or {}).get("view", "4ch")
     return task if view == "4ch" else f"{task} ({view})"
 
 

@@ -1,9 +1,10 @@
 """The earlier generation's CMR generator: a transformer denoises a whole latent (arXiv 2212.09748).
 
-Comes in: a noisy latent, the time of each row, the tokens of its ECG. Goes out: the noise in it.
+Comes in: a noisy latent, the time of each row, the tokens of its ECG, first the one that sums it up. Goes out:
+the noise in it.
 
-Time scales and shifts what self-attention and MLP take and gates what they give; the ECG is read by
-cross-attention. All gates and outputs begin at zero, so that a block begins as the identity and the model
+Time and the first token scale and shift what self-attention and MLP take and gate what they give; all tokens
+are read by cross-attention. All gates and outputs begin at zero, so that a block begins as the identity and the model
 predicts no noise. The residual stream is float32 under autocast too. Nothing is dropped in training but whole
 conditions, by the caller's word: the same inputs give the same outputs.
 
@@ -56,7 +57,7 @@ class CrossAttention(nn.Module):
 
 
 class CmrDiffusionBlock(nn.Module):
-    """Self-attention, cross-attention onto the ECG, MLP; time modulates the first and the last.
+    """Self-attention, cross-attention onto the ECG, MLP; time and ECG modulate the first and the last.
 
     Args:
         width: D.
@@ -76,10 +77,16 @@ class CmrDiffusionBlock(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(
-        self, stream_BLD: torch.Tensor, time_B1D: torch.Tensor, read_BND: torch.Tensor
+        self, stream_BLD: torch.Tensor, state_B1D: torch.Tensor, read_BND: torch.Tensor
     ) -> torch.Tensor:
-        """``[B, L, D]``, float32; ``read_BND`` is what this block's cross-attention read of the ECG."""
-        modulation = self.modulation(time_B1D).float()
+        """``[B, L, D]``, float32.
+
+        Args:
+            stream_BLD: float32.
+            state_B1D: time and first ECG token.
+            read_BND: what this block's cross-attention read of the ECG.
+        """
+        modulation = self.modulation(state_B1D).float()
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=-1)
         normed = self.norm_attention(stream_BLD) * (1.0 + scale) + shift
         stream_BLD = stream_BLD + gate * self.attention(normed).float()
@@ -147,7 +154,7 @@ class CmrDiffusion(nn.Module):
         Args:
             noisy_BZTHW: noisy latents.
             time_B: int64, the training process's time of each row.
-            condition_BND: tokens of the rows' ECGs, ``[B, N, C]``, not normalised.
+            condition_BND: tokens of the rows' ECGs, ``[B, N, C]``, not normalised; the first is their feature.
             dropped_B: bool, rows that see the null condition in place of every token. None drops none.
         """
         return self.predict(noisy_BZTHW, time_B, reads=self.read(condition_BND, dropped_B))
@@ -158,12 +165,16 @@ class CmrDiffusion(nn.Module):
         return null_BC[:, None].expand_as(condition_BND).to(condition_BND.dtype)
 
     def read(self, condition_BND: torch.Tensor, dropped_B: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """What each block reads of the ECG, ``[B, N, 2 D]``: a sampler computes it once for all times."""
+        """What is read of the ECG, which a sampler computes once for all times.
+
+        Returns:
+            The first token, ``[B, 1, D]``; keys and values of all for each block, ``[B, N, 2 D]``.
+        """
         if dropped_B is not None:
             null_BND = self.null_tokens(condition_BND)
             condition_BND = torch.where(dropped_B[:, None, None], null_BND, condition_BND)
         read_BND = self.condition_layer(self.condition_norm(condition_BND))
-        found = []
+        found = [read_BND[:, :1]]
         for block in self.blocks:
             assert isinstance(block, CmrDiffusionBlock)
             found.append(block.cross.read(read_BND))
@@ -176,10 +187,11 @@ class CmrDiffusion(nn.Module):
         tokens_BLK = patchify_latent(noisy_BZTHW, self.patch)
         table_BLD = self.per_row(self.table, tokens_BLK.shape[0])
         stream_BLD = self.embed(tokens_BLK).float() + table_BLD
-        time_B1D = self.time_mlp(time_features(time_B)).float()[:, None]
-        for block, read_BND in zip(self.blocks, reads, strict=True):
-            stream_BLD = block(stream_BLD, time_B1D, read_BND)
-        shift, scale = self.modulation(time_B1D).float().chunk(2, dim=-1)
+        first_B1D, *others = reads
+        state_B1D = self.time_mlp(time_features(time_B)).float()[:, None] + first_B1D.float()
+        for block, read_BND in zip(self.blocks, others, strict=True):
+            stream_BLD = block(stream_BLD, state_B1D, read_BND)
+        shift, scale = self.modulation(state_B1D).float().chunk(2, dim=-1)
         noise_BLK = self.out(self.norm(stream_BLD) * (1.0 + scale) + shift).float()
         return unpatchify_latent(noise_BLK, patch=self.patch, grid=self.grid)
 

@@ -48,7 +48,12 @@ class EcgEncoder(nn.Module):
 
     def forward(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
         """Feature of each window: the normalised mean over leads and patches, ``[B, D]``."""
-        return self.norm(self.tokens(ecg_BLT).mean(dim=(1, 2)))
+        return self.feature_and_tokens(ecg_BLT)[0]
+
+    def feature_and_tokens(self, ecg_BLT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``forward`` and ``tokens`` give, in one pass."""
+        tokens_BLPD = self.tokens(ecg_BLT)
+        return self.norm(tokens_BLPD.mean(dim=(1, 2))), tokens_BLPD
 
     def tokens(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
         """Tokens of all patches after the last block, without SEP, not normalised: ``[B, L, P, D]``."""

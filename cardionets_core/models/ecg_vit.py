@@ -91,11 +91,18 @@ class EcgVit(nn.Module):
         Raises:
             ValueError: the encoder takes no covariates, or no such window.
         """
-        return self.norm(self._all_tokens(ecg_BLT, covariates_BC)[:, 0])
+        return self.feature_and_tokens(ecg_BLT, covariates_BC)[0]
+
+    def feature_and_tokens(
+        self, ecg_BLT: torch.Tensor, covariates_BC: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``forward`` and ``tokens`` give, in one pass."""
+        all_BND = self._all_tokens(ecg_BLT, covariates_BC)
+        return self.norm(all_BND[:, 0]), all_BND[:, 1:].unflatten(1, (self.leads, -1))
 
     def tokens(self, ecg_BLT: torch.Tensor, covariates_BC: torch.Tensor | None = None) -> torch.Tensor:
         """Tokens of all patches after the last block, without CLS, not normalised: ``[B, L, P, D]``."""
-        return self._all_tokens(ecg_BLT, covariates_BC)[:, 1:].unflatten(1, (self.leads, -1))
+        return self.feature_and_tokens(ecg_BLT, covariates_BC)[1]
 
     def patches_of(self, ecg_BLT: torch.Tensor) -> torch.Tensor:
         """Patches as masks count them, ``[B, N, S]``: one mask lies over all leads together."""

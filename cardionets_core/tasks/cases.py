@@ -2,9 +2,9 @@
 
 A condition is what a generator sees of an ECG. For the masked autoregressive one it is an embedding: the
 projection of the mean feature of the evaluation windows, never that of a random crop, not normalised (SCIENCE
-3 and 5.4). For latent diffusion it is the tokens behind that feature.
+3 and 5.4). For latent diffusion it is that feature and the tokens behind it.
 
-Legend: R rows, P width of the ECG embedding; N ECG tokens of width D.
+Legend: R rows, P width of the ECG embedding; N ECG tokens of width D, the feature first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def conditions_of(modules: Modules, site: SiteView, rows: np.ndarray) -> torch.T
     """
     if _takes_tokens(site):
         with torch.autocast(site.device.type, enabled=False):
-            return row_tokens(modules, site, rows).to(site.device)
+            return row_tokens(modules, site, rows, with_feature=True).to(site.device)
     return _project(modules, site, ecg_features(modules["ecg_encoder"], site, rows).float())
 
 
@@ -58,7 +58,7 @@ def kept_conditions(modules: Modules, site: SiteView, *, needs: frozenset[str], 
     least one row. Encoder and projection are frozen.
     """
     if _takes_tokens(site):
-        return ecg_tokens(modules, site, needs=needs, split=split)
+        return ecg_tokens(modules, site, needs=needs, split=split, with_feature=True)
     return _project(modules, site, mean_features(modules, site, needs=needs, split=split, frozen=True))
 
 

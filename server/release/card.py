@@ -97,7 +97,7 @@ def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
     study = content["study"]
     names = sorted(release.modules if release else content["modules"])
     tasks = ", ".join(
-        dict.fromkeys(phase_title(each["task"], each.get("options") or {}) for each in study["phases"])
+        dict.fromkeys(phase_title(each["task"], each.get("options")) for each in study["phases"])
     )
     lines = [
         "A model that reads a resting 12-lead ECG and predicts what a cardiac MRI of that heart may show.",

@@ -62,7 +62,7 @@ def metric_lines(content: Content) -> list[str]:
     rows, titles = [], []
     for phase in phases:
         asked = content["study"]["phases"][phase["phase"]]
-        titles.append(phase_title(asked["task"], asked.get("options") or {}))
+        titles.append(phase_title(asked["task"], asked.get("options")))
         found = {value["site"]: value for value in phase["values"] if value["kind"] != "site"}
         pooled = next((value for value in phase["values"] if value["kind"] == "pooled"), None)
         cells = [titles[-1], f"`{phase['metric']}`", _POOLED, *_measured(pooled)]

@@ -76,6 +76,17 @@ _BYTES = Figure(
     where={"task": ("all",)},
 )
 
+
+def _step_at(*presets: str) -> Figure:
+    return Figure(
+        key="ratio_to_nano",
+        what="seconds a row of {phase}, preset {preset}",
+        baseline="preset nano",
+        margin=0.6,
+        where={"preset": presets},
+    )
+
+
 CATALOGUE: tuple[Benchmark, ...] = (
     Benchmark(
         name="wire-bytes",
@@ -155,29 +166,13 @@ CATALOGUE: tuple[Benchmark, ...] = (
     Benchmark(
         name="phase-steps",
         module="phase_steps",
-        figures=(
-            Figure(
-                key="ratio_to_nano",
-                what="seconds a row of {phase}, preset {preset}",
-                baseline="preset nano",
-                margin=0.6,
-                where={"preset": ("small", "paper")},
-            ),
-        ),
+        figures=(_step_at("small", "paper"),),
     ),
     Benchmark(
         name="phase-steps-earlier",
         module="phase_steps",
         arguments=("--presets", "nano", "nano+cardiacnets"),
-        figures=(
-            Figure(
-                key="ratio_to_nano",
-                what="seconds a row of {phase}, preset {preset}",
-                baseline="preset nano",
-                margin=0.6,
-                where={"preset": ("nano+cardiacnets",)},
-            ),
-        ),
+        figures=(_step_at("nano+cardiacnets"),),
     ),
     Benchmark(
         name="private-steps",

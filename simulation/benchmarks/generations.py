@@ -46,7 +46,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "cmr_mae": {"lr": 1e-3},
     "ecg_mae": {"lr": 1e-3, "mask_share": 0.8},
     "align": {"lr": 1e-3, "betas": [0.9, 0.95], "temperature": 0.1},
-    "generate": {"lr": 1e-3},
+    "generate": {"lr": 2e-3},
 }
 """What the phases of the earlier generation have of their own: rates, published mask and temperature."""
 
@@ -82,9 +82,8 @@ def _run(asked: argparse.Namespace) -> dict[str, Any]:
             if name == EQUAL_SECONDS:
                 phases = in_as_many_seconds(phases, runs[LATER][-1], runs[EARLIER][-1])
             done = one_run(asked, name, phases, seed=seed)
-            tower = (runs[LATER] or [done])[-1] if name != LATER else done
-            done["values"][FRECHET] = common_frechet(done, tower)
             runs[name].append(done)
+            done["values"][FRECHET] = common_frechet(done, runs[LATER][-1])
             told = {key: value for key, value in done.items() if key != "end"}
             sys.stderr.write(f"{name}, seed {seed}: {json.dumps(told)}\n")
     for done in (run for each in runs.values() for run in each):
@@ -202,7 +201,7 @@ def seconds_a_sample(scenario: Any, out: Path) -> float:
     end = phase_end(scenario.study, "generate", folder=out)
     assert end is not None  # the study has such a phase
     shape = (
-        (preset.ecg_patches, preset.ecg_encoder.width)
+        (1 + preset.ecg_patches, preset.ecg_encoder.width)
         if generator_kind(preset.parts).takes_tokens
         else (preset.projection,)
     )

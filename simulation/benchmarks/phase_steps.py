@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base: dict[str, float] = {}
     for preset in options.presets:
         for phase in options.phases:
-            if (preset, phase) in HEAVY | NEEDS_HEAVY and options.device == "cpu" and not options.all:
+            heavy = (preset.partition("+")[0], phase) in HEAVY | NEEDS_HEAVY
+            if heavy and options.device == "cpu" and not options.all:
                 write(meta_step(preset, phase))
                 continue
             command = [sys.executable, "-m", "simulation.benchmarks.phase_steps", "--case", preset, phase]
@@ -110,6 +111,7 @@ def meta_step(preset: str, phase: str) -> dict[str, object]:
     import torch
 
     from cardionets_core.models import build_module, get_preset, input_shape
+    from cardionets_core.tasks.generators import generator_kind
 
     sizes, shape = get_preset(preset), input_shape(preset)
     meta = torch.device("meta")
@@ -119,6 +121,11 @@ def meta_step(preset: str, phase: str) -> dict[str, object]:
         made = model(
             torch.zeros(1, shape.cine_frames, shape.cine_pixels, shape.cine_pixels, device=meta), noise
         )
+    elif generator_kind(sizes.parts).takes_tokens:
+        model = build_module("cmr_generator", preset, seed=0, device=meta)
+        time_B = torch.zeros(1, dtype=torch.int64, device=meta)
+        ecg_BND = torch.zeros(1, 1 + sizes.ecg_patches, sizes.ecg_encoder.width, device=meta)
+        made = model(torch.zeros(1, *sizes.latent_shape, device=meta), time_B, ecg_BND)
     else:
         model = build_module("cmr_generator", preset, seed=0, device=meta)
         tokens = torch.zeros(1, sizes.latent_tokens, sizes.token_width, device=meta)

@@ -54,7 +54,7 @@ def picture_rounds(result: Mapping[str, Any], path: Path) -> str:
         if chance and chance[-1] is not None:
             right.axhline(chance[-1], color="black", linestyle=":", linewidth=1.2, label="by chance")
         asked = result["study"]["phases"][entries[0]["phase"]]
-        title = phase_title(asked["task"], asked.get("options") or {})
+        title = phase_title(asked["task"], asked.get("options"))
         _finish_axis(left, f"{title}: mean local loss", rounds=entries[-1]["round"], aside=aside)
         _finish_axis(right, f"{title}: held-out {primary}", rounds=entries[-1]["round"])
     return finish(figure, path, {})
