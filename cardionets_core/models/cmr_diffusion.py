@@ -1,12 +1,12 @@
 """The earlier generation's CMR generator: a transformer denoises a whole latent (arXiv 2212.09748).
 
-Comes in: a noisy latent, the time of each row, the tokens of its ECG, first the one that sums it up. Goes out:
-the noise in it.
+Comes in: a noisy latent, the time of each row, the tokens of its ECG, the first of which sums it up. Goes
+out: the noise in it.
 
 Time and the first token scale and shift what self-attention and MLP take and gate what they give; all tokens
-are read by cross-attention. All gates and outputs begin at zero, so that a block begins as the identity and the model
-predicts no noise. The residual stream is float32 under autocast too. Nothing is dropped in training but whole
-conditions, by the caller's word: the same inputs give the same outputs.
+are read by cross-attention. All gates and outputs begin at zero, so that a block begins as the identity and
+the model predicts no noise. The residual stream is float32 under autocast too. Nothing is dropped in training
+but whole conditions, by the caller's word: the same inputs give the same outputs.
 
 Legend: B rows, Z channels, T frames, H rows and W columns of a latent; L tokens of a latent, K values of a
 token, N tokens of an ECG, C their width, D own width.
@@ -154,7 +154,7 @@ class CmrDiffusion(nn.Module):
         Args:
             noisy_BZTHW: noisy latents.
             time_B: int64, the training process's time of each row.
-            condition_BND: tokens of the rows' ECGs, ``[B, N, C]``, not normalised; the first is their feature.
+            condition_BND: tokens of the rows' ECGs, ``[B, N, C]``, not normalised; first the feature.
             dropped_B: bool, rows that see the null condition in place of every token. None drops none.
         """
         return self.predict(noisy_BZTHW, time_B, reads=self.read(condition_BND, dropped_B))

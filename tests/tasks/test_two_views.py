@@ -12,12 +12,14 @@ import torch
 from cardionets_core.config.generation import CHOICES, GENERATIONS, Parts, models_name, parts_of, split_name
 from cardionets_core.config.study import Phase, Study
 from cardionets_core.data.cohort import Cohort
+from cardionets_core.data.windows import evaluation_starts
 from cardionets_core.errors import ConfigError, UnknownNameError
 from cardionets_core.losses import info_nce
 from cardionets_core.models import MODULES, build_module, get_preset
 from cardionets_core.models.two_view_augmentation import draw_pose, pose_cine
 from cardionets_core.privacy.counts import PEOPLE, check_counts
 from cardionets_core.tasks import SiteView, make_task
+from cardionets_core.tasks.cases import conditions_of, kept_conditions
 from cardionets_core.tasks.features import ecg_features
 from cardionets_core.tasks.shapes import shape_of
 from cardionets_core.tasks.short_axis import short_axis_modules, short_axis_site
@@ -450,3 +452,25 @@ def test_a_site_alone_with_one_view_trains_its_tower_and_aligns_to_no_random_hea
         n for n, end in ends[-1].items() if any(not np.array_equal(v, begun[n][k]) for k, v in end.items())
     }
     assert moved == ({"cmr_encoder", "cmr_decoder"} if long else {"sax_encoder", "sax_decoder"})
+
+
+# -- Drawing -------------------------------------------------------------------------------------------
+
+
+def test_the_condition_of_the_denoiser_is_the_feature_and_the_patches_by_their_time():
+    modules, site = make_modules(), view(make_cohort([True] * 5, [False] * 5))
+    needs = make_task("generate", {}, PARTS).needs
+    rows, encoder = site.rows(needs, "train"), modules["ecg_encoder"]
+    found = conditions_of(modules, site, rows)
+    starts = evaluation_starts(SAMPLES, site.shape.ecg_samples)
+    windows = [
+        site.cohort.batch(rows, keys=frozenset({"ecg"}), shape=site.shape, window=window).ecg_BLT
+        for window in range(len(starts))
+    ]
+    with torch.no_grad():
+        feature_BD = torch.stack([encoder(each) for each in windows]).mean(dim=0)
+        token_BND = torch.stack([encoder.tokens(each).mean(dim=1) for each in windows]).mean(dim=0)
+    assert torch.allclose(found[:, 0], feature_BD, atol=1e-5)
+    assert torch.allclose(found[:, 1:], token_BND, atol=1e-5)
+    kept = kept_conditions(modules, site, needs=needs, split="train")
+    assert kept.dtype == torch.float16 and torch.allclose(kept.float(), found, rtol=2e-3, atol=2e-3)
