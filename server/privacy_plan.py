@@ -104,7 +104,7 @@ def privacy_lines(content: Mapping[str, Any]) -> Iterator[str]:
             f"  {site['site']:20} epsilon {site['epsilon']:7.3f} · noise multiplier "
             f"{site['noise_multiplier']:.3f} · "
             + ", ".join(
-                f"{phase['task']} {phase['steps']} step{'s' * (phase['steps'] != 1)} of "
+                f"{phase['title']} {phase['steps']} step{'s' * (phase['steps'] != 1)} of "
                 f"{100 * phase['sample_rate']:.3g} %"
                 for phase in site["phases"]
             )
@@ -121,6 +121,7 @@ def _site(study: Study, name: str, costs: Sequence[PhaseCost]) -> dict[str, Any]
             {
                 "phase": cost.phase,
                 "task": cost.task,
+                "title": study.phases[cost.phase].title,
                 "patients": cost.patients,
                 "rounds": cost.rounds,
                 "steps": cost.whole.steps,

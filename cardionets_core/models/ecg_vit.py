@@ -136,7 +136,8 @@ class EcgVit(nn.Module):
         if self.film is None:
             return tokens
         if covariates_BC is None:
-            covariates_BC = tokens.new_zeros(len(tokens), self.film.gamma.in_features)
+            # The size, and not len(), which an exported graph would keep as a number.
+            covariates_BC = tokens.new_zeros(tokens.shape[0], self.film.gamma.in_features)
         return self.film(tokens, covariates_BC)
 
     def _places(self, ecg_BLT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -81,7 +81,7 @@ class Align(GradientTask):
     name = "align"
     private_remedy = (
         "set options: {loss: cosine}, the distance of each row to its own target in the frozen tower "
-        "(after a phase principal)"
+        "(after a phase principal, which needs secure_aggregation here)"
     )
     needs = PAIR
     primary = "recall@5"

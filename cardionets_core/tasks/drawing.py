@@ -108,7 +108,7 @@ def drawing_settings(
         raise ConfigError(
             f"{plan.steps} autoregressive and {plan.diffusion_steps} denoising steps",
             where=f"study: phases: options (preset {preset.name})",
-            remedy=f"take 1 to {most} and 2 to {longest}, or 0 for the preset's",
+            remedy=f"take {'1' if most == 1 else f'1 to {most}'} and 2 to {longest}, or 0 for the preset's",
         )
     if kind.takes_tokens and not 0.0 <= plan.temperature <= 1.0:
         raise ConfigError(

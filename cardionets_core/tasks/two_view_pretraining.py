@@ -47,7 +47,7 @@ from cardionets_core.tasks.short_axis import LONG_AXIS, SHORT_AXIS
 from cardionets_core.tasks.thin_views import without_thin_kinds
 from cardionets_core.tasks.view_rows import VIEWS, ViewRows, projected, reconstruction, view_rows
 
-PAIRS = "views/"
+PAIRS, BACK = "views/", "4ch_to_sax"
 SMALLEST_CONTRAST = 8
 MEASURED = ("n", "masked_mse", "correlation")
 EITHER, BOTH = frozenset({"cmr"}), frozenset({"cine", "sax"})
@@ -191,7 +191,8 @@ class TwoViewPretraining(GradientTask):
                 found[kind] = float(np.mean(list(means.values())))
         pairs = {name.removeprefix(PAIRS): value for name, value in sums.items() if name.startswith(PAIRS)}
         if pairs and float(pairs["n_rows"][0]) > 0:
-            found |= {f"{PAIRS}{name}": value for name, value in alignment_metrics(pairs).items()}
+            measured = alignment_metrics(pairs).items()
+            found |= {PAIRS + name.replace("cmr_to_ecg", BACK): value for name, value in measured}
         return found
 
     def _posed(self, modules: Modules, batch: Batch, *, generator: torch.Generator) -> dict[str, ViewRows]:

@@ -88,5 +88,6 @@ def check_bounded(task: ClosedFormTask) -> None:
             f"task {task.name} sends exact sums, to which one patient may add much: noise that hides that "
             "would leave nothing of them",
             where=f"study: phases: {task.name}, with privacy.mechanism: dp_sgd",
-            remedy="give its module as initial weights made elsewhere, or leave the phase out",
+            remedy="set secure_aggregation, so that sums are added in secret; or leave the phase out and "
+            "give its module as initial, with the frozen module that it was solved for",
         )

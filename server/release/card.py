@@ -95,6 +95,7 @@ def card_of(content: Content, *, release: ReleaseFacts | None = None) -> str:
 
 def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
     study = content["study"]
+    models = Study.model_validate(study).models
     names = sorted(release.modules if release else content["modules"])
     tasks = ", ".join(
         dict.fromkeys(phase_title(each["task"], each.get("options")) for each in study["phases"])
@@ -106,7 +107,7 @@ def _details(content: Content, release: ReleaseFacts | None) -> list[str]:
         if content.get("scenario")
         else "It was trained by hospitals that kept their records: only updates of the model left them.",
         "",
-        f"- study `{study['name']}`, preset `{study['preset']}`, {len(study['phases'])} phases: {tasks}",
+        f"- study `{study['name']}`, preset `{models}`, {len(study['phases'])} phases: {tasks}",
         f"- aggregation: {study['aggregation']['strategy']} over at least "
         f"{count(study['sites']['minimum'])} sites a round; rounds done: {count(len(content['rounds']))}",
         f"- modules: {', '.join(names) or 'none'}",

@@ -85,15 +85,15 @@ def _memorisation(run: FinishedRun, view: str) -> list[CardioNetsError]:
         return [_copies(f"{whose} was never tested for copies of training cases", remedy)]
     last = measured[-1]
     if not last.current:
-        return [_copies("modules that were tested for copies were trained on afterwards", remedy)]
+        return [_copies(f"{whose} was tested for copies and trained on afterwards", remedy)]
     asked = {**DRAWING_OPTIONS, **phases[last.phase].options}
     used = run.model.drawing if view == LONG_AXIS else _drawn_as(run.study, view)
     other = [name for name in DRAWING_OPTIONS if asked[name] != used.get(name)]
     if other:
-        what = f"the test drew with another {', '.join(other)} than the model is used with"
+        what = f"the test of {whose} drew with another {', '.join(other)} than the model is used with"
         return [_copies(what, "give the phases generate and memorisation the same options of drawing")]
     if not last.metrics.get("conclusive"):
-        what = "the memorisation test had too few cases to pass"
+        what = f"the memorisation test of {whose} had too few cases to pass"
         return [_copies(what, "measure more people (measured_patients), or give --without-generator")]
     if last.metrics.get("passes") != 1.0:
         what = f"{whose} did not pass the memorisation test: it draws too near to training cases"

@@ -22,7 +22,7 @@ COLUMN = 6
 """Leads in a column: limb leads on the left, chest leads on the right, as on paper."""
 NOTE = (
     "Integrated gradients of the {task} head against a flat trace, added over each patch that the encoder "
-    "reads. They tell of the model, not of the heart: the encoder\nnormalises every patch, so that a quiet "
+    "reads. They tell of the model, not of the heart: what the\nencoder reads is normalised, so that a quiet "
     "stretch can weigh as much as a complex."
 )
 

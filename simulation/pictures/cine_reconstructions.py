@@ -38,7 +38,8 @@ def picture_tokenizer(found: TokenizedCines, path: Path) -> str:
     if image is not None:
         figure.colorbar(image, ax=axes[:, 5], fraction=0.08, label="made - real (pixels are -1 to 1)")
     figure.suptitle(
-        "The tokenizer: one held-out cine of each site, from a latent drawn as in training", fontsize=11
+        "The tokenizer: a held-out 4-chamber cine of each site with any, from a latent drawn as in training",
+        fontsize=11,
     )
     arrays = {"real": found.real_RFYX, "made": found.made_RFYX, "ssim": found.ssim_R, "psnr": found.psnr_R}
     return finish(figure, path, {name: value.astype(np.float32) for name, value in arrays.items()})
@@ -60,7 +61,9 @@ def picture_masked_cines(found: MaskedCines, path: Path) -> str:
         line[0].set_ylabel(found.sites[row], fontsize=9)
     share = found.hidden_RYX.mean()
     figure.suptitle(
-        f"The CMR autoencoder: one held-out cine of each site, {share:.0%} hidden in all frames", fontsize=11
+        "The CMR autoencoder: a held-out 4-chamber cine of each site with any, "
+        f"{share:.0%} hidden in all frames",
+        fontsize=11,
     )
     arrays = {"real": found.real_RFYX, "made": found.made_RFYX, "hidden": found.hidden_RYX}
     return finish(figure, path, arrays)

@@ -55,8 +55,10 @@ def picture_rounds(result: Mapping[str, Any], path: Path) -> str:
             right.axhline(chance[-1], color="black", linestyle=":", linewidth=1.2, label="by chance")
         asked = result["study"]["phases"][entries[0]["phase"]]
         title = phase_title(asked["task"], asked.get("options"))
-        _finish_axis(left, f"{title}: mean local loss", rounds=entries[-1]["round"], aside=aside)
-        _finish_axis(right, f"{title}: held-out {primary}", rounds=entries[-1]["round"])
+        empty = "no values" if asked.get("optimiser") else "solved in one step"
+        rounds = entries[-1]["round"]
+        _finish_axis(left, f"{title}: mean local loss", rounds=rounds, empty=empty, aside=aside)
+        _finish_axis(right, f"{title}: held-out {primary}", rounds=rounds, empty=empty)
     return finish(figure, path, {})
 
 
@@ -72,7 +74,7 @@ def _curve(axis: Axes, points: list[tuple[int, float]], *, colour: str, label: s
         )
 
 
-def _finish_axis(axis: Axes, title: str, *, rounds: int, aside: Axes | None = None) -> None:
+def _finish_axis(axis: Axes, title: str, *, rounds: int, empty: str, aside: Axes | None = None) -> None:
     axis.set(xlabel="round", xlim=(0.5, rounds + 0.5))
     axis.set_title(title, fontsize=10)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -86,4 +88,4 @@ def _finish_axis(axis: Axes, title: str, *, rounds: int, aside: Axes | None = No
             handles, labels = handles + more[0], labels + more[1]
         axis.legend(handles, labels, fontsize=7)
     else:
-        axis.text(0.5, 0.5, "solved in one step", ha="center", va="center", transform=axis.transAxes)
+        axis.text(0.5, 0.5, empty, ha="center", va="center", transform=axis.transAxes)

@@ -20,7 +20,7 @@ from server.next_model import (
     measured_files,
     settle,
 )
-from server.phase_order import check_order
+from server.phase_order import check_order, tasks_of
 
 TASK = make_task("ecg_mae", {})
 
@@ -129,3 +129,25 @@ def test_what_stands_in_order_or_is_given_passes():
     check_order([make_task(name, {}) for name in names], initial=())
     check_order([make_task("generate", {})], initial={"cmr_tokenizer"})
     check_order([make_task("align", {}), make_task("probe", {})], initial=())
+
+
+def test_principal_components_of_other_weights_are_refused():
+    cosine = make_task("align", {"loss": "cosine"})
+    mae, principal = make_task("cmr_mae", {}), make_task("principal", {})
+    check_order([mae, principal, cosine], initial=())
+    check_order([cosine], initial={"cmr_principal"})
+    check_order([principal, mae, principal, cosine], initial=())
+    for before, initial in (([mae], {"cmr_principal"}), ([principal, mae], set())):
+        with pytest.raises(ConfigError, match="cmr_principal, made before cmr_encoder was trained") as caught:
+            check_order([*before, cosine], initial=initial)
+        assert "put a phase of task principal between" in caught.value.remedy
+
+
+def test_what_privacy_forbids_is_said_before_what_a_phase_lacks():
+    align = {"task": "align", "rounds": 1, "local_steps": 1, "batch_size": 8, "optimiser": {"lr": 1e-3}}
+    content = {"name": "s", "phases": [{**align, "options": {"loss": "weighted"}}]}
+    with pytest.raises(ConfigError, match="cmr_principal, which nothing before it makes"):
+        tasks_of(Study.model_validate(content))
+    private = {"mechanism": "dp_sgd", "epsilon": 3.0}
+    with pytest.raises(ConfigError, match="couples the patients"):
+        tasks_of(Study.model_validate({**content, "privacy": private}))

@@ -169,3 +169,8 @@ def test_results_with_demographics_are_not_called_those_of_the_ecg():
     told = part(card_of(content(parts={"ecg_encoder": "vit-film"})), "Limits")
     assert "of ECG and demographics together" in told
     assert "demographics" not in part(card_of(content(generation="cardiacnets")), "Limits")
+
+
+def test_the_card_names_the_generation():
+    told = part(card_of(content(generation="cardiacnets")), "Model details")
+    assert "preset `nano+cardiacnets`" in told

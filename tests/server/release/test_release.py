@@ -271,6 +271,36 @@ def test_a_file_that_computes_something_else_is_found(released, finished):
         _largest_difference(content, heads, features, **asked)
 
 
+@pytest.mark.parametrize("models", ["nano", "nano+vit", "nano+vit-film"])
+def test_every_ecg_encoder_takes_other_batches_and_shorter_windows_once_exported(models):
+    import torch
+
+    from cardionets_core.models import build_module, get_preset
+    from server.release.onnx_export import TOLERANCE, _exported, _largest_difference
+
+    class Feature(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = build_module("ecg_encoder", models, seed=0)
+
+        def forward(self, ecg):
+            return (self.encoder(ecg),)
+
+    module, draw = Feature().eval().requires_grad_(False), torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=draw))
+    preset = get_preset(models)
+    patches = (preset.ecg_patches, preset.ecg_patches // 2, 1)
+    windows = [
+        torch.randn(batch, 12, count * preset.ecg_patch, generator=draw)
+        for batch in (2, 1, 5)
+        for count in patches
+    ]
+    names = {"given": "ecg", "outputs": ["feature"]}
+    content = _exported(module, windows[0], **names)
+    assert _largest_difference(content, module, windows, file="f", **names) < TOLERANCE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("preset", "head"), [("nano", "phenotype_probe"), ("small", "phenotype_probe")])
 def test_a_probe_and_another_preset_are_exported_too(write_run, make_study, tmp_path, ecg, run, preset, head):
