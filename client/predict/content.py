@@ -23,6 +23,10 @@ from client.wording import DISEASES as DISEASE_NAMES
 
 SCHEMA_VERSION = 1
 RESEARCH_ONLY = "Research use only. Not for diagnosis."
+WITHOUT_COVARIATES = (
+    "This model was trained, and its errors were measured, with age and sex beside the ECG. Here it is told "
+    "neither, so it may be worse than they say."
+)
 HELD_OUT = (
     "auroc",
     "auroc_low",
@@ -64,7 +68,12 @@ def prediction_content(
             "not_in_this_model": {part: list(names) for part, names in model.lacking.items()},
             "not_explained": [target.name for target in targets if not can_explain(model, target)],
         },
-        "meaning": {"reference": RANGE_WORDS, "interval": INTERVAL_WORDS, "cine": NOTICE},
+        "meaning": {
+            "reference": RANGE_WORDS,
+            "interval": INTERVAL_WORDS,
+            "cine": NOTICE,
+            "covariates": WITHOUT_COVARIATES if model.preset.parts.takes_covariates else None,
+        },
         "recordings": list(recordings),
     }
 

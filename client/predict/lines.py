@@ -28,6 +28,8 @@ def prediction_lines(content: Mapping[str, Any]) -> Iterator[str]:
     model = content["model"]
     yield RESEARCH_ONLY
     yield f"model {model['digest'][:16]} of study {model['study']}, preset {model['preset']}"
+    if content["meaning"]["covariates"]:
+        yield content["meaning"]["covariates"]
     for part in parts_lacking(content):
         yield f"{PART_WORDS[part]}: not in this model (no {', '.join(model['not_in_this_model'][part])})"
     for name in model["not_explained"]:

@@ -16,7 +16,10 @@ from cardionets_core.prediction.phenotypes import predict_phenotypes
 from cardionets_core.prediction.predictor import open_predictor
 from cardionets_core.training.model_folder import read_model_folder
 from client.predict.cine import draw_cine
+from client.predict.content import prediction_content
 from client.predict.explain import explain, target_named
+from client.predict.lines import prediction_lines
+from client.predict.page import render_page
 
 CPU = torch.device("cpu")
 PARTS = [
@@ -89,3 +92,12 @@ def test_heads_and_attributions_agree(earlier, counts):
     found = explain(earlier, counts, target_named("24103"))
     assert found.map_LS.shape == (12, -(-760 // 25))
     assert found.map_LS.sum() == pytest.approx(found.output - found.baseline - found.missed, rel=1e-6)
+
+
+def test_who_predicts_without_age_and_sex_is_told_that_the_errors_were_measured_with_them(make_model, study):
+    for models, told in (("vit-film", True), ("vit", False)):
+        content = {**json.loads(study.to_json()), "parts": {"ecg_encoder": models}}
+        folder = make_model(study=Study.model_validate(content))
+        found = prediction_content(open_predictor(read_model_folder(folder), device=CPU), [])
+        assert any("age and sex" in line for line in prediction_lines(found)) == told
+        assert ("age and sex" in render_page(found, [], made_on="today")) == told
