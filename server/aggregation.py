@@ -13,20 +13,17 @@ from cardionets_core.models import build_module
 from cardionets_core.tasks import GradientTask, Task
 from cardionets_core.training.controls import TAKEN, mark, taken
 from cardionets_core.training.local_rule import LocalRule, local_rule
-from cardionets_core.training.private_plan import check_private
 from cardionets_core.training.secure_round import check_secure
 from strategies import Strategy, make_strategy
 
 
 def strategy_of(study: Study, tasks: Sequence[Task]) -> Strategy:
-    """The strategy of a study.
+    """The strategy of a study, whose tasks ``tasks_of`` has passed.
 
     Raises:
         ConfigError: the strategy or an option does not exist, a phase's optimiser does not fit it, a pattern
-            meets no tensor or module that the study trains, a round may have fewer sites than it needs, or a
-            part of a private study cannot be made private.
+            meets no tensor or module that the study trains, or a round may have fewer sites than it needs.
     """
-    check_private(study, tasks)
     rule = local_rule(study)
     strategy = make_strategy(study.aggregation.strategy, study.aggregation.options)
     check_secure(study, tasks, from_mean=strategy.from_mean)
